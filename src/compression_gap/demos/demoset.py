@@ -1,0 +1,177 @@
+"""Demonstrations as arrays: ``DemoSet`` (memory-mapped), its writer, and the three-way split by episode.
+
+Files of a set, F frames in E episodes, episode after episode:
+``actions.npy`` float32 [F, d]; ``proprio.npy`` float32 [F, p]; ``state.npy`` float32 [F, s] (if known);
+``images-CAMERA.npy`` uint8 [F, h, w, 3]; ``demos.json``: episodes, tasks, cameras, source.
+Row t holds what is seen before action t. No pickle: ``allow_pickle=False`` throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..sims import Observation
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration: its rows are ``start`` to ``start + length``."""
+
+    task: str
+    start: int
+    length: int
+    initial_state: int  # the simulator's number for it; −1 when it was recorded elsewhere
+    split: str
+
+
+@dataclass(frozen=True)
+class DemoSet:
+    """A set of demonstrations. Arrays are read-only memory maps."""
+
+    episodes: tuple[Episode, ...]
+    actions: np.ndarray  # float32 [F, d]
+    proprio: np.ndarray  # float32 [F, p]
+    state: np.ndarray | None  # float32 [F, s]
+    images: dict[str, np.ndarray]  # camera -> uint8 [F, h, w, 3]
+    source: dict[str, Any]
+
+    @staticmethod
+    def load(folder: Path) -> DemoSet:
+        """Map a set from its folder (the store has verified it)."""
+        about = json.loads((folder / "demos.json").read_text())
+
+        def array(name: str) -> np.ndarray:
+            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+        return DemoSet(
+            episodes=tuple(Episode(**e) for e in about["episodes"]),
+            actions=array("actions"),
+            proprio=array("proprio"),
+            state=array("state") if about["has_state"] else None,
+            images={camera: array(f"images-{camera}") for camera in about["cameras"]},
+            source=about["source"],
+        )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in order of first appearance."""
+        return tuple(dict.fromkeys(e.task for e in self.episodes))
+
+    def split(self, name: str) -> tuple[Episode, ...]:
+        """The episodes of one split."""
+        return tuple(e for e in self.episodes if e.split == name)
+
+    def observation(self, frame: int, task_index: int = 0) -> Observation:
+        """One frame as an observation (B = T = 1)."""
+        at = slice(frame, frame + 1)
+        return Observation(
+            images={c: a[at][None] for c, a in self.images.items()},
+            proprio=self.proprio[at][None],
+            task=np.array([task_index]),
+            state=None if self.state is None else self.state[at][None],
+        )
+
+
+def assign_splits(episodes: int, *, seed: int = 0) -> list[str]:
+    """Split episodes (never frames) 80/10/10, with at least one each for validation and test.
+
+    The order is a fixed random permutation, so a longer set of the same source keeps the proportion.
+    """
+    if episodes < 3:
+        raise ValueError("a three-way split needs at least three episodes")
+    held = max(1, round(0.1 * episodes))
+    names = ["validation"] * held + ["test"] * held + ["train"] * (episodes - 2 * held)
+    order = np.random.default_rng([seed, episodes]).permutation(episodes)
+    out = [""] * episodes
+    for name, at in zip(names, order, strict=True):
+        out[at] = name
+    return out
+
+
+class DemoWriter:
+    """Collects episodes and writes a set. Frames are appended to their files, never held together."""
+
+    def __init__(self, folder: Path, *, source: dict[str, Any]) -> None:
+        self.folder = folder
+        self.source = source
+        self._arrays: dict[str, _Appender] = {}
+        self._episodes: list[dict[str, Any]] = []
+        self._frames = 0
+
+    def add(
+        self,
+        task: str,
+        initial_state: int,
+        observations: Sequence[Observation],
+        actions: Sequence[np.ndarray],
+    ) -> None:
+        """Append one episode: one observation (B = T = 1) before each action."""
+        if len(observations) != len(actions) or not actions:
+            raise ValueError("an episode needs one observation before each of its actions")
+        whole = Observation.history(observations)
+        streams = {"actions": np.asarray(actions, dtype=np.float32), "proprio": whole.proprio[0]}
+        if whole.state is not None:
+            streams["state"] = whole.state[0]
+        streams |= {f"images-{camera}": frames[0] for camera, frames in whole.images.items()}
+        if self._arrays and streams.keys() != self._arrays.keys():
+            raise ValueError(f"episode streams {sorted(streams)} differ from {sorted(self._arrays)}")
+        for name, rows in streams.items():
+            if name not in self._arrays:
+                self._arrays[name] = _Appender(self.folder / f"{name}.npy", rows.dtype, rows.shape[1:])
+            self._arrays[name].append(rows)
+        self._episodes.append(
+            {"task": task, "start": self._frames, "length": len(actions), "initial_state": int(initial_state)}
+        )
+        self._frames += len(actions)
+
+    def close(self) -> None:
+        """Write the headers and ``demos.json``; splits are assigned within each task."""
+        for array in self._arrays.values():
+            array.close()
+        for task in {e["task"] for e in self._episodes}:
+            of_task = [e for e in self._episodes if e["task"] == task]
+            for episode, split in zip(of_task, assign_splits(len(of_task)), strict=True):
+                episode["split"] = split
+        about = {
+            "episodes": self._episodes,
+            "cameras": [n.removeprefix("images-") for n in self._arrays if n.startswith("images-")],
+            "has_state": "state" in self._arrays,
+            "source": self.source,
+        }
+        (self.folder / "demos.json").write_text(json.dumps(about, indent=1))
+
+
+class _Appender:
+    """An .npy file that grows row by row: the header is rewritten at the end, in the space kept for it."""
+
+    def __init__(self, file: Path, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
+        self.dtype, self.row_shape, self.rows = np.dtype(dtype), tuple(row_shape), 0
+        self.stream = file.open("wb")
+        self._header()
+
+    def _header(self) -> None:
+        # A header padded to 192 bytes (128 + 64) has room for any row count.
+        text = repr({"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row_shape)})
+        body = text.encode("latin1").ljust(192 - 10 - 1) + b"\n"
+        self.stream.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+
+    def append(self, rows: np.ndarray) -> None:
+        if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
+            raise ValueError(
+                f"rows {rows.dtype}{rows.shape[1:]} do not fit {self.dtype}{self.row_shape}"
+            )
+        self.stream.write(np.ascontiguousarray(rows).tobytes())
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        self.stream.seek(0)
+        self._header()
+        self.stream.close()

@@ -1,0 +1,16 @@
+"""The one exception that a user can cause: a sentence that says what is wrong, where, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Printed as one sentence on stderr with exit code 2; no traceback unless ``--debug``."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not known: it names the nearest one and lists those that are."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    return UserError(f"unknown {what} '{name}'{hint}; known: {', '.join(names)}")
