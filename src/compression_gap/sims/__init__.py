@@ -1,4 +1,4 @@
-"""Simulators: the protocol, Meta-World, the channel, and how they are made."""
+"""Simulators: the protocol, Meta-World, the channel, how they are made, and the worker pool."""
 
 from .base import (
     DEMONSTRATION_STATES,
@@ -10,7 +10,9 @@ from .base import (
     SimInfo,
     SimSpec,
 )
+from .pool import SimPool
 from .protocol import EvaluationProtocol
+from .registry import make_sim, sim_info, suite
 
 __all__ = [
     "DEMONSTRATION_STATES",
@@ -21,5 +23,9 @@ __all__ = [
     "Observation",
     "Sim",
     "SimInfo",
+    "SimPool",
     "SimSpec",
+    "make_sim",
+    "sim_info",
+    "suite",
 ]

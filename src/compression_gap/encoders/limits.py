@@ -1,0 +1,50 @@
+"""The limits of every encoder ladder: ``blind`` sees nothing, ``oracle`` reads the simulator's true state."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from ..errors import UserError
+from ..sims import Observation
+
+
+class Blind:
+    """A constant feature: the policy has proprioception and task alone."""
+
+    name, needs_images, frozen, std_floor = "blind", False, True, 1.0
+    dtype: type[np.generic] = np.float16
+
+    def __init__(self, cameras: int) -> None:
+        self.cameras = cameras
+
+    def features(self, obs: Observation) -> np.ndarray:
+        """Zeros [B, T, C, 1]."""
+        return np.zeros((*obs.proprio.shape[:2], self.cameras, 1), np.float32)
+
+    def network(self) -> nn.Module | None:
+        """Nothing is trained."""
+        return None
+
+
+class Oracle:
+    """The true state (objects and goals), once per camera, so that the context has as many tokens.
+
+    Kept in float32: half a millimetre, which float16 would lose at one metre, matters for insertion.
+    """
+
+    name, needs_images, frozen, std_floor = "oracle", False, True, 1e-3
+    dtype: type[np.generic] = np.float32
+
+    def __init__(self, cameras: int) -> None:
+        self.cameras = cameras
+
+    def features(self, obs: Observation) -> np.ndarray:
+        """The state [B, T, C, s]."""
+        if obs.state is None:
+            raise UserError("the oracle encoder needs the simulator's true state, which this data does not hold")
+        return np.repeat(obs.state[:, :, None], self.cameras, axis=2)
+
+    def network(self) -> nn.Module | None:
+        """Nothing is trained."""
+        return None

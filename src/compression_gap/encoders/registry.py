@@ -1,0 +1,60 @@
+"""Encoders by name. This module imports no torch, so that a plan can check names at once."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from .base import Encoder
+
+GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
+OWN = ("blind", "oracle", "resnet18", "retina-R")
+
+
+def names() -> tuple[str, ...]:
+    """All names that are known; ``retina-R`` stands for any whole number R."""
+    return (*OWN, *(e.name for e in entry_points(group=GROUP)))
+
+
+def check_encoder(name: str, *, image_size: int) -> None:
+    """Raise ``UserError`` for a name that is not known, or a retina finer than the image."""
+    if name.startswith("retina-"):
+        resolution = _resolution(name)
+        if resolution > image_size:
+            raise UserError(
+                f"encoder '{name}' is finer than the images ({image_size} px): "
+                f"take retina-{image_size} or less, or raise cameras.image_size"
+            )
+    elif name not in names() or name == "retina-R":
+        raise unknown_name("encoder", name, names())
+
+
+def _resolution(name: str) -> int:
+    digits = name.removeprefix("retina-")
+    if not digits.isdecimal() or int(digits) < 1:
+        raise UserError(f"encoder '{name}' needs a whole number of pixels, as in retina-16")
+    return int(digits)
+
+
+def make_encoder(name: str, *, cameras: int) -> Encoder:
+    """The encoder of that name for ``cameras`` cameras."""
+    if name.startswith("retina-"):
+        from .retina import Retina
+
+        return Retina(_resolution(name))
+    if name in ("blind", "oracle"):
+        from . import limits
+
+        return limits.Blind(cameras) if name == "blind" else limits.Oracle(cameras)
+    if name == "resnet18":
+        from .resnet18 import ResNet18
+
+        return ResNet18()
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            made: Encoder = entry.load()(cameras)
+            return made
+    raise unknown_name("encoder", name, names())

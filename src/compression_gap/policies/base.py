@@ -1,0 +1,48 @@
+"""What an action head is: context tokens → action chunk, trained on targets, sampled with seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """Training targets of B samples: normalised chunk [B, H, d], token ids [B, L], valid [B, H]."""
+
+    chunk: Tensor
+    tokens: Tensor | None
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What was emitted: B chunks [B, H, d], whether each one decoded [B], and token ids [B, L] if any.
+
+    Heads emit tensors in normalised units; actors emit NumPy arrays in raw action units.
+    """
+
+    chunk: Any
+    ok: Any
+    tokens: Any = None
+
+
+class ActionHead(Protocol):
+    """A continuous or discrete head on the shared trunk. A torch module."""
+
+    def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
+        """Loss per sample [B]; actions after the episode's end do not count."""
+
+    def sample(self, context: Tensor, seeds: list[int]) -> Emission:
+        """Chunks for context [B, N, w]; all noise of row b comes from ``seeds[b]``."""
+
+
+def row_generators(seeds: list[int], device: torch.device) -> list[torch.Generator]:
+    """One generator per row, so that a sample depends neither on its batch nor on what came before."""
+    import torch
+
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]

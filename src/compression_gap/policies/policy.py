@@ -1,0 +1,205 @@
+"""A policy: encoder, context adapter, head, normaliser and tokenizer; saved and loaded as one folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..demos import Normaliser
+from ..encoders import make_encoder
+from ..encoders.base import ContextAdapter
+from ..errors import UserError, unknown_name
+from ..nn import SIZES
+from ..sims import Observation
+from ..tokenizers import ActionTokenizer, load_tokenizer
+from .autoregressive import AutoregressiveHead
+from .base import Emission, Target
+from .diffusion import DiffusionHead
+
+HEADS = ("autoregressive", "diffusion")
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy is, apart from its weights."""
+
+    encoder: str
+    head: str
+    size: str
+    horizon: int
+    n_obs_steps: int
+    tasks: tuple[str, ...]
+    cameras: tuple[str, ...]
+    image_size: int
+    feature_dim: int
+    proprio_dim: int
+    action_dim: int
+    options: dict[str, Any]
+
+
+class PolicyModule(nn.Module):
+    """The trainable part."""
+
+    def __init__(self, spec: PolicySpec, normaliser: Normaliser, tokenizer: ActionTokenizer | None) -> None:
+        super().__init__()
+        if spec.head not in HEADS:
+            raise unknown_name("head", spec.head, HEADS)
+        size, options = SIZES[spec.size], dict(spec.options)
+        self.adapter = ContextAdapter(
+            make_encoder(spec.encoder, cameras=len(spec.cameras)),
+            cameras=len(spec.cameras),
+            feature_dim=spec.feature_dim,
+            proprio_dim=spec.proprio_dim,
+            tasks=len(spec.tasks),
+            n_obs_steps=spec.n_obs_steps,
+            width=size.width,
+        )
+        self.head: DiffusionHead | AutoregressiveHead
+        if spec.head == "diffusion":
+            self.head = DiffusionHead(
+                size,
+                horizon=spec.horizon,
+                action_dim=spec.action_dim,
+                context_tokens=self.adapter.tokens,
+                clip=float(max(1.0, np.abs([normaliser.low, normaliser.high]).max())),
+                **options,
+            )
+        else:
+            if tokenizer is None:
+                raise UserError("the autoregressive head needs a fitted tokenizer")
+            options.pop("attention", None)  # its self-attention is causal by nature
+            self.head = AutoregressiveHead(
+                size, codebook_sizes=tokenizer.codebook_sizes, tokenizer=tokenizer, **options
+            )
+
+    def loss(
+        self, features: Tensor, proprio: Tensor, task: Tensor, target: Target, *, rng: torch.Generator
+    ) -> Tensor:
+        """The head's loss per sample [B]."""
+        return self.head.loss(self.adapter(features, proprio, task), target, rng=rng)
+
+
+class Policy:
+    """Observations in, action chunks out. An actor: ``run_episodes`` drives it as it is."""
+
+    asks = "observation"
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        module: PolicyModule,
+        normaliser: Normaliser,
+        tokenizer: ActionTokenizer | None = None,
+    ) -> None:
+        self.spec, self.module = spec, module.eval().requires_grad_(False)
+        self.normaliser, self.tokenizer = normaliser, tokenizer
+        self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras))
+        self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon
+        self.needs_images = self.encoder.needs_images
+        self.device = next(module.parameters()).device
+
+    @torch.no_grad()
+    def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
+        """Chunks float32 [B, H, d] in raw action units for B observations; one seed per row."""
+        features = self.encoder.features(asked)
+        if self.encoder.frozen:
+            features = features.astype(self.encoder.dtype)  # as it was cached for training
+        context = self.module.adapter(
+            torch.from_numpy(features).to(self.device),
+            torch.from_numpy(np.ascontiguousarray(asked.proprio, np.float32)).to(self.device),
+            torch.from_numpy(np.asarray(asked.task, np.int64)).to(self.device),
+        )
+        emitted = self.module.head.sample(context, [int(s) for s in seeds])
+        chunk = self.normaliser.denormalise(emitted.chunk.float().cpu().numpy())
+        return Emission(chunk.astype(np.float32), np.asarray(emitted.ok), emitted.tokens)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trained parameters: encoder, adapter without it, trunk, the head's own layers, and all."""
+
+        def count(module: nn.Module) -> int:
+            return sum(p.numel() for p in module.parameters())
+
+        encoder = count(self.module.adapter.networks)
+        trunk = count(self.module.head.trunk)
+        return {
+            "encoder": encoder,
+            "adapter": count(self.module.adapter) - encoder,
+            "trunk": trunk,
+            "head": count(self.module.head) - trunk,
+            "total": count(self.module),
+        }
+
+    def example(self) -> Observation:
+        """An observation of zeros [1, T, ...], to measure with."""
+        s, t = self.spec, self.spec.n_obs_steps
+        shape = (1, t, s.image_size, s.image_size, 3)
+        return Observation(
+            images={c: np.zeros(shape, np.uint8) for c in s.cameras},
+            proprio=np.zeros((1, t, s.proprio_dim), np.float32),
+            task=np.zeros(1, np.int64),
+            state=np.zeros((1, t, s.feature_dim), np.float32),
+        )
+
+    def flops(self) -> int:
+        """Floating point operations of one decision at batch 1 (matrix products and convolutions)."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.act(self.example(), np.zeros(1, np.int64))
+        return int(counter.get_total_flops())
+
+    def latency(self, calls: int = 10) -> float:
+        """Median seconds of one decision at batch 1."""
+        obs, seconds = self.example(), []
+        for _ in range(calls + 2):
+            begun = time.perf_counter()
+            self.act(obs, np.zeros(1, np.int64))
+            seconds.append(time.perf_counter() - begun)
+        return float(np.median(seconds[2:]))
+
+    def save(self, folder: Path) -> None:
+        """Write ``policy.json``, ``policy.safetensors``, the normaliser and the tokenizer."""
+        state = {n: t.cpu().contiguous() for n, t in self.module.state_dict().items()}
+        save_file(state, folder / "policy.safetensors")
+        (folder / "policy.json").write_text(json.dumps(asdict(self.spec), indent=1))
+        self.normaliser.save(folder)
+        if self.tokenizer is not None:
+            (folder / "tokenizer").mkdir(exist_ok=True)
+            self.tokenizer.save(folder / "tokenizer")
+
+    @staticmethod
+    def load(folder: Path | str) -> Policy:
+        """Read what ``save`` wrote; runs no code from the folder. Raises ``UserError`` if it is no policy."""
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / "policy.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no policy (policy.json): {error}") from error
+        about["tasks"], about["cameras"] = tuple(about["tasks"]), tuple(about["cameras"])
+        spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
+        tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+        module = PolicyModule(spec, normaliser, tokenizer)
+        module.load_state_dict(load_file(folder / "policy.safetensors"))
+        return Policy(spec, module, normaliser, tokenizer)
+
+
+def coded_round_trip(
+    tokenizer: ActionTokenizer, normaliser: Normaliser
+) -> Callable[[np.ndarray], Emission]:
+    """Raw chunks [B, H, d] through the code and back: what expert-coded executes."""
+
+    def code(raw: np.ndarray) -> Emission:
+        tokens = tokenizer.encode(normaliser.normalise(raw.astype(np.float32)))
+        decoded = tokenizer.decode(tokens)
+        return Emission(normaliser.denormalise(decoded.chunk), decoded.ok, tokens.ids)
+
+    return code

@@ -1,0 +1,162 @@
+"""Training a policy: features and chunks live on the device and are sampled by index; no loader processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..demos import DemoSet, Normaliser, Windows, make_windows
+from ..encoders import make_encoder
+from ..encoders.cache import frame_batch
+from ..encoders.resnet18 import FEATURE_DIM
+from ..nn import Schedule, train
+from ..tokenizers import ActionTokenizer, Tokens
+from .base import Target
+from .policy import Policy, PolicyModule, PolicySpec
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's decision points as tensors on the device."""
+
+    frames: Tensor  # int64 [N, T]
+    actions: Tensor  # int64 [N, H]
+    valid: Tensor  # float32 [N, H]
+    task: Tensor  # int64 [N]
+    tokens: Tensor | None  # int64 [N, L]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything a training step gathers from."""
+
+    features: Tensor  # [F, C, ...]
+    proprio: Tensor  # float32 [F, p]
+    actions: Tensor  # float32 [F, d], normalised
+    splits: dict[str, Split]
+
+    def loss(self, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
+        """The loss per sample of rows of one split."""
+        s = self.splits[split]
+
+        def loss(module: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
+            assert isinstance(module, PolicyModule)
+            frames = s.frames[rows]
+            tokens = None if s.tokens is None else s.tokens[rows]
+            target = Target(self.actions[s.actions[rows]], tokens, s.valid[rows])
+            return module.loss(self.features[frames], self.proprio[frames], s.task[rows], target, rng=rng)
+
+        return loss
+
+
+def _split(windows: Windows, tokens: Tokens | None, device: torch.device) -> Split:
+    if tokens is not None and len(tokens.ids) != len(windows):
+        raise ValueError(f"{len(tokens.ids)} target token rows for {len(windows)} decision points")
+    return Split(
+        frames=torch.from_numpy(windows.frames).to(device),
+        actions=torch.from_numpy(windows.actions).to(device),
+        valid=torch.from_numpy(windows.valid).to(device, torch.float32),
+        task=torch.from_numpy(windows.task).to(device),
+        tokens=None if tokens is None else torch.from_numpy(tokens.ids).to(device),
+    )
+
+
+def train_policy(
+    spec: Mapping[str, Any],
+    demosets: Sequence[DemoSet],
+    features: Sequence[np.ndarray] | None,
+    normaliser: Normaliser,
+    tokenizer: ActionTokenizer | None,
+    tokens: Mapping[str, Tokens] | None,
+    *,
+    out: Path,
+    work: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Train and save a policy; returns its record (curve, convergence, counts, speed).
+
+    ``spec``: encoder, head, size, horizon, n_obs_steps, tasks, seed, training, options. ``features``: the
+    cached ones, one array per set, or None for a trained encoder. ``tokens``: target ids per split.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images))
+    if features is None:
+        features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
+    tasks = tuple(spec["tasks"])
+    windows = {
+        name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name)
+        for name in ("train", "validation")
+    }
+    actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))
+    data = TrainingData(
+        features=torch.from_numpy(np.concatenate(features)).to(device),
+        proprio=torch.from_numpy(np.concatenate([d.proprio for d in demosets])).to(device),
+        actions=torch.from_numpy(actions).to(device),
+        splits={n: _split(w, tokens[n] if tokens else None, device) for n, w in windows.items()},
+    )
+    images = demosets[0].images
+    policy_spec = PolicySpec(
+        encoder=spec["encoder"],
+        head=spec["head"],
+        size=spec["size"],
+        horizon=spec["horizon"],
+        n_obs_steps=spec["n_obs_steps"],
+        tasks=tasks,
+        cameras=tuple(images),
+        image_size=next(iter(images.values())).shape[1],
+        feature_dim=data.features.shape[-1] if encoder.frozen else FEATURE_DIM,
+        proprio_dim=data.proprio.shape[-1],
+        action_dim=data.actions.shape[-1],
+        options=dict(spec["options"]),
+    )
+    torch.manual_seed(spec["seed"])
+    module = PolicyModule(policy_spec, normaliser, tokenizer).to(device)
+    seen = data.splits["train"].frames.unique()
+    module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
+    training = spec["training"]
+    schedule = Schedule(
+        steps=training["steps"],
+        batch_size=training["batch_size"],
+        lr=training["lr"],
+        encoder_lr=training["encoder_lr"],
+        warmup=training["warmup"],
+        weight_decay=training["weight_decay"],
+        schedule=training["schedule"],
+        validations=training["validations"],
+    )
+    begun = time.perf_counter()
+    average, curve = train(
+        module,
+        data.loss("train"),
+        len(windows["train"]),
+        len(windows["validation"]),
+        schedule,
+        validation_loss=data.loss("validation"),
+        seed=spec["seed"],
+        device=device,
+        encoder_parameters=list(module.adapter.networks.parameters()),
+        work=work,
+        should_stop=should_stop,
+        progress=progress,
+    )
+    assert isinstance(average, PolicyModule)
+    policy = Policy(policy_spec, average, normaliser, tokenizer)
+    policy.save(out)
+    return {
+        "curve": vars(curve),
+        "converged": curve.converged(),
+        "train_seconds": curve.seconds[-1],
+        "steps_per_second": training["steps"] / max(1e-9, time.perf_counter() - begun),
+        "decision_points": len(windows["train"]),
+        "parameters": policy.parameter_counts(),
+        "flops": policy.flops(),
+        "latency_seconds": policy.latency(),
+    }

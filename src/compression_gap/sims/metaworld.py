@@ -1,0 +1,469 @@
+"""Meta-World (Yu et al. 2019, arXiv 1910.10897), version 3: 50 tabletop tasks with a scripted expert each.
+
+What differs from its own evaluation loops, and why:
+
+* An initial state is a number, the seed of the environment's own random state. ``reset`` puts back the
+  model and the attributes of a new environment first, so an episode never depends on the one before it.
+* ``proprio`` is the hand's position (metres) and the gripper's opening (0 to 1). Object and goal, which the
+  39-d observation holds too, are ``state``, for the ``oracle`` encoder.
+* ``get_state`` is complete: MuJoCo's integration state, the moved bodies and sites of the model, the
+  environment's plain attributes, the expert's last observation, the success latch.
+* Frames are rendered on request, without multisampling, shadows and reflections (``rendering="fast"``).
+
+Actions are 4-d in [−1, 1]: displacement of the hand (1 = 1 cm) and gripper effort.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import ctypes
+import os
+import sys
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, unknown_name
+from .base import Observation, SimInfo, SimSpec
+
+TASKS = (
+    "assembly-v3", "basketball-v3", "bin-picking-v3", "box-close-v3", "button-press-v3",
+    "button-press-topdown-v3", "button-press-topdown-wall-v3", "button-press-wall-v3", "coffee-button-v3",
+    "coffee-pull-v3", "coffee-push-v3", "dial-turn-v3", "disassemble-v3", "door-close-v3", "door-lock-v3",
+    "door-open-v3", "door-unlock-v3", "drawer-close-v3", "drawer-open-v3", "faucet-close-v3",
+    "faucet-open-v3", "hammer-v3", "hand-insert-v3", "handle-press-v3", "handle-press-side-v3",
+    "handle-pull-v3", "handle-pull-side-v3", "lever-pull-v3", "peg-insert-side-v3", "peg-unplug-side-v3",
+    "pick-out-of-hole-v3", "pick-place-v3", "pick-place-wall-v3", "plate-slide-v3", "plate-slide-back-v3",
+    "plate-slide-back-side-v3", "plate-slide-side-v3", "push-v3", "push-back-v3", "push-wall-v3",
+    "reach-v3", "reach-wall-v3", "shelf-place-v3", "soccer-v3", "stick-pull-v3", "stick-push-v3",
+    "sweep-v3", "sweep-into-v3", "window-close-v3", "window-open-v3",
+)
+PRECISION_4 = ("push-v3", "pick-place-v3", "peg-insert-side-v3", "hammer-v3")
+SUITES = {
+    "precision-4": PRECISION_4,
+    "8": (*PRECISION_4, "basketball-v3", "assembly-v3", "button-press-topdown-v3", "door-open-v3"),
+}
+CAMERAS = ("corner2", "gripperPOV", "corner", "corner3", "corner4", "topview", "behindGripper")
+FLIPPED = frozenset({"corner2"})  # this camera hangs upside down
+CLOSE_CORNER2 = (0.75, 0.075, 0.7)  # metres; the published camera stands too far away for small frames
+STEP_LIMIT = 250
+KEPT_ENVIRONMENTS = 4  # an environment holds a model, its data and a renderer
+STATE_NAMES = (
+    *(f"object{k}_{part}" for k in (1, 2) for part in ("x", "y", "z", "q0", "q1", "q2", "q3")),
+    "goal_x",
+    "goal_y",
+    "goal_z",
+)
+
+INSTALL_GL = "apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri libgl1"
+INSTALL_METAWORLD = 'pip install "compression-gap[metaworld]"'
+
+_PLAIN = (int, float, bool, str, bytes, np.generic, np.ndarray, list, tuple, dict, type(None))
+# Not part of an episode: what gymnasium and the constructor set once and for all.
+_FIXED = frozenset({"metadata", "fullpath", "_ezpickle_args", "_ezpickle_kwargs", "max_path_length"})
+_DATA_FIELDS = ("xpos", "site_xpos", "geom_xpos", "xquat", "qpos", "qvel", "mocap_pos")
+_MODEL_FIELDS = ("body_pos", "body_quat", "site_pos", "site_quat", "geom_pos", "geom_quat")
+
+
+def canonical_task(name: str) -> str:
+    """``push`` and ``push-v3`` are the same task, written ``push-v3``.
+
+    Raises ``UserError`` for a name that is not a task.
+    """
+    full = name if name.endswith("-v3") else f"{name}-v3"
+    if full not in TASKS:
+        raise unknown_name("Meta-World task", name, [t.removesuffix("-v3") for t in TASKS])
+    return full
+
+
+class MetaWorld:
+    """Meta-World as a ``Sim``. Environments are made at their first ``reset``; the last four are kept."""
+
+    def __init__(self, spec: SimSpec) -> None:
+        self.info = self.describe(spec)
+        self.spec = spec
+        self._kept: OrderedDict[str, _Environment] = OrderedDict()
+        self._now: _Environment | None = None
+        self._task = ""
+        self._success = False
+
+    @staticmethod
+    def describe(spec: SimSpec) -> SimInfo:
+        """Sizes and versions, without making an environment.
+
+        Raises ``UserError`` for an unknown task or camera, or when Meta-World is not installed.
+        """
+        for task in spec.tasks:
+            if task not in TASKS:
+                raise unknown_name("Meta-World task", task, TASKS)
+        for camera in spec.cameras:
+            if camera not in CAMERAS:
+                raise unknown_name("Meta-World camera", camera, CAMERAS)
+        try:
+            versions = {name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium")}
+        except metadata.PackageNotFoundError as error:
+            raise UserError(f"Meta-World is not installed ({error}): {INSTALL_METAWORLD}") from error
+        return SimInfo(
+            action_dim=4,
+            proprio_dim=4,
+            state_dim=len(STATE_NAMES),
+            cameras=spec.cameras or CAMERAS[:1],
+            step_limit=STEP_LIMIT,
+            versions=versions,
+            state_names=STATE_NAMES,
+        )
+
+    def reset(self, task: str, initial_state: int) -> None:
+        """Start an episode; the same (task, initial state) gives the same state, whatever ran before."""
+        if task not in self.spec.tasks:
+            raise unknown_name("task of this simulator", task, self.spec.tasks)
+        self._now = self._environment(task)
+        self._now.reset(initial_state)
+        self._task, self._success = task, False
+
+    def observe(self, *, images: bool = True) -> Observation:
+        """The present observation (B = T = 1); see the module's docstring for what it holds."""
+        env = self._running()
+        return Observation(
+            images={c: env.frame(c)[None, None] for c in self.info.cameras} if images else {},
+            proprio=env.robot()[None, None],
+            task=np.array([self.spec.tasks.index(self._task)]),
+            state=env.objects_and_goal()[None, None],
+        )
+
+    def step(self, action: np.ndarray) -> None:
+        """One control step of 12.5 ms; the action (float [4]) is clipped to [−1, 1]."""
+        self._success |= self._running().step(np.clip(action, -1.0, 1.0))
+
+    @property
+    def success(self) -> bool:
+        """Whether the task has been solved at any step since ``reset``."""
+        return self._success
+
+    def get_state(self) -> Any:
+        """The complete state of the running episode."""
+        return _State(self._task, self._success, self._running().get_state())
+
+    def set_state(self, state: Any) -> None:
+        """Put back a state of the same task, taken from this simulator or from another one like it."""
+        if state.task != self._task:
+            raise ValueError(f"a state of {state.task} was put into an episode of {self._task}")
+        self._running().set_state(state.environment)
+        self._success = state.success
+
+    def expert(self) -> ScriptedExpert:
+        """Meta-World's scripted policy for the running task (it has no memory)."""
+        return ScriptedExpert(self._task)
+
+    def last_observation(self) -> np.ndarray:
+        """Meta-World's own 39-d observation (float64), which the scripted policies read."""
+        return self._running().observation
+
+    def close(self) -> None:
+        """Free all environments and renderers."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+        self._now = None
+
+    def _running(self) -> _Environment:
+        if self._now is None:
+            raise RuntimeError("reset() comes first")
+        return self._now
+
+    def _environment(self, task: str) -> _Environment:
+        if task not in self._kept:
+            if len(self._kept) >= KEPT_ENVIRONMENTS:
+                self._kept.popitem(last=False)[1].close()
+            self._kept[task] = _Environment(task, self.spec)
+        self._kept.move_to_end(task)
+        return self._kept[task]
+
+
+class ScriptedExpert:
+    """Meta-World's scripted policy; its raw actions reach 25 and are clipped."""
+
+    def __init__(self, task: str) -> None:
+        _import_metaworld()
+        from metaworld.policies import ENV_POLICY_MAP
+
+        policy: Any = ENV_POLICY_MAP[task]
+        self._policy = policy()
+
+    def act(self, sim: Any) -> np.ndarray:
+        """The action for the simulator's present state: float32 [4] in [−1, 1]."""
+        action = self._policy.get_action(sim.last_observation())
+        return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _State:
+    task: str
+    success: bool
+    environment: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Alias:
+    """An attribute that is a window onto MuJoCo's own memory: some tasks keep one, and it moves along."""
+
+    owner: str  # "data" or "model"
+    field: str
+    offset: int  # bytes
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Environment:
+    """One Meta-World task: its environment, the pristine values to start from, and its renderer."""
+
+    def __init__(self, task: str, spec: SimSpec) -> None:
+        self.mujoco, classes = _import_metaworld()
+        self.spec = spec
+        self.env = env = classes[task]()
+        env._partially_observable = False
+        env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal hidden
+        env._set_task_called = True
+        env._freeze_rand_vec, env.seeded_rand_vec = False, True
+        env.max_path_length = sys.maxsize  # the step limit is the protocol's, not the environment's
+        env.model.cam_pos[env.model.camera("corner2").id] = CLOSE_CORNER2
+        self.kind = self.mujoco.mjtState.mjSTATE_INTEGRATION
+        self.size = self.mujoco.mj_stateSize(env.model, self.kind)
+        self.observation = np.zeros(39)
+        self.renderer: Any = None
+        self._pristine = (self._model_fields(), self._attributes())
+
+    def reset(self, seed: int) -> None:
+        """Two passes with the same draws, as when Meta-World resets to a task it was given.
+
+        The first moves the bodies of the model, the second settles the hand among them.
+        """
+        env = self.env
+        self._put_back(*self._pristine)
+        self.mujoco.mj_resetData(env.model, env.data)
+        self.mujoco.mj_forward(env.model, env.data)
+        for _ in range(2):
+            env.seed(seed)
+            self.mujoco.mj_resetData(env.model, env.data)
+            env.reset_model()
+        # The tasks move bodies and sites last: without this, the first frame shows them at the old place.
+        self.mujoco.mj_forward(env.model, env.data)
+        env.curr_path_length = 0
+        env._prev_obs = env._get_curr_obs_combined_no_goal()
+        self.observation = env._get_obs()
+
+    def step(self, action: np.ndarray) -> bool:
+        """Advance by one action; whether the task is solved at this step."""
+        self.observation, _, _, _, info = self.env.step(np.asarray(action, np.float64))
+        return bool(info["success"])
+
+    def robot(self) -> np.ndarray:
+        """Hand position [3] and gripper opening [1], float32."""
+        return np.asarray(self.env._get_curr_obs_combined_no_goal()[:4], np.float32)
+
+    def objects_and_goal(self) -> np.ndarray:
+        """Two objects' position and quaternion [14] and the goal [3], float32; absent parts are 0.
+
+        Not clipped to the observation space, which does not hold the goal of every task.
+        """
+        now = self.env._get_curr_obs_combined_no_goal()[4:18]
+        return np.concatenate([now, self.env._get_pos_goal()]).astype(np.float32)
+
+    def frame(self, camera: str) -> np.ndarray:
+        """One frame, uint8 [h, w, 3]. The renderer is made at the first."""
+        if self.renderer is None:
+            self.renderer = _make_renderer(self.mujoco, self.env.model, self.spec)
+            atexit.register(self._close_renderer)  # runs before EGL's own exit, which would leave it broken
+        self.renderer.update_scene(self.env.data, camera=camera)
+        if self.spec.rendering == "fast":  # update_scene brings the flags back
+            self.renderer.scene.flags[self.mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self.renderer.scene.flags[self.mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        pixels = self.renderer.render()
+        return np.ascontiguousarray(pixels[::-1] if camera in FLIPPED else pixels)
+
+    def get_state(self) -> tuple[Any, ...]:
+        """Physics, model fields, attributes and the last observation, all copied."""
+        physics = np.empty(self.size)
+        self.mujoco.mj_getState(self.env.model, self.env.data, physics, self.kind)
+        return physics, self._model_fields(), self._attributes(), self.observation.copy()
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Put back what ``get_state`` gave; the next steps then are equal bit by bit."""
+        physics, fields, attributes, observation = state
+        model, data = self.env.model, self.env.data
+        self._put_back(fields, attributes)
+        self.mujoco.mj_setState(model, data, physics, self.kind)
+        self.mujoco.mj_forward(model, data)
+        # mj_forward overwrites the solver's warm start, which is part of the state: set it once more.
+        self.mujoco.mj_setState(model, data, physics, self.kind)
+        self.observation = observation.copy()
+
+    def close(self) -> None:
+        """Free the renderer and the environment."""
+        atexit.unregister(self._close_renderer)
+        self._close_renderer()
+        self.env.close()
+
+    def _close_renderer(self) -> None:
+        if self.renderer is not None:
+            _free_renderer(self.renderer)
+            self.renderer = None
+
+    def _model_fields(self) -> dict[str, np.ndarray]:
+        """The places of bodies, sites and geoms, which the tasks move at reset."""
+        return {name: getattr(self.env.model, name).copy() for name in _MODEL_FIELDS}
+
+    def _attributes(self) -> dict[str, Any]:
+        """The environment's plain attributes, copied together so that shared arrays stay shared."""
+        plain = {
+            name: self._alias(value) or value if isinstance(value, np.ndarray) else value
+            for name, value in vars(self.env).items()
+            if isinstance(value, _PLAIN) and name not in _FIXED
+        }
+        return copy.deepcopy(plain)
+
+    def _put_back(self, fields: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            getattr(self.env.model, name)[:] = value
+        live = vars(self.env)
+        for name in [n for n, v in live.items() if isinstance(v, _PLAIN) and n not in _FIXED]:
+            if name not in attributes:
+                del live[name]  # set by a later step or episode
+        for name, value in copy.deepcopy(attributes).items():
+            live[name] = self._window(value) if isinstance(value, _Alias) else value
+
+    def _alias(self, array: np.ndarray) -> _Alias | None:
+        """Where in MuJoCo's memory the array lies, or None if it is an ordinary array."""
+        root: Any = array
+        while isinstance(root, np.ndarray) and root.base is not None:
+            root = root.base
+        if isinstance(root, np.ndarray):
+            return None
+        at = array.__array_interface__["data"][0]
+        for owner, names in (("data", _DATA_FIELDS), ("model", _MODEL_FIELDS)):
+            for field in names:
+                whole = getattr(getattr(self.env, owner), field)
+                offset = at - whole.__array_interface__["data"][0]
+                if 0 <= offset < whole.nbytes:
+                    return _Alias(owner, field, offset, array.shape, array.strides)
+        raise AssertionError("an attribute lies in a MuJoCo field that get_state does not know")
+
+    def _window(self, alias: _Alias) -> np.ndarray:
+        whole = getattr(getattr(self.env, alias.owner), alias.field)
+        return np.ndarray(alias.shape, whole.dtype, whole, alias.offset, alias.strides)
+
+
+def render_check() -> str:
+    """Render one frame and return the OpenGL vendor, renderer and version.
+
+    Raises ``UserError``, saying what to install, if there is no OpenGL to render with.
+    """
+    mujoco = _import_mujoco()
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size=".3" rgba="1 0 0 1"/></worldbody>'
+        "</mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = _open_renderer(mujoco, model, 32)
+    try:
+        renderer.update_scene(data)
+        frame = renderer.render()
+        from OpenGL import GL
+
+        names = [GL.glGetString(n) for n in (GL.GL_VENDOR, GL.GL_RENDERER, GL.GL_VERSION)]
+    except Exception as error:
+        raise _no_gl(error) from error
+    finally:
+        _free_renderer(renderer)
+    if not frame.any():
+        raise _no_gl(RuntimeError("the frame is black"))
+    return ", ".join(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+
+
+def _make_renderer(mujoco: ModuleType, model: Any, spec: SimSpec) -> Any:
+    if spec.rendering == "fast":
+        model.vis.quality.offsamples = 0  # read when the renderer is made, and only then
+    view = model.vis.global_
+    view.offwidth = max(view.offwidth, spec.image_size)
+    view.offheight = max(view.offheight, spec.image_size)
+    return _open_renderer(mujoco, model, spec.image_size)
+
+
+def _open_renderer(mujoco: ModuleType, model: Any, size: int) -> Any:
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("MUJOCO_GL"):
+        raise UserError("MuJoCo was imported for a display, and there is none: set MUJOCO_GL=egl and run again")
+    try:
+        return mujoco.Renderer(model, size, size)
+    except Exception as error:  # ImportError, AttributeError or mujoco.FatalError, by what is missing
+        raise _no_gl(error) from error
+
+
+def _free_renderer(renderer: Any) -> None:
+    """Free the OpenGL objects in their own context, then the context.
+
+    ``Renderer.close`` frees the context first, and would then delete objects of the same numbers in whichever
+    other renderer's context is current.
+    """
+    if renderer._gl_context is not None:
+        renderer._gl_context.make_current()
+    renderer._mjr_context.free()
+    renderer._mjr_context = None
+    renderer.close()
+
+
+def _no_gl(error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:120]
+    backend = os.environ.get("MUJOCO_GL", "")
+    return UserError(
+        f"MuJoCo cannot render here with MUJOCO_GL={backend} ({reason}): install OpenGL with '{INSTALL_GL}'"
+    )
+
+
+def choose_backend() -> bool:
+    """Let MuJoCo render without a display, if nothing else was asked for; whether its import can work.
+
+    MuJoCo reads ``MUJOCO_GL`` when it is imported. Without OpenGL it is told so: physics needs none.
+    """
+    if "MUJOCO_GL" not in os.environ and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ["MUJOCO_GL"] = "egl" if _has_egl() else "disabled"
+    return os.environ.get("MUJOCO_GL") != "egl" or _has_egl()
+
+
+def _import_mujoco() -> ModuleType:
+    if "mujoco" not in sys.modules:
+        choose_backend()
+    try:
+        import mujoco
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "mujoco":
+            raise UserError(f"MuJoCo is not installed: {INSTALL_METAWORLD}") from error
+        raise
+    except (ImportError, AttributeError, OSError) as error:  # PyOpenGL without its library
+        raise _no_gl(error) from error
+    return mujoco
+
+
+def _has_egl() -> bool:
+    try:
+        ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _import_metaworld() -> tuple[ModuleType, dict[str, Any]]:
+    """MuJoCo and the environment classes by task."""
+    mujoco = _import_mujoco()
+    try:
+        from metaworld.env_dict import ENV_CLS_MAP
+    except ModuleNotFoundError as error:
+        raise UserError(f"Meta-World is not installed ({error}): {INSTALL_METAWORLD}") from error
+    # Its policies are clipped on purpose, above.
+    warnings.filterwarnings("ignore", message="Constant.s. may be too high")
+    return mujoco, ENV_CLS_MAP

@@ -1,0 +1,390 @@
+"""Worker processes that run episodes side by side, in lockstep with the process that decides.
+
+Each worker keeps one ``Sim`` and runs one episode at a time (``EpisodeRunner``): it acts until a decision is
+due, asks, and waits. The parent waits for all workers, decides for all of them in one batch, in the order of
+the episodes, and answers. Which episodes share a batch is therefore a function of the episode list and the
+number of workers alone, never of timing.
+
+A worker that dies is replaced. Since an episode is a function of its start and of the actions it was given,
+the new worker is sent the same messages again and arrives at the same point: nothing of the dead worker's
+evidence is used, and the batches stay what they were.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import UserError
+from .base import Observation, Sim, SimSpec
+from .registry import make_sim
+
+Asks = Literal["observation", "expert-chunk", "expert", "step"]
+MAX_DEATHS = 3  # of workers in one episode
+# One thread per worker for OpenMP and BLAS; none beside the main one for Mesa's software renderer.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "LP_NUM_THREADS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Drive:
+    """How an episode is driven, as far as a worker needs to know."""
+
+    asks: Asks  # what a decision is made from; "step" asks for nothing but the step number
+    execute: int  # actions executed per decision
+    step_limit: int
+    n_obs_steps: int = 1
+    horizon: int = 1  # of an expert's chunk
+    images: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an episode ended."""
+
+    success: bool
+    length: int  # steps until success, or the limit
+    decisions: int
+
+
+class EpisodeRunner:
+    """One episode on one ``Sim``, from decision to decision.
+
+    Frames are rendered at decision points and the ``n_obs_steps`` − 1 frames before them, never between.
+    """
+
+    def __init__(self, sim: Sim, drive: Drive, *, after_step: Callable[[Sim], None] | None = None) -> None:
+        self.sim = sim
+        self.drive = drive
+        self.after_step = after_step  # also called after reset; for video
+        self.steps = self.decisions = 0
+        self._frames: deque[Observation] = deque(maxlen=drive.n_obs_steps)
+
+    def start(self, task: str, initial_state: int) -> Any:
+        """Reset and run to the first decision: what is asked (see ``_ask``), or the ``Outcome``."""
+        self.steps = self.decisions = 0
+        self._frames.clear()
+        self.sim.reset(task, initial_state)
+        if self.after_step:
+            self.after_step(self.sim)
+        if self.drive.asks == "expert":
+            return self._run_expert()
+        if self.drive.asks == "observation":
+            first = self.sim.observe(images=self.drive.images)
+            self._frames.extend([first] * self.drive.n_obs_steps)  # nothing was seen before the start
+        return self._ask()
+
+    def execute(self, chunk: np.ndarray) -> Any:
+        """Execute the first actions of a chunk (float [n, d]) and run to the next decision.
+
+        An empty chunk ends the episode: there is nothing left to replay.
+        """
+        actions = chunk[: self.drive.execute]
+        if not len(actions):
+            self.decisions -= 1
+            return self._outcome()
+        for left in reversed(range(len(actions))):
+            self._step(actions[len(actions) - 1 - left])
+            if self._over:
+                return self._outcome()
+            if self.drive.asks == "observation" and left < self.drive.n_obs_steps:
+                self._frames.append(self.sim.observe(images=self.drive.images))
+        return self._ask()
+
+    @property
+    def _over(self) -> bool:
+        return self.sim.success or self.steps >= self.drive.step_limit
+
+    def _step(self, action: np.ndarray) -> None:
+        self.sim.step(action)
+        self.steps += 1
+        if self.after_step:
+            self.after_step(self.sim)
+
+    def _outcome(self) -> Outcome:
+        return Outcome(bool(self.sim.success), self.steps, self.decisions)
+
+    def _run_expert(self) -> Outcome:
+        expert = self.sim.expert()
+        while not self._over:
+            self.decisions += 1
+            self._step(expert.act(self.sim))
+        return self._outcome()
+
+    def _ask(self) -> Any:
+        """An ``Observation`` (B = 1), an expert's chunk (float32 [H, d]), or the step number."""
+        self.decisions += 1
+        if self.drive.asks == "observation":
+            return Observation.history(list(self._frames))
+        if self.drive.asks == "expert-chunk":
+            return expert_chunk(self.sim, self.drive.horizon)
+        return self.steps
+
+
+def expert_chunk(sim: Sim, horizon: int) -> np.ndarray:
+    """The expert's next ``horizon`` actions from the present state, float32 [H, d]; the state is put back."""
+    here = sim.get_state()
+    expert = sim.expert()
+    actions = []
+    for _ in range(horizon):
+        actions.append(expert.act(sim))
+        sim.step(actions[-1])
+    sim.set_state(here)
+    return np.asarray(actions, np.float32)
+
+
+@dataclass
+class Job:
+    """An episode in the pool: where it stands and what was sent to it so far."""
+
+    index: int  # in the episode list
+    task: str
+    initial_state: int
+    sent: list[tuple[Any, ...]] = field(default_factory=list)
+    deaths: int = 0
+
+
+class SimPool:
+    """Workers with a ``Sim`` each, kept from run to run. Use as a context manager.
+
+    ``workers`` = 0 runs the episodes one after the other in this process.
+    """
+
+    def __init__(self, spec: SimSpec, workers: int) -> None:
+        if workers < 0:
+            raise UserError(f"the number of workers must be 0 or more, not {workers}")
+        self.spec = spec
+        self.workers = workers
+        self._crew: list[_Worker | _Inline] = []
+
+    def __enter__(self) -> SimPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self,
+        episodes: Sequence[tuple[str, int]],
+        drive: Drive,
+        decide: Callable[[list[Job], list[Any]], Sequence[np.ndarray]],
+        done: Callable[[Job, Outcome], None],
+    ) -> None:
+        """Run all episodes, given as (task, initial state).
+
+        ``decide`` gets the jobs that ask, in episode order, with what each asks, and returns one chunk
+        (float [n, d]) for each. ``done`` is called once for each episode. Raises ``UserError`` if a
+        worker raises one, or if the workers of one episode die three times.
+        """
+        self._staff(min(max(self.workers, 1), len(episodes)))
+        waiting = deque(Job(i, task, state) for i, (task, state) in enumerate(episodes))
+        running: dict[int, Job] = {}  # worker -> job
+        try:
+            while waiting or running:
+                for at in range(len(self._crew)):
+                    if at not in running and waiting:
+                        running[at] = job = waiting.popleft()
+                        self._send(at, job, ("start", drive, job.task, job.initial_state))
+                asking: list[tuple[Job, Any, int]] = []
+                for at, job in sorted(running.items()):
+                    reply = self._receive(at, job)
+                    if isinstance(reply, Outcome):
+                        del running[at]
+                        done(job, reply)
+                    else:
+                        asking.append((job, reply, at))
+                if asking:
+                    asking.sort(key=lambda item: item[0].index)
+                    chunks = decide([job for job, _, _ in asking], [asked for _, asked, _ in asking])
+                    for (job, _, at), chunk in zip(asking, chunks, strict=True):
+                        self._send(at, job, ("execute", np.asarray(chunk)))
+        except BaseException:
+            self.close()  # replies may be under way: the next run starts with new workers
+            raise
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._crew:
+            worker.hang_up()  # all at once, so that they end side by side
+        for worker in self._crew:
+            worker.close()
+        self._crew = []
+
+    def pids(self) -> list[int]:
+        """The workers' process ids (empty with 0 workers)."""
+        return [w.process.pid or 0 for w in self._crew if isinstance(w, _Worker)]
+
+    def _staff(self, needed: int) -> None:
+        while len(self._crew) < needed:
+            self._crew.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+
+    def _send(self, at: int, job: Job, message: tuple[Any, ...]) -> None:
+        job.sent.append(message)
+        with suppress(OSError):  # it died: _receive finds out and replaces it
+            self._crew[at].send(message)
+
+    def _receive(self, at: int, job: Job) -> Any:
+        try:
+            return _checked(self._crew[at].receive())
+        except (EOFError, OSError):
+            pass
+        while True:
+            job.deaths += 1
+            self._crew[at].close()
+            if job.deaths >= MAX_DEATHS:
+                raise UserError(
+                    f"the worker of episode {job.task}, initial state {job.initial_state}, died "
+                    f"{job.deaths} times (killed, or out of memory): use fewer workers, or free memory"
+                )
+            self._crew[at] = worker = _Worker(self.spec)
+            try:
+                for message in job.sent:  # the same actions lead to the same point
+                    worker.send(message)
+                    reply = worker.receive()
+                return _checked(reply)
+            except (EOFError, OSError):
+                continue
+
+
+class _Worker:
+    """A worker process and the parent's end of its pipe."""
+
+    def __init__(self, spec: SimSpec) -> None:
+        context = get_context("forkserver")
+        context.set_forkserver_preload(_preload(spec))
+        self.pipe, theirs = context.Pipe()
+        with _worker_environment():
+            self.process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
+            self.process.start()
+        theirs.close()  # so that the worker's death reads as the end of the pipe
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        self.pipe.send(message)
+
+    def receive(self) -> Any:
+        return self.pipe.recv()
+
+    def hang_up(self) -> None:
+        """An idle worker ends when its pipe does."""
+        self.pipe.close()
+
+    def close(self) -> None:
+        """End the worker; one that is busy is killed."""
+        self.hang_up()
+        self.process.join(timeout=1.0)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class _Inline:
+    """The same conversation without a process."""
+
+    def __init__(self, spec: SimSpec) -> None:
+        self.service = _Service(spec)
+        self.reply: Any = None
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        self.reply = self.service.handle(message)
+
+    def receive(self) -> Any:
+        return self.reply
+
+    def hang_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.service.sim.close()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    user: bool
+    text: str
+
+
+class _Service:
+    """What a worker does with its messages."""
+
+    def __init__(self, spec: SimSpec) -> None:
+        self.sim = make_sim(spec)
+        self.runner: EpisodeRunner | None = None
+
+    def handle(self, message: tuple[Any, ...]) -> Any:
+        if message[0] == "start":
+            _, drive, task, initial_state = message
+            self.runner = EpisodeRunner(self.sim, drive)
+            return self.runner.start(task, initial_state)
+        assert self.runner is not None
+        return self.runner.execute(message[1])
+
+
+def _serve(pipe: Connection, spec: SimSpec) -> None:
+    """A worker's life: it ends when the parent closes the pipe, or ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers in order
+    service: _Service | None = None
+    try:
+        while True:
+            message = pipe.recv()
+            try:
+                service = service or _Service(spec)
+                reply = service.handle(message)
+            except UserError as error:
+                reply = _Failure(True, str(error))
+            except Exception:
+                reply = _Failure(False, traceback.format_exc())
+            pipe.send(reply)
+    except (EOFError, OSError):
+        pass
+    finally:
+        if service is not None:
+            service.sim.close()
+
+
+def _checked(reply: Any) -> Any:
+    if isinstance(reply, _Failure):
+        if reply.user:
+            raise UserError(reply.text)
+        raise RuntimeError(f"a simulator worker failed:\n{reply.text}")
+    return reply
+
+
+def _preload(spec: SimSpec) -> list[str]:
+    """Modules that the fork server imports once, so that each worker starts at once."""
+    modules = ["compression_gap.sims.pool"]
+    if spec.sim == "metaworld":
+        from .metaworld import choose_backend
+
+        if choose_backend():  # otherwise importing it fails, which the worker reports properly
+            modules.append("metaworld.policies")
+    return modules
+
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """What the fork server and its children start with; libraries read it when they are loaded."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,70 @@
+"""Simulators by name: the ones that are built in, and those of other packages' entry points.
+
+An entry point of the group ``compression_gap.sims`` names a class that is made from a ``SimSpec``, has the
+methods of ``Sim`` and a static method ``describe(spec) -> SimInfo`` that makes no environment, and has
+``TASKS`` (all its tasks) and, if it likes, ``SUITES`` (name -> tasks) as attributes of its module.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from typing import Any
+
+from ..errors import UserError, unknown_name
+from .base import Sim, SimInfo, SimSpec
+
+ENTRY_POINTS = "compression_gap.sims"
+_BUILT_IN = {
+    "channel": ("compression_gap.sims.channel", "Channel"),
+    "metaworld": ("compression_gap.sims.metaworld", "MetaWorld"),
+}
+
+
+def make_sim(spec: SimSpec) -> Sim:
+    """A new simulator. Raises ``UserError`` for an unknown simulator, task or camera."""
+    made: Sim = _sim_class(spec.sim)(spec)
+    return made
+
+
+def sim_info(spec: SimSpec) -> SimInfo:
+    """Sizes, limits and versions; cheap, no environment is made. Raises as ``make_sim`` does."""
+    info: SimInfo = _sim_class(spec.sim).describe(spec)
+    return info
+
+
+def suite(name: str) -> tuple[str, tuple[str, ...]]:
+    """A suite's simulator and tasks: "metaworld/precision-4", "metaworld/push,hammer", "channel".
+
+    Raises ``UserError`` for an unknown name, with the list of those that are known.
+    """
+    sim, _, wanted = name.partition("/")
+    module = sys.modules[_sim_class(sim).__module__]
+    tasks: tuple[str, ...] = tuple(module.TASKS)
+    suites: dict[str, tuple[str, ...]] = getattr(module, "SUITES", {})
+    if not wanted:
+        if len(tasks) > 1:
+            raise unknown_name("suite", name, [f"{sim}/{k}" for k in (*suites, *tasks)])
+        return sim, tasks
+    if wanted in suites:
+        return sim, suites[wanted]
+    canonical = {**{t: t for t in tasks}, **{t.removesuffix("-v3"): t for t in tasks}}
+    known = [f"{sim}/{k}" for k in (*suites, *canonical)]
+    found = []
+    for part in wanted.split(","):
+        if part not in canonical:
+            raise unknown_name("suite or task", f"{sim}/{part}", known)
+        found.append(canonical[part])
+    if len(set(found)) < len(found):
+        raise UserError(f"the suite '{name}' names a task twice: name each once")
+    return sim, tuple(found)
+
+
+def _sim_class(name: str) -> Any:
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        return getattr(import_module(module), attribute)
+    found = {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        raise unknown_name("simulator", name, [*_BUILT_IN, *found])
+    return found[name].load()

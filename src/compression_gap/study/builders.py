@@ -1,0 +1,273 @@
+"""How each kind of artefact is built: the only place where the store meets the rooms that do the work.
+
+``BUILDERS[kind](job)`` fills ``job.out``; what it returns is kept as the artefact's ``meta``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifacts import Recipe, Store
+from ..demos import DemoSet, Normaliser, make_windows
+from ..errors import UserError
+from ..sims import EvaluationProtocol, SimSpec
+from .plan import Step
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step with everything that its builder needs."""
+
+    step: Step
+    store: Store
+    out: Path
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+    @property
+    def spec(self) -> Any:
+        """The resolved specification."""
+        return self.step.recipe.spec
+
+    def input(self, role: str) -> Path:
+        """The verified folder of one input."""
+        return self.store.open(self.step.inputs[role])
+
+    def recipes(self, role: str) -> list[Recipe]:
+        """The inputs ``role/0``, ``role/1``, … in order."""
+        found = {r: i for r, i in self.step.inputs.items() if r.startswith(f"{role}/")}
+        return [found[f"{role}/{i}"] for i in range(len(found))]
+
+    def demosets(self) -> list[DemoSet]:
+        """The demonstrations, one set per task."""
+        return [DemoSet.load(self.store.open(r)) for r in self.recipes("demos")]
+
+
+def build(step: Step, store: Store, *, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    """Build one step's artefact and commit it; nothing is done if it is there already."""
+    if store.has(step.recipe):
+        return
+    meta: dict[str, Any] = {}
+    begun = time.perf_counter()
+    with store.create(step.recipe, meta) as out:
+        meta |= BUILDERS[step.recipe.kind](Job(step, store, out, progress, should_stop)) or {}
+        meta["build_seconds"] = time.perf_counter() - begun
+        meta["machine"] = machine()
+
+
+def machine() -> dict[str, str]:
+    """What the artefact was built on; it is no part of any key."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _demos(job: Job) -> dict[str, Any]:
+    from ..demos.experts import collect_demos
+
+    sim = SimSpec.model_validate(_tuples(job.spec["sim"]))
+    return collect_demos(sim, job.spec["task"], job.spec["episodes"], job.out, progress=job.progress)
+
+
+def _normaliser(job: Job) -> dict[str, Any]:
+    actions = [
+        demos.actions[e.start : e.start + e.length] for demos in job.demosets() for e in demos.split("train")
+    ]
+    Normaliser.fit(np.concatenate(actions)).save(job.out)
+    return {"frames": int(sum(map(len, actions)))}
+
+
+def _chunks(job: Job, horizon: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised chunks [N, H, d] and their valid mask [N, H], in the order of ``make_windows``."""
+    demosets = job.demosets()
+    tasks = sorted({t for d in demosets for t in d.tasks})
+    windows = make_windows(demosets, tasks, horizon, 1, split)
+    actions = np.concatenate([d.actions for d in demosets])
+    chunks = Normaliser.load(job.input("normaliser")).normalise(actions)[windows.actions]
+    return chunks, windows.valid
+
+
+def _tokenizer(job: Job) -> dict[str, Any]:
+    from ..tokenizers import make_tokenizer
+
+    spec = job.spec
+    tokenizer = make_tokenizer(
+        spec["tokenizer"],
+        horizon=spec["horizon"],
+        tokens=spec["tokens"],
+        levels=spec["levels"],
+        size=spec["size"],
+    )
+    chunks, valid = _chunks(job, spec["horizon"], "train")
+    meta = tokenizer.fit(
+        chunks,
+        valid,
+        validation=_chunks(job, spec["horizon"], "validation"),
+        seed=spec["seed"],
+        steps=spec["steps"],
+        batch_size=spec["batch_size"],
+        lr=spec["lr"],
+        work=job.store.work(job.step.recipe),
+        should_stop=job.should_stop,
+        progress=job.progress,
+    )
+    tokenizer.save(job.out)
+    test, test_valid = _chunks(job, spec["horizon"], "test")
+    error = (tokenizer.decode(tokenizer.encode(test)).chunk - test) ** 2
+    return {
+        "training": meta,
+        "capacity_bits": tokenizer.capacity_bits,
+        "distortion": float(error[test_valid].mean()),  # held-out, normalised units²
+    }
+
+
+def _tokens(job: Job) -> dict[str, Any]:
+    from ..tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(job.input("tokenizer"))
+    for split in ("train", "validation", "test"):
+        chunks, _ = _chunks(job, job.spec["horizon"], split)
+        tokens = tokenizer.encode(chunks)
+        np.save(job.out / f"ids-{split}.npy", tokens.ids, allow_pickle=False)
+        np.save(job.out / f"lengths-{split}.npy", tokens.lengths, allow_pickle=False)
+    return {}
+
+
+def _features(job: Job) -> dict[str, Any]:
+    from ..encoders import make_encoder
+    from ..encoders.cache import cache_features
+
+    demos = DemoSet.load(job.input("demos"))
+    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images))
+    cache_features(encoder, demos, job.out, job.progress)
+    return {}
+
+
+def _policy(job: Job) -> dict[str, Any]:
+    from ..policies.train import train_policy
+    from ..tokenizers import Tokens, load_tokenizer
+
+    tokens, tokenizer = None, None
+    if "tokenizer" in job.step.inputs:
+        tokenizer = load_tokenizer(job.input("tokenizer"))
+        folder = job.input("tokens")
+        tokens = {
+            split: Tokens(
+                np.load(folder / f"ids-{split}.npy", allow_pickle=False),
+                np.load(folder / f"lengths-{split}.npy", allow_pickle=False),
+            )
+            for split in ("train", "validation")
+        }
+    features = [
+        np.load(job.store.open(r) / "features.npy", mmap_mode="r", allow_pickle=False)
+        for r in job.recipes("features")
+    ]
+    return train_policy(
+        job.spec,
+        job.demosets(),
+        features or None,
+        Normaliser.load(job.input("normaliser")),
+        tokenizer,
+        tokens,
+        out=job.out,
+        work=job.store.work(job.step.recipe),
+        should_stop=job.should_stop,
+        progress=job.progress,
+    )
+
+
+_pools: dict[str, Any] = {}
+
+
+def pool_for(sim: SimSpec, workers: int) -> Any:
+    """The process's pool of simulator workers: kept between steps, since starting one takes seconds."""
+    from ..sims.pool import SimPool
+
+    key = f"{workers} {sim.model_dump_json()}"
+    if key not in _pools:
+        close_pools()
+        _pools[key] = SimPool(sim, workers)
+    return _pools[key]
+
+
+def close_pools() -> None:
+    """End the simulator workers of this process."""
+    while _pools:
+        _pools.popitem()[1].close()
+
+
+atexit.register(close_pools)
+
+# Workers of one rollout: several episodes in flight make the policy's batches worth their overhead.
+ROLLOUT_WORKERS = 4
+
+
+def make_actor(step: Step, store: Store) -> Any:
+    """The actor that an ``episodes`` step rolls out."""
+    from ..rollouts import CodedActor, ExpertActor, ExpertChunkedActor
+
+    spec, kind = step.recipe.spec, step.recipe.spec["actor"]
+    if kind == "expert":
+        return ExpertActor()
+    if kind == "expert-chunked":
+        return ExpertChunkedActor(spec["horizon"])
+    if kind == "expert-coded":
+        from ..policies import coded_round_trip
+        from ..tokenizers import load_tokenizer
+
+        tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
+        normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
+        return CodedActor(spec["horizon"], coded_round_trip(tokenizer, normaliser))
+    if kind == "policy":
+        from ..policies import Policy
+
+        return Policy.load(store.open(step.inputs["policy"]))
+    raise UserError(f"unknown actor '{kind}' in the plan")
+
+
+def _episodes(job: Job) -> dict[str, Any]:
+    import pyarrow.parquet as parquet
+
+    from ..rollouts import run_episodes
+
+    protocol = EvaluationProtocol.model_validate(_tuples(job.spec["protocol"]))
+    pool = pool_for(protocol.sim, ROLLOUT_WORKERS)
+    actor = make_actor(job.step, job.store)
+    table = run_episodes(actor, protocol, pool, actor_key=job.step.recipe.key, progress=job.progress)
+    parquet.write_table(table, job.out / "episodes.parquet")
+    return {"protocol": protocol.hash}
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists back to the tuples that strict models ask for."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "demos": _demos,
+    "normaliser": _normaliser,
+    "tokenizer": _tokenizer,
+    "tokens": _tokens,
+    "features": _features,
+    "policy": _policy,
+    "episodes": _episodes,
+}

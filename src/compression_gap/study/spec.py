@@ -1,0 +1,257 @@
+"""The study file: a YAML file checked against frozen models. No torch here: planning must be instant.
+
+An unknown or ill-typed key is one sentence that names the file, the line, the path and the nearest name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import UserError, unknown_name
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Factors(_Model):
+    """What is crossed. Every combination is a cell; ``codebook`` applies to token actions alone."""
+
+    encoder: tuple[str, ...] = Field(min_length=1)
+    action: tuple[str, ...] = Field(min_length=1)
+    size: tuple[Literal["xs", "S", "M", "L"], ...] = Field(default=("xs",), min_length=1)
+    seed: tuple[int, ...] = Field(default=(0, 1), min_length=1)
+    codebook: tuple[tuple[int, ...], ...] = Field(default=((8, 5, 5, 5),), min_length=1)  # FSQ levels
+    tokenizer_seed: tuple[int, ...] = Field(default=(0,), min_length=1)
+    demos: tuple[int, ...] = Field(default=(100,), min_length=1)  # demonstrations per task
+
+    @field_validator("encoder", "action", "size", "seed", "codebook", "tokenizer_seed", "demos")
+    @classmethod
+    def _no_level_twice(cls, levels: tuple) -> tuple:
+        if len(set(levels)) != len(levels):
+            raise ValueError("a level is listed twice")
+        return levels
+
+
+class Cameras(_Model):
+    """What the cameras see. An empty list of names takes the simulator's default camera."""
+
+    names: tuple[str, ...] = ()
+    image_size: int = Field(default=84, ge=8)
+    rendering: Literal["fast", "default"] = "fast"
+
+
+class Training(_Model):
+    """How every policy of the study is trained; learning rates and steps may be set per action."""
+
+    steps: int | dict[str, int] = 2000
+    batch_size: int = Field(default=128, ge=1)
+    lr: float | dict[str, float] = 1e-3
+    encoder_lr: float = 1e-4  # trained encoders
+    warmup: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    validations: int = Field(default=10, ge=4)  # evenly spaced; the convergence flag needs four
+
+    def for_action(self, action: str) -> dict[str, Any]:
+        """The values that hold for one action representation."""
+        values = self.model_dump()
+        for name in ("steps", "lr"):
+            if isinstance(values[name], dict):
+                if action not in values[name]:
+                    raise UserError(f"training.{name} has no entry for the action '{action}'; add one")
+                values[name] = values[name][action]
+        return values
+
+
+class Tokenizer(_Model):
+    """How the tokenizers of the study are fitted."""
+
+    tokens: int = Field(default=8, ge=1)
+    size: Literal["xs", "S", "M"] = "xs"
+    steps: int = Field(default=1500, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    lr: float = 1e-3
+
+
+class Policy(_Model):
+    """What all policies share, and switches of single heads."""
+
+    horizon: int = Field(default=16, ge=1)
+    n_obs_steps: int = Field(default=2, ge=1)
+    attention: Literal["full", "causal-as-published"] = "full"
+    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"
+    sampling_steps: int = Field(default=10, ge=1, le=100)
+    temperature: float = Field(default=1.0, ge=0)  # 0 is greedy
+    top_k: int | None = Field(default=10, ge=1)
+
+
+class Rollout(_Model):
+    """How success is measured."""
+
+    episodes_per_task: int = Field(default=20, ge=1)
+    execute: int = Field(default=8, ge=1)
+    repeats: int = Field(default=1, ge=1)
+    step_limit: int | None = Field(default=None, ge=1)  # None: the simulator's
+    states: Literal["evaluation", "tuning"] = "evaluation"
+
+
+class Study(_Model):
+    """A study: what is crossed, and how it is trained and measured."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    suite: str
+    factors: Factors
+    cameras: Cameras = Cameras()
+    policy: Policy = Policy()
+    training: Training = Training()
+    tokenizer: Tokenizer = Tokenizer()
+    rollout: Rollout = Rollout()
+    references: bool = True  # expert, expert-chunked, expert-coded
+    limits: bool = True  # adds blind and oracle to the encoders
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoder levels from the lower limit to the upper, the file's own order between them."""
+        own = tuple(e for e in self.factors.encoder if e not in ("blind", "oracle"))
+        has = self.factors.encoder
+        lower = ("blind",) if self.limits or "blind" in has else ()
+        upper = ("oracle",) if self.limits or "oracle" in has else ()
+        return (*lower, *own, *upper)
+
+
+SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings to another file's factors
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the study files that ship with the program."""
+    folder = resources.files("compression_gap.presets")
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_study(file: Path | None, preset: str | None) -> Study:
+    """Read a study file, or a preset; with both, the file's factors at the preset's scale.
+
+    At a preset's scale: its training, tokenizer, rollout and camera sections, at most two seeds, and no
+    more demonstrations than the preset's.
+    """
+    if preset is not None and preset not in presets():
+        raise unknown_name("preset", preset, presets())
+    if file is None and preset is None:
+        raise UserError(f"name a study file, or --preset with one of: {', '.join(presets())}")
+    at = None
+    if preset is not None:
+        at = parse_study(
+            (resources.files("compression_gap.presets") / f"{preset}.yaml").read_text(), f"preset {preset}"
+        )
+    if file is None:
+        assert at is not None
+        return at
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the study file {file}: {error}; name an existing YAML file") from error
+    study = parse_study(text, str(file))
+    if at is None:
+        return study
+    most = max(at.factors.demos)
+    factors = study.factors.model_copy(
+        update={
+            "seed": study.factors.seed[:2],
+            "demos": tuple(dict.fromkeys(min(n, most) for n in study.factors.demos)),
+        }
+    )
+    scale = {name: getattr(at, name) for name in SCALE}
+    return study.model_copy(update={"name": f"{study.name}-{preset}", "factors": factors, **scale})
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as everyone expects, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def parse_study(text: str, where: str) -> Study:
+    """Check a study file's text; ``where`` names it in errors."""
+    try:
+        tree = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a study file is a mapping with the keys {', '.join(Study.model_fields)}")
+    try:
+        # Strict in JSON mode: lists become tuples, and nothing else is coerced.
+        return Study.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(_sentence(first, where, tree)) from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _sentence(error: Any, where: str, tree: yaml.Node | None) -> str:
+    # Union branches add type names to the location; keep what the file itself contains.
+    path, line, node = [], 1, tree
+    for part in error["loc"]:
+        child, mark = _child(node, part)
+        if child is None and error["type"] != "missing":
+            continue
+        path.append(str(part))
+        if child is not None:
+            node, line = child, mark
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        known = list(_fields(path[:-1]))
+        near = get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        return f"{where} line {line}: unknown key '{name}'; {hint}"
+    if error["type"] == "missing":
+        return f"{where} line {line}: the key '{name}' is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
+    return f"{where} line {line}: '{name}': {message[0].lower()}{message[1:]}{shown}; correct this value"
+
+
+def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, int]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return value, key.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    return None, 1
+
+
+def _fields(path: list[str]) -> dict[str, Any]:
+    model: Any = Study
+    for part in path:
+        model = model.model_fields[part].annotation
+    return dict(model.model_fields)

@@ -1,0 +1,175 @@
+"""The worker pool: lockstep, replacement of dead workers, and their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from compression_gap.errors import UserError
+from compression_gap.sims import SimPool, SimSpec, make_sim
+from compression_gap.sims.base import arrays_equal
+from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome, expert_chunk
+
+CHANNEL = SimSpec(sim="channel", tasks=("reach",), image_size=16)
+LOOK = Drive("observation", execute=4, step_limit=16, n_obs_steps=3, images=True)
+
+
+def steer(asked):
+    """A chunk from what is seen: towards the goal, at a speed that depends on the goal."""
+    toward = asked.state[0, -1] - asked.proprio[0, -1, :2]
+    return np.tile(np.clip(toward * 2, -1, 1), (4, 1)).astype(np.float32)
+
+
+def play(pool, episodes, drive=LOOK, on_batch=None):
+    outcomes, batches = {}, []
+
+    def decide(jobs, asked):
+        batches.append([job.index for job in jobs])
+        if on_batch:
+            on_batch(jobs)
+        return [steer(a) for a in asked]
+
+    pool.run(
+        [("reach", k) for k in range(episodes)], drive, decide, lambda job, out: outcomes.update({job.index: out})
+    )
+    return outcomes, batches
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with SimPool(CHANNEL, 3) as made:
+        yield made
+
+
+def test_frames_are_taken_at_decisions_and_just_before_only():
+    class Counting(type(make_sim(CHANNEL))):
+        looked = ()
+
+        def observe(self, *, images=True):
+            self.looked = (*self.looked, self.time)
+            return super().observe(images=images)
+
+    sim, reference = Counting(CHANNEL), make_sim(CHANNEL)
+    runner = EpisodeRunner(sim, LOOK)
+    asked = runner.start("reach", 7)
+    reference.reset("reach", 7)
+    seen = [reference.observe()]
+    step = 0
+    while not isinstance(asked, Outcome):
+        window = [seen[max(0, step - back)] for back in (2, 1, 0)]  # before the start, the first repeats
+        assert all(np.array_equal(asked.proprio[0, t], o.proprio[0, 0]) for t, o in enumerate(window))
+        chunk = steer(asked)
+        for action in chunk:
+            reference.step(action)
+            seen.append(reference.observe())
+        step += 4
+        asked = runner.execute(chunk)
+    assert sim.looked == (0, 2, 3, 4, 6, 7, 8, 10, 11, 12)
+    assert asked.length == 16
+    assert asked.decisions == 4
+
+
+def test_an_expert_chunk_leaves_the_state_as_it_was():
+    sim = make_sim(CHANNEL)
+    sim.reset("reach", 2)
+    before = sim.observe()
+    chunk = expert_chunk(sim, 16)
+    assert arrays_equal(before, sim.observe())
+    for action in chunk:
+        sim.step(action)
+    assert sim.success
+
+
+def test_workers_give_what_one_process_gives_and_batches_repeat(pool):
+    with SimPool(CHANNEL, 0) as inline:
+        want, _ = play(inline, 10)
+    got, batches = play(pool, 10)
+    assert got == want
+    assert sorted(got) == list(range(10))
+    assert any(o.success for o in got.values())
+    assert all(batch == sorted(batch) for batch in batches)
+    assert play(pool, 10)[1] == batches  # a function of the episode list, not of timing
+
+
+def test_workers_are_kept_between_runs(pool):
+    play(pool, 4)
+    before = pool.pids()
+    play(pool, 4)
+    assert pool.pids() == before
+
+
+def test_a_killed_worker_is_replaced_and_nothing_changes(pool):
+    want, batches = play(pool, 6)
+    rounds = []
+
+    def kill(jobs):
+        rounds.append(len(jobs))
+        if len(rounds) in (2, 4):  # in the middle of episodes
+            os.kill(pool.pids()[1], signal.SIGKILL)
+
+    before = pool.pids()
+    got, again = play(pool, 6, on_batch=kill)
+    assert got == want
+    assert again == batches
+    assert pool.pids() != before
+
+
+def test_an_episode_that_kills_its_workers_is_reported():
+    with SimPool(CHANNEL, 1) as pool:
+
+        def kill(jobs):
+            os.kill(pool.pids()[0], signal.SIGKILL)
+
+        drive = Drive("observation", execute=1, step_limit=16)
+        with pytest.raises(UserError, match="episode reach, initial state 0, died 3 times"):
+            play(pool, 1, drive, on_batch=kill)
+
+
+def test_a_workers_sentence_reaches_the_user():
+    with SimPool(CHANNEL, 1) as pool:
+        with pytest.raises(UserError, match="unknown task of this simulator 'swim'"):
+            pool.run([("swim", 0)], LOOK, lambda jobs, asked: [], lambda job, outcome: None)
+        assert play(pool, 2)[0]  # and the pool is usable afterwards
+
+
+def test_an_error_of_the_decider_leaves_no_old_answers_behind(pool):
+    want, _ = play(pool, 3)
+
+    def fail(jobs):
+        raise RuntimeError("policy")
+
+    with pytest.raises(RuntimeError, match="policy"):
+        play(pool, 5, on_batch=fail)
+    assert play(pool, 3)[0] == want
+
+
+def test_workers_end_when_their_parent_is_killed():
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from compression_gap.sims import SimPool, SimSpec
+        from compression_gap.sims.pool import Drive
+
+        pool = SimPool(SimSpec(sim="channel", tasks=("reach",)), 2)
+
+        def die(jobs, asked):
+            print(*pool.pids(), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        pool.run([("reach", 0), ("reach", 1)], Drive("step", 1, 16), die, print)
+        """
+    )
+    # The workers hold the write ends of these pipes, so this returns only when all of them have gone.
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert len(run.stdout.split()) == 2
+    assert run.stderr == ""
+
+
+def test_a_negative_number_of_workers_is_refused():
+    with pytest.raises(UserError, match="workers must be 0 or more"):
+        SimPool(CHANNEL, -1)
