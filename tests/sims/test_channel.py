@@ -150,5 +150,5 @@ def test_goals_are_uniform_and_differ_between_the_ranges_of_initial_states():
 
 
 def test_unknown_task():
-    with pytest.raises(UserError, match="unknown channel task 'fetch'.*known: reach"):
+    with pytest.raises(UserError, match=r"unknown channel task 'fetch'.*known: reach"):
         make_sim(SimSpec(sim="channel", tasks=("fetch",)))

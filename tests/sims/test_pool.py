@@ -33,9 +33,10 @@ def play(pool, episodes, drive=LOOK, on_batch=None):
             on_batch(jobs)
         return [steer(a) for a in asked]
 
-    pool.run(
-        [("reach", k) for k in range(episodes)], drive, decide, lambda job, out: outcomes.update({job.index: out})
-    )
+    def done(job, outcome):
+        outcomes[job.index] = outcome
+
+    pool.run([("reach", k) for k in range(episodes)], drive, decide, done)
     return outcomes, batches
 
 
@@ -164,7 +165,8 @@ def test_workers_end_when_their_parent_is_killed():
         """
     )
     # The workers hold the write ends of these pipes, so this returns only when all of them have gone.
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == -signal.SIGKILL
     assert len(run.stdout.split()) == 2
     assert run.stderr == ""

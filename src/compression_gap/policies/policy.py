@@ -32,6 +32,7 @@ HEADS = ("autoregressive", "diffusion")
 class PolicySpec:
     """What a policy is, apart from its weights."""
 
+    sim: str
     encoder: str
     head: str
     size: str

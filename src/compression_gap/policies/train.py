@@ -104,6 +104,7 @@ def train_policy(
     )
     images = demosets[0].images
     policy_spec = PolicySpec(
+        sim=spec["sim"],
         encoder=spec["encoder"],
         head=spec["head"],
         size=spec["size"],

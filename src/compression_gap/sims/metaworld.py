@@ -32,6 +32,7 @@ import numpy as np
 from ..errors import UserError, unknown_name
 from .base import Observation, SimInfo, SimSpec
 
+# fmt: off
 TASKS = (
     "assembly-v3", "basketball-v3", "bin-picking-v3", "box-close-v3", "button-press-v3",
     "button-press-topdown-v3", "button-press-topdown-wall-v3", "button-press-wall-v3", "coffee-button-v3",
@@ -44,6 +45,7 @@ TASKS = (
     "reach-v3", "reach-wall-v3", "shelf-place-v3", "soccer-v3", "stick-pull-v3", "stick-push-v3",
     "sweep-v3", "sweep-into-v3", "window-close-v3", "window-open-v3",
 )
+# fmt: on
 PRECISION_4 = ("push-v3", "pick-place-v3", "peg-insert-side-v3", "hammer-v3")
 SUITES = {
     "precision-4": PRECISION_4,
@@ -397,7 +399,9 @@ def _make_renderer(mujoco: ModuleType, model: Any, spec: SimSpec) -> Any:
 
 def _open_renderer(mujoco: ModuleType, model: Any, size: int) -> Any:
     if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("MUJOCO_GL"):
-        raise UserError("MuJoCo was imported for a display, and there is none: set MUJOCO_GL=egl and run again")
+        raise UserError("MuJoCo was loaded for a display, and there is none: set MUJOCO_GL=egl and try again")
+    if getattr(sys.modules["mujoco.gl_context"], "GLContext", None) is None:
+        raise _no_gl(RuntimeError("libEGL.so.1 was not found, or rendering is switched off"))
     try:
         return mujoco.Renderer(model, size, size)
     except Exception as error:  # ImportError, AttributeError or mujoco.FatalError, by what is missing
@@ -441,9 +445,9 @@ def _import_mujoco() -> ModuleType:
     try:
         import mujoco
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "mujoco":
-            raise UserError(f"MuJoCo is not installed: {INSTALL_METAWORLD}") from error
-        raise
+        if error.name != "mujoco":  # a part of the backend
+            raise _no_gl(error) from error
+        raise UserError(f"MuJoCo is not installed: {INSTALL_METAWORLD}") from error
     except (ImportError, AttributeError, OSError) as error:  # PyOpenGL without its library
         raise _no_gl(error) from error
     return mujoco

@@ -101,7 +101,8 @@ class EpisodeRunner:
             self._step(actions[len(actions) - 1 - left])
             if self._over:
                 return self._outcome()
-            if self.drive.asks == "observation" and left < self.drive.n_obs_steps:
+            seen = left < self.drive.n_obs_steps and self.steps + left < self.drive.step_limit
+            if seen and self.drive.asks == "observation":
                 self._frames.append(self.sim.observe(images=self.drive.images))
         return self._ask()
 
@@ -336,6 +337,7 @@ class _Service:
 
 def _serve(pipe: Connection, spec: SimSpec) -> None:
     """A worker's life: it ends when the parent closes the pipe, or ends itself."""
+    os.environ.update(_ENVIRONMENT)  # once more: the fork server may have been started by someone else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers in order
     service: _Service | None = None
     try:

@@ -7,6 +7,7 @@ and started again, it builds what is missing. Workers speak to it over pipes: pr
 from __future__ import annotations
 
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
@@ -87,7 +88,21 @@ def run_plan(
     ``budget`` (seconds) stops at the end of a step or at a training's checkpoint. A step that failed for
     good (a diverged training) is not tried again unless ``retry``.
     """
-    steps = missing_steps(plan, store)
+    return run_steps(
+        missing_steps(plan, store), store, processes=processes, watcher=watcher, budget=budget, retry=retry
+    )
+
+
+def run_steps(
+    steps: list[Step],
+    store: Store,
+    *,
+    processes: int,
+    watcher: Watcher,
+    budget: float | None = None,
+    retry: bool = False,
+) -> Outcome:
+    """Build these steps, which stand in an order in which they can run. See ``run_plan``."""
     outcome = Outcome()
     for step in steps:
         record = failure_file(store, step.recipe)
@@ -95,8 +110,6 @@ def run_plan(
             if retry:
                 record.unlink()
             else:
-                import json
-
                 outcome.failures[step.recipe.key] = json.loads(record.read_text())
     deadline = None if budget is None else time.monotonic() + budget
     if processes == 0:

@@ -101,6 +101,14 @@ class Plan:
         return recipe
 
 
+def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
+    """The demonstrations of one task: one artefact, shared by every suite that holds the task."""
+    one = spec.model_copy(update={"tasks": (task,)}).model_dump(mode="json")
+    made = {"sim": one, "task": task, "episodes": episodes, "versions": versions}
+    recipe = Recipe("demos", made, {}, BUILDER_VERSIONS["demos"])
+    return Step(recipe, f"{episodes} demonstrations of {task}", {}, 0.8 * episodes)
+
+
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
     from ..encoders.registry import check_encoder
@@ -169,16 +177,9 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     spec = plan.protocol.sim
     demos = []
     for task in plan.tasks:
-        one = spec.model_copy(update={"tasks": (task,)}).model_dump(mode="json")
-        demos.append(
-            plan.add(
-                "demos",
-                {"sim": one, "task": task, "episodes": n_demos, "versions": plan.protocol.versions},
-                {},
-                f"{n_demos} demonstrations of {task}",
-                0.8 * n_demos,
-            )
-        )
+        step = demos_step(spec, task, n_demos, plan.protocol.versions)
+        plan.steps.setdefault(step.recipe.key, step)
+        demos.append(step.recipe)
     plan.demos[n_demos] = demos
     sets = {f"demos/{i}": d for i, d in enumerate(demos)}
     normaliser = plan.add("normaliser", {}, sets, "normaliser", 1)
@@ -236,6 +237,7 @@ def _add_cell(
         options |= {"sampler": study.policy.sampler, "sampling_steps": study.policy.sampling_steps}
     training = study.training.for_action(action)
     spec = {
+        "sim": plan.protocol.sim.sim,
         "encoder": encoder,
         "head": head,
         "size": size,

@@ -1,0 +1,313 @@
+"""The command line: one short function per verb. Heavy libraries are imported where a verb needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from . import __version__
+from .errors import UserError
+
+StorePath = Annotated[Path, tyro.conf.arg(help="folder of all artefacts")]
+Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
+StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
+Preset = Annotated[
+    str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
+]
+
+app = SubcommandApp()
+study_app = SubcommandApp()
+demos_app = SubcommandApp()
+
+
+@app.command(name="doctor")
+def doctor(*, store: StorePath = Path("store"), json: Json = False) -> int:
+    """Check Python, torch, rendering, cores, memory and disk, and say what to do.
+
+    Example: cgap doctor
+    """
+    from .doctor import checks
+
+    found = checks(store)
+    if json:
+        _print_json({"ok": all(c.ok for c in found), "checks": [vars(c) for c in found]})
+    else:
+        from .terminal import doctor_table
+
+        doctor_table(found)
+    return 0 if all(c.ok for c in found) else 2
+
+
+@app.command(name="published")
+def published(*, json: Json = False) -> int:
+    """Re-analyse the paper's tables: which of the published contrasts stand, with intervals.
+
+    Example: cgap published
+    """
+    from .study.published import published_contrasts
+
+    contrasts = published_contrasts()
+    if json:
+        _print_json({"contrasts": contrasts})
+    else:
+        from .terminal import published_table
+
+        published_table(contrasts)
+    return 0
+
+
+@app.command(name="power")
+def power(
+    difference: tyro.conf.Positional[float],
+    *,
+    rate: float = 50.0,
+    seed_sd: float = 4.0,
+    pairing: float = 0.3,
+    tasks: int = 1,
+    level: float = 0.95,
+    json: Json = False,
+) -> int:
+    """How many episodes and seeds find a difference of so many points (power of 80 % or more).
+
+    Example: cgap power 10 --rate 50 --seed-sd 4
+
+    Args:
+        difference: the difference of two success rates, in points.
+        rate: success of the weaker cell, in percent.
+        seed_sd: standard deviation between training seeds, in points.
+        pairing: correlation of two policies' outcomes on one initial state.
+        tasks: tasks that the episodes are divided among.
+        level: confidence level of the interval.
+        json: print the result as JSON.
+    """
+    from .study.power import table
+
+    rows = table(difference, rate=rate, seed_sd=seed_sd, pairing=pairing, tasks=tasks, level=level)
+    if json:
+        _print_json({"difference": difference, "designs": rows})
+    else:
+        from .terminal import power_table
+
+        power_table(difference, rows)
+    return 0
+
+
+@demos_app.command(name="make")
+def demos_make(
+    suite: tyro.conf.Positional[str],
+    *,
+    episodes: int = 100,
+    cameras: tuple[str, ...] = (),
+    image_size: int = 84,
+    store: StorePath = Path("store"),
+    processes: int | None = None,
+    preset: Preset = None,
+    json: Json = False,
+) -> int:
+    """Collect expert demonstrations of every task of a suite.
+
+    Example: cgap demos make metaworld/precision-4 --episodes 100
+
+    Args:
+        suite: metaworld/precision-4, metaworld/8, a single task such as metaworld/push, or channel.
+        episodes: successful episodes per task.
+        cameras: camera names; none takes the simulator's default camera.
+        image_size: pixels, square.
+        store: folder of all artefacts.
+        processes: worker processes; as many as cores by default.
+        preset: take the number of episodes and the cameras from this preset.
+        json: print the result as JSON.
+    """
+    from .commands import make_demos
+
+    made = make_demos(suite, episodes, cameras, image_size, store, processes, preset)
+    if json:
+        _print_json({"demos": made})
+    else:
+        for one in made:
+            print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
+    return 0
+
+
+@study_app.command(name="plan")
+def study_plan(
+    file: StudyFile = None, *, preset: Preset = None, store: StorePath = Path("store"), json: Json = False
+) -> int:
+    """Show what a study would build, and what of it is there already.
+
+    Example: cgap study plan --preset demo
+    """
+    from .commands import describe_plan
+
+    plan = describe_plan(file, preset, store)
+    if json:
+        _print_json(plan)
+    else:
+        from .terminal import plan_table
+
+        plan_table(plan)
+    return 0
+
+
+@study_app.command(name="run")
+def study_run(
+    file: StudyFile = None,
+    *,
+    preset: Preset = None,
+    store: StorePath = Path("store"),
+    budget: str | None = None,
+    processes: int | None = None,
+    retry: bool = False,
+    report: bool = True,
+    json: Json = False,
+) -> int:
+    """Run a study: build what is missing, then write the report. The same command goes on where it stopped.
+
+    Example: cgap study run --preset tiny
+
+    Args:
+        file: the study file.
+        preset: a study that ships with the program; beside a file: its scale.
+        store: folder of all artefacts.
+        budget: stop cleanly after this time, as in 90s, 9m or 2h.
+        processes: worker processes; as many as cores by default, 0 for this process alone.
+        retry: try cells again whose training diverged.
+        report: write the report at the end.
+        json: print the summary as JSON.
+    """
+    from .commands import run_study
+
+    return run_study(file, preset, store, budget, processes, retry, report, json)
+
+
+@study_app.command(name="status")
+def study_status(
+    file: StudyFile = None, *, preset: Preset = None, store: StorePath = Path("store"), json: Json = False
+) -> int:
+    """Say how far a study is: steps done, missing, failed.
+
+    Example: cgap study status --preset demo
+    """
+    from .commands import status
+
+    state = status(file, preset, store)
+    if json:
+        _print_json(state)
+    else:
+        print(
+            f"{state['study']}: {state['done']} of {state['steps']} steps done, {len(state['failed'])} failed"
+        )
+        for failure in state["failed"]:
+            print(f"  failed: {failure['step']}: {failure['sentence']}")
+    return 0
+
+
+@app.command(name="report")
+def report(
+    file: StudyFile = None,
+    *,
+    preset: Preset = None,
+    store: StorePath = Path("store"),
+    out: Path | None = None,
+    videos: int = 2,
+    json: Json = False,
+) -> int:
+    """Write the one-page HTML report of what a study has measured so far.
+
+    Example: cgap report --preset demo --out report.html
+
+    Args:
+        file: the study file.
+        preset: a study that ships with the program; beside a file: its scale.
+        store: folder of all artefacts.
+        out: the page; by default in the store, under studies/.
+        videos: cells whose rollouts are filmed (one success, one failure each); 0 for none.
+        json: print the summary as JSON.
+    """
+    from .commands import write_report
+
+    path, summary = write_report(file, preset, store, out, videos)
+    if json:
+        _print_json(summary)
+    else:
+        from .terminal import summary_tables
+
+        summary_tables(summary)
+        print(f"report: {path}")
+    return 0
+
+
+@app.command(name="rollout")
+def rollout(
+    policy: tyro.conf.Positional[Path],
+    *,
+    suite: str | None = None,
+    episodes: int = 5,
+    execute: int = 8,
+    first_initial_state: int | None = None,
+    out: Path | None = None,
+    preset: Preset = None,
+    json: Json = False,
+) -> int:
+    """Roll out a saved policy, and film its first episode of each task.
+
+    Example: cgap rollout store/policy/KEY --episodes 5 --out films
+
+    Args:
+        policy: the policy's folder (``cgap study status --json`` lists those of a study).
+        suite: the suite; by default the policy's own simulator and tasks.
+        episodes: episodes per task.
+        execute: actions executed per decision.
+        first_initial_state: number of the first initial state; by default the evaluation's.
+        out: folder for the MP4 files; none are made without it.
+        preset: take the number of episodes from this preset.
+        json: print the rows as JSON.
+    """
+    from .commands import roll_out
+
+    rows = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
+    if json:
+        _print_json({"episodes": rows})
+    else:
+        from .terminal import episode_table
+
+        episode_table(rows)
+    return 0
+
+
+app.command(demos_app, name="demos", help="Make demonstrations.")
+app.command(study_app, name="study", help="Plan, run and follow studies.")
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1, sort_keys=True)
+    print()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``cgap``. A user's error is one sentence on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if arguments[:1] == ["--version"]:
+        print(f"compression-gap {__version__}")
+        return 0
+    try:
+        return int(app.cli(args=arguments, prog="cgap", description=__doc__.splitlines()[0]) or 0)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"cgap: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("cgap: stopped; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+
+

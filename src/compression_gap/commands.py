@@ -1,0 +1,295 @@
+"""What the verbs do, apart from reading arguments and drawing tables. Usable from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from .artifacts import Store, write_json
+from .errors import UserError
+from .study.plan import Plan, make_plan
+from .study.spec import Study, load_study
+
+
+def open_study(file: Path | None, preset: str | None, store: Path) -> tuple[Study, Plan, Store]:
+    """A study, its plan and its store."""
+    study = load_study(file, preset)
+    return study, make_plan(study), Store(store)
+
+
+def seconds(budget: str | None) -> float | None:
+    """"90s", "9m", "2h" → seconds."""
+    if budget is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
+    if not match:
+        raise UserError(f"--budget '{budget}' is not a time; write it as 90s, 9m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _processes(asked: int | None) -> int:
+    if asked is not None and asked < 0:
+        raise UserError(f"--processes {asked} is negative; give 0 (this process alone) or more")
+    return (os.cpu_count() or 1) if asked is None else asked
+
+
+def _check_rendering(plan: Plan) -> None:
+    """Fail in a sentence now, not in a worker after minutes, when frames cannot be rendered."""
+    if plan.protocol.sim.sim == "metaworld":
+        from .sims.metaworld import render_check
+
+        render_check()
+
+
+def study_folder(study: Study, store: Store) -> Path:
+    """Where a study's report, summary and log lie."""
+    folder = store.root / "studies" / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run_study(
+    file: Path | None,
+    preset: str | None,
+    store_root: Path,
+    budget: str | None,
+    processes: int | None,
+    retry: bool,
+    report: bool,
+    as_json: bool,
+) -> int:
+    """Run a study and report it; the exit code says whether all of it is there."""
+    from .study.engine import missing_steps, run_plan
+    from .terminal import RunWatcher, failures_list, summary_tables
+
+    study, plan, store = open_study(file, preset, store_root)
+    limit, workers = seconds(budget), _processes(processes)
+    todo = missing_steps(plan, store)
+    if any(s.recipe.kind in ("demos", "episodes") for s in todo):
+        _check_rendering(plan)
+    folder = study_folder(study, store)
+    write_json(folder / "study.json", study.model_dump(mode="json"))
+    begun = time.monotonic()
+    with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
+        outcome = run_plan(plan, store, processes=workers, watcher=watcher, budget=limit, retry=retry)
+    wanted_failures = {k: f for k, f in outcome.failures.items() if "because" not in f}
+    failures_list(list(wanted_failures.values()))
+    if outcome.stopped:
+        left = len(missing_steps(plan, store))
+        print(f"stopped with {left} steps to go; the same command goes on from here")
+    crashed = [f for f in wanted_failures.values() if f["kind"] == "crash"]
+    refused = [f for f in wanted_failures.values() if f["kind"] == "user"]
+    if report and not outcome.stopped and not crashed and not refused:
+        path, summary = report_plan(study, plan, store, None, 2, command=_command(file, preset))
+        if as_json:
+            print(json.dumps(summary, indent=1, sort_keys=True))
+        else:
+            summary_tables(summary)
+            print(f"{len(outcome.built)} steps built, the rest reused, in {time.monotonic() - begun:.0f} s")
+            print(f"report: {path}")
+    if refused:
+        raise UserError(refused[0]["sentence"])
+    return 1 if crashed else 0
+
+
+def _command(file: Path | None, preset: str | None) -> str:
+    parts = ["cgap study run", *([file.name] if file else []), *(["--preset", preset] if preset else [])]
+    return " ".join(parts)
+
+
+def describe_plan(file: Path | None, preset: str | None, store_root: Path) -> dict[str, Any]:
+    """The steps of a study by kind, how many are there, and a guess at what is left."""
+    from .study.engine import missing_steps
+
+    study, plan, store = open_study(file, preset, store_root)
+    missing = {s.recipe.key for s in missing_steps(plan, store)}
+    kinds: dict[str, dict[str, float]] = {}
+    for step in plan.steps.values():
+        row = kinds.setdefault(step.recipe.kind, {"steps": 0, "missing": 0, "core_seconds": 0.0})
+        row["steps"] += 1
+        if step.recipe.key in missing:
+            row["missing"] += 1
+            row["core_seconds"] += step.cost
+    return {
+        "study": study.name,
+        "tasks": list(plan.tasks),
+        "protocol": plan.protocol.hash,
+        "cells": len(plan.cells),
+        "references": [r.actor for r in plan.references],
+        "kinds": kinds,
+        "steps": [
+            {
+                "kind": s.recipe.kind,
+                "key": s.recipe.key,
+                "label": s.label,
+                "missing": s.recipe.key in missing,
+                "inputs": {role: i.key for role, i in s.inputs.items()},
+            }
+            for s in plan.steps.values()
+        ],
+    }
+
+
+def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str, Any]:
+    """How far a study is, and where its policies lie."""
+    from .study.engine import failure_file, missing_steps
+
+    study, plan, store = open_study(file, preset, store_root)
+    missing = missing_steps(plan, store)
+    failed = [
+        json.loads(failure_file(store, s.recipe).read_text())
+        for s in missing
+        if failure_file(store, s.recipe).exists()
+    ]
+    return {
+        "study": study.name,
+        "steps": len(plan.steps),
+        "done": len(plan.steps) - len(missing),
+        "missing": [s.label for s in missing],
+        "failed": failed,
+        "policies": [
+            {
+                "encoder": c.encoder,
+                "action": c.action,
+                "size": c.size,
+                "seed": c.seed,
+                "folder": str(store.path(c.policy)) if store.has(c.policy) else None,
+            }
+            for c in plan.cells
+        ],
+    }
+
+
+def make_demos(
+    suite_name: str,
+    episodes: int,
+    cameras: tuple[str, ...],
+    image_size: int,
+    store_root: Path,
+    processes: int | None,
+    preset: str | None,
+) -> list[dict[str, Any]]:
+    """Collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
+    from .demos import DemoSet
+    from .sims import SimSpec, sim_info, suite
+    from .study.engine import run_steps
+    from .study.plan import demos_step
+    from .terminal import RunWatcher
+
+    rendering = "fast"
+    if preset is not None:
+        at = load_study(None, preset)
+        episodes, cameras = max(at.factors.demos), at.cameras.names
+        image_size, rendering = at.cameras.image_size, at.cameras.rendering
+    if episodes < 3:
+        raise UserError(f"--episodes {episodes} is too few: a three-way split needs at least 3 per task")
+    sim, tasks = suite(suite_name)
+    spec = SimSpec(sim=sim, tasks=tasks, cameras=cameras, image_size=image_size, rendering=rendering)  # type: ignore[arg-type]
+    info = sim_info(spec)
+    spec = spec.model_copy(update={"cameras": info.cameras})
+    store = Store(store_root)
+    steps = [demos_step(spec, task, episodes, info.versions) for task in tasks]
+    missing = [s for s in steps if not store.has(s.recipe)]
+    workers = _processes(processes)
+    with RunWatcher(missing, len(steps), max(1, workers), store.root / "demos.log") as watcher:
+        outcome = run_steps(missing, store, processes=workers, watcher=watcher)
+    for failure in outcome.failures.values():
+        raise UserError(failure["sentence"])
+    out = []
+    for task, step in zip(tasks, steps, strict=True):
+        folder = store.open(step.recipe)
+        demos = DemoSet.load(folder)
+        out.append(
+            {
+                "task": task,
+                "key": step.recipe.key,
+                "folder": str(folder),
+                "episodes": len(demos.episodes),
+                "frames": len(demos.actions),
+                "cameras": list(demos.images),
+                "action_dim": demos.actions.shape[1],
+            }
+        )
+    return out
+
+
+def write_report(
+    file: Path | None, preset: str | None, store_root: Path, out: Path | None, videos: int
+) -> tuple[Path, dict[str, Any]]:
+    """The report of what a study has measured so far."""
+    study, plan, store = open_study(file, preset, store_root)
+    return report_plan(study, plan, store, out, videos, command=_command(file, preset))
+
+
+def report_plan(
+    study: Study, plan: Plan, store: Store, out: Path | None, videos: int, *, command: str
+) -> tuple[Path, dict[str, Any]]:
+    """Summarise, film, draw, write."""
+    from .report import write_page
+    from .study.results import summarise
+
+    summary = summarise(plan, store)
+    summary["command"] = command
+    folder = study_folder(study, store)
+    films = _films(plan, store, summary, videos) if videos else []
+    path = out or folder / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(summary, films, path)
+    write_json(folder / "summary.json", summary)
+    return path, summary
+
+
+def _films(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
+    """One success and one failure each of the best and the worst policies: artefacts, too."""
+    from .study.films import film_cells
+
+    return film_cells(plan, store, summary, cells)
+
+
+def roll_out(
+    folder: Path,
+    suite_name: str | None,
+    episodes: int,
+    execute: int,
+    first_initial_state: int | None,
+    out: Path | None,
+    preset: str | None,
+) -> list[dict[str, Any]]:
+    """Roll out a saved policy."""
+    from .policies import Policy
+    from .rollouts import record_episode, run_episodes
+    from .sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, sim_info, suite
+
+    policy = Policy.load(folder)
+    if preset is not None:
+        episodes = load_study(None, preset).rollout.episodes_per_task
+    sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
+    spec = SimSpec(
+        sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size
+    )
+    info = sim_info(spec)
+    if unknown := set(tasks) - set(policy.spec.tasks):
+        raise UserError(f"the policy was not trained on {', '.join(sorted(unknown))}; it knows {', '.join(policy.spec.tasks)}")
+    protocol = EvaluationProtocol(
+        sim=spec,
+        episodes_per_task=episodes,
+        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
+        execute=min(execute, policy.horizon),
+        n_obs_steps=policy.n_obs_steps,
+        step_limit=info.step_limit,
+        versions=info.versions,
+    )
+    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
+        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for task in tasks:
+            film = out / f"{task}.mp4"
+            record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
+    return list(table.to_pylist())
+
+

@@ -1,0 +1,457 @@
+"""Intervals and tests for success rates: states shared by all cells, seeds nested in cells, tasks fixed.
+
+A cell is an array ``[seeds, states]`` of outcomes in 0..1; ``strata`` names the task of each state. The rate of
+a cell is the mean over tasks of the task means. A contrast is a weighted sum of cell rates, e.g. ``(1, -1)``
+for the gain of an encoder and ``(1, -1, -1, 1)`` for an interaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used, below it the t distribution
+BOOTSTRAP_DRAWS = 4000
+# How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
+# uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
+SEED_DF_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A rate and its interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference of rates (fractions; log odds where ``method`` says so), its interval and its p value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    method: str
+    seeds: int
+    states: int
+    seed_variance_unknown: bool
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Page's L, the one-sided p of an increasing trend, and how it was found."""
+
+    statistic: float
+    p: float
+    method: str
+    blocks: int
+    seed_variance_unknown: bool
+
+
+@dataclass(frozen=True)
+class Components:
+    """Where the variance of a contrast comes from; ``variance`` is that of the estimate.
+
+    ``between`` is the raw share of the spread between seeds, ``residual`` the part of it that the episodes alone
+    would make, ``states`` the share of the (paired) states, which holds the residual too. ``seed_variance`` is
+    the variance of one seed's true rate around its cell's, pooled over the cells.
+    """
+
+    value: float
+    between: float
+    residual: float
+    states: float
+    seed_variance: float
+    seed_df: int
+    state_df: float
+    variance: float
+    df: float
+
+
+def _cells(cells: Sequence[ArrayLike], strata: ArrayLike) -> tuple[list[Array], NDArray[np.int64], Array]:
+    """The checked cells, the task of each state as 0..T-1, and the weight of each state in a rate."""
+    arrays = [np.asarray(cell, dtype=np.float64) for cell in cells]
+    if not arrays:
+        raise ValueError("no cells")
+    tasks = np.asarray(strata)
+    if tasks.ndim != 1 or not len(tasks):
+        raise ValueError("strata must name the task of each state: one dimension, at least one state")
+    for array in arrays:
+        if array.ndim != 2 or not array.shape[0] or array.shape[1] != len(tasks):
+            raise ValueError(f"a cell must be [seeds, {len(tasks)} states], not {array.shape}")
+        if not np.all((array >= 0) & (array <= 1)):
+            raise ValueError("outcomes must lie in 0..1, with none missing")
+    _, index, counts = np.unique(tasks, return_inverse=True, return_counts=True)
+    index = index.reshape(-1).astype(np.int64)
+    return arrays, index, 1.0 / (len(counts) * counts[index])
+
+
+def _task_means(values: Array, tasks: NDArray[np.int64]) -> Array:
+    """The mean over each task's states (last axis)."""
+    counts = np.bincount(tasks)
+    onehot = np.zeros((len(tasks), len(counts)))
+    onehot[np.arange(len(tasks)), tasks] = 1.0
+    return np.asarray(values @ onehot / counts)
+
+
+def _state_variance(values: Array, tasks: NDArray[np.int64], pseudo: float = 0.0) -> tuple[float, float]:
+    """The variance of the mean over tasks of ``values`` [states] and its degrees of freedom.
+
+    Tasks with one state borrow the pooled variance; if all tasks have one, the spread over all states is used
+    (too wide rather than too narrow). ``pseudo`` sets the least variance: that of two more states at plus and
+    minus ``pseudo`` where all others agree.
+    """
+    counts = np.bincount(tasks)
+    n, groups = len(values), len(counts)
+    centred = values - _task_means(values, tasks)[tasks]
+    sums = np.bincount(tasks, weights=centred**2)
+    if n > groups:
+        pooled_df = float(n - groups)
+        pooled = float(sums.sum()) / pooled_df
+        several = counts > 1
+        each = np.where(several, sums / np.maximum(counts - 1, 1), pooled)
+        terms = each / counts / groups**2
+        variance = float(terms.sum())
+        spread = float((terms[several] ** 2 / (counts[several] - 1)).sum())
+        # unequal task variances cost degrees of freedom, but never below the smallest task's own
+        lent = float(terms[~several].sum())
+        spread += lent**2 / pooled_df
+        df = variance**2 / spread if spread > 0 else pooled_df
+        df = min(max(df, 1.0), pooled_df)
+    elif n > 1:
+        variance, df = float(values.var(ddof=1)) / n, float(n - 1)
+    else:
+        variance, df = 0.0, 1.0
+    weight = 1.0 / (groups**2 * counts.astype(np.float64))
+    effective = 1.0 / float(weight.sum())
+    least = 2.0 * pseudo**2 / ((effective + 1.0) * (effective + 2.0))
+    return max(variance, least), df
+
+
+def _residual(cell: Array, tasks: NDArray[np.int64]) -> float:
+    """The part of one seed's rate variance that episodes alone make: seed x state within tasks."""
+    seeds = cell.shape[0]
+    counts = np.bincount(tasks)
+    means = _task_means(cell, tasks)
+    rest = cell - cell.mean(0) - means[:, tasks] + means.mean(0)[tasks]
+    sums = np.bincount(tasks, weights=(rest**2).sum(0))
+    free = (seeds - 1) * (counts - 1)
+    if not free.sum():
+        return 0.0  # one state per task: seeds and episodes cannot be told apart, all counts as seeds
+    pooled = float(sums.sum()) / float(free.sum())
+    each = np.where(free > 0, sums / np.maximum(free, 1), pooled)
+    return float((each / counts).sum()) / len(counts) ** 2
+
+
+def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike) -> Components:
+    """The variance components of a contrast. With one seed in any cell only the states count."""
+    arrays, tasks, a = _cells(cells, strata)
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(arrays),) or not np.all(np.isfinite(w)) or not np.any(w):
+        raise ValueError("one finite weight per cell, not all zero")
+    count = np.array([len(array) for array in arrays])
+    value = float(sum(wi * (array @ a).mean() for wi, array in zip(w, arrays, strict=True)))
+    paired = np.sum([wi * array.mean(0) for wi, array in zip(w, arrays, strict=True)], axis=0)
+    states, state_df = _state_variance(paired, tasks, float(np.sqrt((w**2 / count).sum() / 2.0)))
+    used = w != 0
+    if np.any(count[used] < 2):
+        return Components(value, 0.0, 0.0, states, float("nan"), 0, state_df, states, state_df)
+    live = [(wi, array) for wi, array in zip(w, arrays, strict=True) if wi != 0]
+    free = np.array([len(array) - 1 for _, array in live])
+    raw = np.array([float((array @ a).var(ddof=1)) for _, array in live])
+    noise = np.array([_residual(array, tasks) for _, array in live])
+    share = np.array([wi**2 / len(array) for wi, array in live])
+    seed_df = int(free.sum())
+    raw_pooled = float((free * raw).sum()) / seed_df
+    noise_pooled = float((free * noise).sum()) / seed_df
+    between = float(share.sum()) * raw_pooled
+    residual = float(share.sum()) * noise_pooled
+    beyond = max(between - residual, 0.0)
+    variance = beyond + states
+    uncertain = SEED_DF_SHARE * between + (1.0 - SEED_DF_SHARE) * beyond
+    spread = uncertain**2 / seed_df + states**2 / state_df
+    df = variance**2 / spread if spread > 0 else float(seed_df)
+    df = min(max(df, float(seed_df)), float(seed_df) + state_df)
+    seed_variance = max(raw_pooled - noise_pooled, 0.0)
+    return Components(value, between, residual, states, seed_variance, seed_df, state_df, variance, df)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError("level must lie between 0 and 1")
+
+
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval of a rate p from n (effective) trials."""
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n)))
+    # at 0 and 1 the exact end is the rate itself; rounding must not move it
+    low = 0.0 if p <= 0 else max(centre - half, 0.0)
+    high = 1.0 if p >= 1 else min(centre + half, 1.0)
+    return low, high
+
+
+def wilson(k: float, n: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval of k successes in n trials."""
+    from scipy.stats import norm
+
+    _check_level(level)
+    if not n > 0 or not 0 <= k <= n:
+        raise ValueError("needs 0 <= k <= n and n > 0")
+    low, high = _wilson(k / n, n, float(norm.ppf((1 + level) / 2)))
+    return Interval(k / n, low, high, "Wilson")
+
+
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
+    """The exact two-sided p that two policies succeed equally often on the same episodes."""
+    from scipy.stats import binomtest
+
+    first, second = np.asarray(a), np.asarray(b)
+    if first.shape != second.shape:
+        raise ValueError("the two must be paired")
+    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
+        raise ValueError("outcomes must be 0 or 1")
+    only_first, only_second = int(np.sum(first > second)), int(np.sum(second > first))
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def rate_interval(cell: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
+    """The interval of one rate: Wilson's; with two or more seeds the seed variance is in it."""
+    from scipy.stats import norm, t
+
+    _check_level(level)
+    (array,), _, a = _cells([cell], strata)
+    value = min(max(float((array @ a).mean()), 0.0), 1.0)
+    episodes = 1.0 / float((a**2).sum())  # the number of states when tasks have equally many
+    if len(array) == 1:
+        low, high = _wilson(value, episodes, float(norm.ppf((1 + level) / 2)))
+        return Interval(value, low, high, "Wilson (one seed: seed variance unknown)")
+    parts = components([array], [1.0], strata)
+    if value * (1 - value) < 1e-12:
+        effective, quantile = episodes, float(norm.ppf((1 + level) / 2))
+    else:
+        effective = value * (1 - value) / parts.variance
+        effective = min(max(effective, 1e-3), episodes * len(array))
+        quantile = float(t.ppf((1 + level) / 2, parts.df))
+    low, high = _wilson(value, effective, quantile)
+    return Interval(value, low, high, "Wilson with effective episodes (seed variance included)")
+
+
+def _counts(rng: np.random.Generator, draws: int, size: int) -> Array:
+    """How often each of ``size`` items falls into each resample."""
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=draws).astype(np.float64)
+
+
+def _state_weights(rng: np.random.Generator, draws: int, tasks: NDArray[np.int64]) -> Array:
+    """Weights of states in resamples within tasks [draws, states]; each task's sum to 1/T."""
+    counts = np.bincount(tasks)
+    out = np.empty((draws, len(tasks)))
+    for task, n in enumerate(counts):
+        out[:, tasks == task] = _counts(rng, draws, int(n)) / (n * len(counts))
+    return out
+
+
+def _bootstrap(arrays: list[Array], w: Array, tasks: NDArray[np.int64], draws: int, seed: int) -> Array:
+    """Two-way resamples of a contrast: states within tasks, shared by the cells, and seeds in each cell."""
+    rng = np.random.default_rng(seed)
+    states = _state_weights(rng, draws, tasks)
+    total = np.zeros(draws)
+    for wi, array in zip(w, arrays, strict=True):
+        seeds = _counts(rng, draws, len(array)) / len(array)
+        total += wi * np.einsum("dn,dn->d", seeds @ array, states)
+    return total
+
+
+def contrast(
+    cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike, level: float = 0.95
+) -> Contrast:
+    """A weighted sum of cell rates with its interval and two-sided p.
+
+    Five or more seeds in every cell: two-way bootstrap (seeds in each cell, states within tasks), its spread set
+    to that of the variance components, since resampling both ways counts the episodes' own noise more than once.
+    Fewer: Satterthwaite's t from the components. One seed anywhere: paired states only.
+    """
+    from scipy.stats import t
+
+    _check_level(level)
+    arrays, tasks, _ = _cells(cells, strata)
+    w = np.asarray(weights, dtype=np.float64)
+    parts = components(arrays, weights, strata)
+    live = [array for wi, array in zip(w, arrays, strict=True) if wi != 0]
+    seeds = min(len(array) for array in live)
+    unknown = seeds == 1
+    least, most = float(w[w < 0].sum()), float(w[w > 0].sum())
+    quantile = float(t.ppf((1 + level) / 2, parts.df))
+    error = float(np.sqrt(parts.variance))
+    if seeds >= BOOTSTRAP_SEEDS:
+        method = "two-way bootstrap (seeds x states), spread from variance components"
+        used = [i for i in range(len(arrays)) if w[i] != 0]
+        draws = _bootstrap(live, w[used], tasks, BOOTSTRAP_DRAWS, 0)
+        spread = float(draws.std())
+        if spread > 1e-12:
+            normal = float(t.ppf((1 + level) / 2, np.inf))
+            shifted = parts.value + (draws - draws.mean()) * (error / spread) * (quantile / normal)
+            low, high = (float(q) for q in np.quantile(shifted, [(1 - level) / 2, (1 + level) / 2]))
+            beyond = min(int((shifted <= 0).sum()), int((shifted >= 0).sum()))
+            p = min(1.0, 2.0 * (beyond + 1) / (len(shifted) + 1))
+            return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
+    if unknown:
+        method = "t over paired states (seed variance unknown)"
+    else:
+        method = "Satterthwaite t from seed and state components"
+    half = quantile * error
+    p = float(2 * t.sf(abs(parts.value) / error, parts.df))
+    low, high = parts.value - half, parts.value + half
+    return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
+
+
+def _contrast(
+    value: float, low: float, high: float, p: float, method: str, seeds: int, states: int, unknown: bool,
+    least: float, most: float,
+) -> Contrast:  # fmt: skip
+    """A contrast with its interval cut to what is possible and around its value."""
+    low, high = min(max(low, least), value), max(min(high, most), value)
+    return Contrast(value, low, high, p, method, seeds, states, unknown)
+
+
+def interaction_log_odds(
+    cells: Sequence[Sequence[ArrayLike]], strata: ArrayLike, level: float = 0.95
+) -> Contrast:
+    """The interaction of a 2 x 2 table on the log-odds scale, from a binomial GLM over training runs.
+
+    ``cells[i][j]`` is a cell; the value is ``(a00 - a01) - (a10 - a11)`` in log odds. With several seeds the
+    scale is Pearson's overdispersion (at least 1) and the reference is t; with one seed it is binomial only.
+    States count as unpaired, which is cautious. If any cell is at 0 or 100 %, half a success and half a failure
+    are added to each cell, and ``method`` says so.
+    """
+    import statsmodels.api as sm
+    from scipy.stats import norm, t
+
+    _check_level(level)
+    if len(cells) != 2 or any(len(row) != 2 for row in cells):
+        raise ValueError("needs a 2 x 2 table of cells")
+    arrays, tasks, a = _cells([cell for row in cells for cell in row], strata)
+    episodes = 1.0 / float((a**2).sum())
+    extreme = any(not 0 < float(array.mean()) < 1 for array in arrays)
+    rows: list[list[float]] = []
+    design: list[list[float]] = []
+    signs = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
+    for (i, j), array in zip(signs, arrays, strict=True):
+        for rate in array @ a:
+            add = 0.5 / len(array) if extreme else 0.0
+            rows.append([rate * episodes + add, (1 - rate) * episodes + add])
+            design.append([1.0, i, j, i * j])
+    table = np.asarray(rows)
+    model: Any = sm.GLM(table, np.asarray(design), family=sm.families.Binomial()).fit()
+    value = float(model.params[3])
+    error = float(model.bse[3])
+    seeds = min(len(array) for array in arrays)
+    method = "binomial GLM, log odds"
+    if seeds >= 2:
+        df = len(rows) - 4
+        scale = max(1.0, float(model.pearson_chi2) / df)
+        error *= float(np.sqrt(scale))
+        quantile, p = float(t.ppf((1 + level) / 2, df)), float(2 * t.sf(abs(value) / error, df))
+        method += ", overdispersion over seeds"
+    else:
+        quantile, p = float(norm.ppf((1 + level) / 2)), float(2 * norm.sf(abs(value) / error))
+        method += ", seed variance unknown"
+    if extreme:
+        method += ", half a success and half a failure added to each cell"
+    low, high = value - quantile * error, value + quantile * error
+    return Contrast(value, low, high, p, method, seeds, len(tasks), seeds == 1)
+
+
+def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999, seed: int = 0) -> Trend:
+    """Page's L for rates that rise over ordered cells; blocks are seed x task.
+
+    With several seeds whole training runs are permuted, so that a good seed counts once and not once per task;
+    with one seed the order is permuted within each task and the seed variance is unknown.
+    """
+    from scipy.stats import rankdata
+
+    arrays, tasks, _ = _cells(levels, strata)
+    seeds = len(arrays[0])
+    if len(arrays) < 3 or any(len(array) != seeds for array in arrays):
+        raise ValueError("needs at least three levels with equally many seeds")
+    rates = np.stack([_task_means(array, tasks) for array in arrays])  # [levels, seeds, tasks]
+    # equal rates must tie exactly, whatever the order of their sums
+    rates = np.round(rates, 12)
+    order = np.arange(1, len(arrays) + 1, dtype=np.float64)
+    statistic = float(np.einsum("k,kst->", order, rankdata(rates, axis=0)))
+    rng = np.random.default_rng(seed)
+    hits = 0
+    if seeds > 1:
+        runs = rates.reshape(-1, rates.shape[2])
+        for _ in range(draws):
+            mixed = runs[rng.permutation(len(runs))].reshape(rates.shape)
+            hits += float(np.einsum("k,kst->", order, rankdata(mixed, axis=0))) >= statistic - 1e-9
+        method = "Page's L, whole training runs permuted"
+    else:
+        ranks = np.broadcast_to(rankdata(rates, axis=0).reshape(len(arrays), -1), (draws, *rates.shape[::2]))
+        mixed = rng.permuted(ranks, axis=1)
+        hits = int((np.einsum("k,dkt->d", order, mixed) >= statistic - 1e-9).sum())
+        method = "Page's L, levels permuted within tasks (seed variance unknown)"
+    return Trend(statistic, (hits + 1) / (draws + 1), method, seeds * rates.shape[2], seeds == 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given."""
+    p = np.asarray(ps, dtype=np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("p values must lie in 0..1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    out = np.empty(len(p))
+    out[order] = adjusted
+    return [float(x) for x in out]
+
+
+def peak_optimism(n: int, evaluations: int, rate: float) -> float:
+    """How far the best of several binomial evaluations of n episodes lies above the true rate, on average."""
+    from scipy.stats import binom
+
+    if n < 1 or evaluations < 1 or not 0 <= rate <= 1:
+        raise ValueError("needs n >= 1, evaluations >= 1 and a rate in 0..1")
+    below = binom.cdf(np.arange(n), n, rate)
+    return float((1.0 - below**evaluations).sum()) / n - rate
+
+
+def resample_rates(
+    cells: Sequence[ArrayLike], strata: ArrayLike, draws: int, rng: np.random.Generator
+) -> Array:
+    """Joint resamples of the cell rates [draws, cells], honest for few seeds.
+
+    States are resampled within tasks, the same for all cells; each cell with two or more seeds also gets a
+    seed error whose pooled variance is itself drawn from its sampling distribution (Student-t tails). Cells
+    with one seed carry no seed error: its size is unknown.
+    """
+    arrays, tasks, a = _cells(cells, strata)
+    means = np.stack([array.mean(0) for array in arrays])  # [cells, states]
+    counts = np.bincount(tasks)
+    # resampling n states shows (n - 1)/n of their variance
+    grow = np.sqrt(counts / np.maximum(counts - 1, 1))
+    weights = _state_weights(rng, draws, tasks)
+    weights = a + (weights - a) * grow[tasks]
+    rates = weights @ means.T
+    several = [i for i, array in enumerate(arrays) if len(array) > 1]
+    if several:
+        free = np.array([len(arrays[i]) - 1 for i in several])
+        raw = np.array([float((arrays[i] @ a).var(ddof=1)) for i in several])
+        noise = np.array([_residual(arrays[i], tasks) for i in several])
+        df = int(free.sum())
+        between = float((free * raw).sum()) / df
+        residual = float((free * noise).sum()) / df
+        drawn = np.maximum(df * between / rng.chisquare(df, draws) - residual, 0.0)
+        per_cell = np.array([1.0 / len(arrays[i]) for i in several])
+        rates[:, several] += rng.standard_normal((draws, len(several))) * np.sqrt(drawn[:, None] * per_cell)
+    return np.asarray(rates)

@@ -1,0 +1,206 @@
+"""What people see in a terminal: tables, and the progress of a run. Numbers come with unit and interval."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .study.plan import Step
+
+console = Console(highlight=False)
+
+
+def _interval(low: float, high: float, scale: float = 100) -> str:
+    return f"[{scale * low:.0f}, {scale * high:.0f}]"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+class RunWatcher:
+    """Progress with the time left, on the terminal and in a log file."""
+
+    def __init__(self, steps: Sequence[Step], total: int, workers: int, log: Path) -> None:
+        self.steps, self.workers = list(steps), workers
+        self.left = {s.recipe.key: s.cost for s in steps}
+        self.spent = self.guessed = 0.0
+        self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        self.handler = logging.FileHandler(log)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.log.addHandler(self.handler)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self.done, self.total = total - len(self.steps), total
+        self.overall = self.bar.add_task("all steps", total=max(1.0, sum(self.left.values())), left="")
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> RunWatcher:
+        self.bar.start()
+        if self.done:
+            self._say(f"{self.done} of {self.total} steps are there already")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        self.log.removeHandler(self.handler)
+        self.handler.close()
+
+    def _say(self, message: str) -> None:
+        self.log.info(message)
+        if self.bar.disable:
+            print(message, file=sys.stderr, flush=True)
+
+    def _time_left(self) -> str:
+        # The guesses are in core-seconds of some machine; this one's pace corrects them.
+        pace = self.spent / self.guessed if self.guessed else 1.0
+        rest = sum(self.left.values()) * pace / self.workers
+        return f"about {rest / 60:.0f} min left" if rest >= 90 else f"about {rest:.0f} s left"
+
+    def started(self, step: Step) -> None:
+        """A step begins."""
+        self.log.info("begins: %s", step.label)
+        self.tasks[step.recipe.key] = self.bar.add_task(f"  {step.label}", total=1, left="")
+
+    def progress(self, step: Step, done: int, total: int) -> None:
+        """A step moves."""
+        if step.recipe.key in self.tasks:
+            self.bar.update(self.tasks[step.recipe.key], completed=done, total=total)
+
+    def _end(self, step: Step) -> None:
+        if step.recipe.key in self.tasks:
+            self.bar.remove_task(self.tasks.pop(step.recipe.key))
+        self.bar.update(self.overall, advance=self.left.pop(step.recipe.key, 0.0), left=self._time_left())
+
+    def finished(self, step: Step, seconds: float) -> None:
+        """A step is committed."""
+        self.spent, self.guessed = self.spent + seconds, self.guessed + step.cost
+        self.done += 1
+        self._end(step)
+        self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")
+
+    def failed(self, step: Step, sentence: str) -> None:
+        """A step failed."""
+        self._end(step)
+        self._say(f"FAILED {step.label}: {sentence}")
+
+
+def failures_list(failures: Sequence[dict[str, str]]) -> None:
+    """Failed steps, one line each; crashes with the last line of their traceback."""
+    for failure in failures:
+        print(f"cgap: failed: {failure['step']}: {failure['sentence']}", file=sys.stderr)
+        if failure["kind"] == "crash" and failure["traceback"]:
+            print(failure["traceback"], file=sys.stderr)
+
+
+def doctor_table(checks: Sequence[Any]) -> None:
+    """One line per check."""
+    for check in checks:
+        console.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}", markup=False)
+        if check.advice:
+            console.print(f"      {check.advice}", markup=False)
+
+
+def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
+    """The published contrasts, in points."""
+    table = _table("contrast", "points", "95 % interval", "p", "p (Holm)", "stands", title=None)
+    for c in contrasts:
+        table.add_row(
+            c["name"],
+            f"{c['difference']:+.1f}",
+            f"[{c['low']:+.1f}, {c['high']:+.1f}]",
+            f"{c['p']:.3g}",
+            f"{c['p_holm']:.3g}",
+            "yes" if c["stands"] else "no",
+        )
+    console.print(table)
+    console.print(
+        "Binomial error alone: 500 rollouts and one training run per cell, peak of six evaluations. "
+        "Seed variance is unknown.",
+        markup=False,
+    )
+
+
+def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
+    """Power of a difference: seeds down, episodes across."""
+    episodes = sorted({r["episodes"] for r in rows})
+    table = _table("seeds", *(f"{n} episodes" for n in episodes), title=f"power for {difference:g} points")
+    for seeds in sorted({r["seeds"] for r in rows}):
+        powers = {r["episodes"]: r["power"] for r in rows if r["seeds"] == seeds}
+        table.add_row(str(seeds), *(f"{100 * powers[n]:.0f} %" if n in powers else "" for n in episodes))
+    console.print(table)
+    console.print("Episodes are per cell and seed; at least 80 % is what one usually wants.", markup=False)
+
+
+def plan_table(plan: dict[str, Any]) -> None:
+    """The plan by kind of artefact."""
+    table = _table("artefact", "steps", "to build", "core-minutes", title=f"{plan['study']}: {plan['cells']} cells")
+    for kind, row in plan["kinds"].items():
+        table.add_row(kind, str(row["steps"]), str(row["missing"]), f"{row['core_seconds'] / 60:.1f}")
+    console.print(table)
+    console.print(f"tasks: {', '.join(plan['tasks'])}; protocol {plan['protocol']}", markup=False)
+
+
+def summary_tables(summary: dict[str, Any]) -> None:
+    """The verdict, the grid and the contrasts of a study."""
+    console.print()
+    table = _table("cell", "success", "95 % interval", "seeds × episodes", "converged")
+    for cell in summary["cells"]:
+        if cell["rate"] is None:
+            table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
+            continue
+        r = cell["rate"]
+        table.add_row(
+            cell["label"],
+            f"{100 * r['value']:.0f} %",
+            _interval(r["low"], r["high"]),
+            f"{len(cell['seeds'])} × {cell['episodes']}",
+            "yes" if cell["converged"] else "no",
+        )
+    for ref in summary["references"]:
+        r = ref["rate"]
+        table.add_row(ref["label"], f"{100 * r['value']:.0f} %", _interval(r["low"], r["high"]), f"{ref['episodes']}", "")
+    console.print(table)
+    if summary["contrasts"]:
+        table = _table("contrast", "points", "95 % interval", "p", "p (Holm)")
+        for c in summary["contrasts"]:
+            table.add_row(
+                c["label"],
+                f"{100 * c['value']:+.0f}",
+                _interval(c["low"], c["high"]),
+                f"{c['p']:.3g}",
+                f"{c['p_holm']:.3g}",
+            )
+        console.print()
+        console.print(table)
+    console.print()
+    console.print(f"Verdict: {summary['headline']}", markup=False)
+
+
+def episode_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Success per task, and in all."""
+    table = _table("task", "success", "episodes", "mean length")
+    for task in dict.fromkeys(r["task"] for r in rows):
+        own = [r for r in rows if r["task"] == task]
+        mean = sum(r["length"] for r in own) / len(own)
+        table.add_row(task, f"{sum(r['success'] for r in own)}", f"{len(own)}", f"{mean:.0f}")
+    console.print(table)
