@@ -1,7 +1,7 @@
 """Intervals and tests for success rates: states shared by all cells, seeds nested in cells, tasks fixed.
 
-A cell is an array ``[seeds, states]`` of outcomes in 0..1; ``strata`` names the task of each state. The rate of
-a cell is the mean over tasks of the task means. A contrast is a weighted sum of cell rates, e.g. ``(1, -1)``
+A cell is an array ``[seeds, states]`` of outcomes in 0..1; ``strata`` names the task of each state. The rate
+of a cell is the mean over tasks of the task means. A contrast is a weighted sum of cell rates, e.g. ``(1, -1)``
 for the gain of an encoder and ``(1, -1, -1, 1)`` for an interaction.
 """
 
@@ -17,7 +17,7 @@ BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used,
 BOOTSTRAP_DRAWS = 4000
 # How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
 # uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
-SEED_DF_SHARE = 0.9
+SEED_DF_SHARE = 0.85
 
 
 @dataclass(frozen=True)

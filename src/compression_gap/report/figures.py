@@ -1,0 +1,162 @@
+"""The report's figures as SVG with text that can be selected. One colour per action representation."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: told apart with any colour vision, and in grey.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6b7280"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "compression-gap",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "Segoe UI", "Helvetica", "Arial", "sans-serif"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": "#374151",
+    "xtick.color": "#374151",
+    "ytick.color": "#374151",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def colours(actions: Sequence[str]) -> dict[str, str]:
+    """A fixed colour for every action representation of a study."""
+    return dict(zip(dict.fromkeys(actions), itertools.cycle(PALETTE), strict=False))
+
+
+def _svg(figure: Figure, title: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
+    plt.close(figure)
+    text = stream.getvalue()
+    # Inline SVG takes its width from the page; ids must not clash between figures of one page.
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text[text.index("<svg") :], count=1)
+    prefix = re.sub(r"\W+", "-", title.lower())
+    text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
+
+
+def success_by_encoder(summary: dict[str, Any]) -> str:
+    """Success against the encoder ladder, a line per action representation, experts as thin lines."""
+    cells = [c for c in summary["cells"] if c["rate"]]
+    encoders = list(dict.fromkeys(c["encoder"] for c in summary["cells"]))
+    colour = colours([c["action"] for c in summary["cells"]])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.8))
+        series: dict[str, list[dict[str, Any]]] = {}
+        for c in cells:
+            series.setdefault(c["label"].replace(f" · {c['encoder']}", "", 1), []).append(c)
+        shift = 0.09
+        for i, (name, points) in enumerate(series.items()):
+            offset = (i - (len(series) - 1) / 2) * shift
+            _errorbars(axes, [encoders.index(p["encoder"]) + offset for p in points], points, name, colour)
+        _reference_lines(axes, summary["references"], len(encoders))
+        axes.set_xticks(range(len(encoders)), encoders)
+        axes.set_xlim(-0.4, len(encoders) - 0.6 + 0.9)
+        axes.set_ylim(0, 104)
+        axes.set_ylabel("success, % of episodes")
+        axes.set_xlabel("encoder: from the lower limit to the upper")
+        axes.legend(loc="upper left")
+        return _svg(figure, "Success against encoder")
+
+
+def _errorbars(
+    axes: Axes, x: list[float], points: list[dict[str, Any]], name: str, colour: dict[str, str]
+) -> None:
+    rates = [p["rate"] for p in points]
+    y = [100 * r["value"] for r in rates]
+    below = [100 * (r["value"] - r["low"]) for r in rates]
+    above = [100 * (r["high"] - r["value"]) for r in rates]
+    bars: Any = [below, above]
+    shade = colour[points[0]["action"]]
+    axes.errorbar(x, y, yerr=bars, marker="o", ms=5, lw=1.8, capsize=3, color=shade, label=name)
+
+
+def _reference_lines(axes: Axes, references: Sequence[dict[str, Any]], right: int) -> None:
+    """Thin lines for the expert levels; labels of lines that coincide are joined."""
+    rows: dict[int, list[str]] = {}
+    for ref in references:
+        rows.setdefault(round(100 * ref["rate"]["value"]), []).append(ref["label"])
+    last = 200.0
+    for y, names in sorted(rows.items(), reverse=True):
+        axes.axhline(y, color=GREY, lw=0.8, ls=(0, (4, 3)))
+        at = min(y, last - 4.5)
+        axes.text(right - 0.55, at, "\n".join(names), color=GREY, fontsize=8, va="top")
+        last = at - 4.5 * (len(names) - 1)
+
+
+def gains(verdicts: Sequence[dict[str, Any]]) -> str:
+    """What relaxing one stage gains, in points, with intervals."""
+    rows = [(v["label"], v["action"], g) for v in verdicts for g in v["gains"]]
+    colour = colours([v["action"] for v in verdicts])
+    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(rows)))
+        for i, (_, action, gain) in enumerate(rows):
+            c = gain["contrast"]
+            axes.barh(i, 100 * c["value"], height=0.55, color=colour[action], alpha=0.75)
+            axes.plot([100 * c["low"], 100 * c["high"]], [i, i], color="#111827", lw=1.4)
+        axes.axvline(0, color="#374151", lw=0.8)
+        axes.set_yticks(range(len(rows)), [f"{label}: relax {g['stage']}" for label, _, g in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("points of success gained")
+        return _svg(figure, "Single-stage gains")
+
+
+def waterfall(fall: dict[str, Any], colour: str) -> str:
+    """Signed differences from the expert down to the blind policy."""
+    levels, steps = fall["levels"], fall["steps"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.2))
+        for i, level in enumerate(levels):
+            y = 100 * level["value"]
+            axes.bar(i, y, width=0.62, color=colour if "policy" in level["name"] else "#9ca3af", alpha=0.75)
+            axes.plot([i, i], [100 * level["low"], 100 * level["high"]], color="#111827", lw=1.2)
+            if i:
+                step = steps[i - 1]
+                text = f"{step['names']}\n{100 * step['value']:+.0f} [{100 * step['low']:.0f}, {100 * step['high']:.0f}]"
+                axes.text(i - 0.5, 108, text, ha="center", va="bottom", fontsize=7.5, color="#374151")
+        names = [level["name"].replace(" ", "\n").replace("-", "-\n", 1) for level in levels]
+        axes.set_xticks(range(len(levels)), names, fontsize=8.5)
+        axes.set_ylim(0, 106)
+        axes.set_ylabel("success, %")
+        return _svg(figure, f"Waterfall {fall['label']}")
+
+
+def curves(summary: dict[str, Any]) -> str:
+    """Validation loss of every cell, a panel per action representation (their losses differ in kind)."""
+    actions = list(dict.fromkeys(c["action"] for c in summary["cells"] if c["curves"]))
+    encoders = list(dict.fromkeys(c["encoder"] for c in summary["cells"]))
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, max(1, len(actions)), figsize=(6.4, 2.8), squeeze=False)
+        for axes, action in zip(panels[0], actions, strict=False):
+            for c in (c for c in summary["cells"] if c["action"] == action):
+                for i, curve in enumerate(c["curves"]):
+                    shade = PALETTE[encoders.index(c["encoder"]) % len(PALETTE)]
+                    name = None if i else c["encoder"]
+                    axes.plot(curve["step"], curve["validation"], color=shade, lw=1.2, label=name)
+            axes.set_title(action, fontsize=10)
+            axes.set_xlabel("step")
+            axes.set_yscale("log")
+            axes.legend(fontsize=8)
+        panels[0][0].set_ylabel("validation loss")
+        figure.tight_layout()
+        return _svg(figure, "Learning curves")

@@ -1,0 +1,140 @@
+"""What the published tables show by themselves: contrasts with binomial errors, and the seed spread they bear.
+
+The tables hold one run per cell, so the errors are those of the rollouts alone, counted as independent between
+cells. Every number is in points (percent of episodes).
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from compression_gap.study.statistics import holm, peak_optimism
+
+ALPHA = 0.05
+Cell = tuple[str, str, str]  # head, size, encoder
+
+
+@cache
+def _published_text() -> str:
+    return (files("compression_gap") / "presets" / "published.json").read_text(encoding="utf-8")
+
+
+def published() -> dict[str, Any]:
+    """The published tables with their source and protocol."""
+    tables: dict[str, Any] = json.loads(_published_text())
+    return tables
+
+
+def _rates(tables: dict[str, Any]) -> dict[Cell, float]:
+    """Every published cell once."""
+    cells: dict[Cell, float] = {}
+    for row in tables["factorial"] + tables["codebook"]:
+        for encoder in ("resnet18", "siglip"):
+            cells[row["head"], row["size"], encoder] = row[encoder]
+    for row in tables["encoder_gradient"]:
+        for head in ("diffusion", "oat-1000"):
+            cells[head, row["size"], row["encoder"]] = row[head]
+    return cells
+
+
+def _terms(tables: dict[str, Any]) -> dict[str, list[tuple[float, Cell]]]:
+    """The contrasts, each as weighted cells; none occurs twice, since Holm counts them."""
+    out: dict[str, list[tuple[float, Cell]]] = {}
+
+    def gain(head: str, size: str, worse: str = "resnet18", better: str = "siglip") -> list[tuple[float, Cell]]:
+        return [(1.0, (head, size, better)), (-1.0, (head, size, worse))]
+
+    def minus(a: list[tuple[float, Cell]], b: list[tuple[float, Cell]]) -> list[tuple[float, Cell]]:
+        return a + [(-w, cell) for w, cell in b]
+
+    for row in tables["factorial"]:
+        out[f"delta_enc/{row['head']}/{row['size']}"] = gain(row["head"], row["size"])
+    for row in tables["codebook"][1:]:
+        out[f"delta_enc/{row['head']}/{row['size']}"] = gain(row["head"], row["size"])
+    for size in ("M", "L"):
+        out[f"interaction/{size}"] = minus(gain("diffusion", size), gain("oat-1000", size))
+    for row in tables["codebook"][1:]:
+        out[f"interaction/M/{row['head']}"] = minus(gain("diffusion", "M"), gain(row["head"], "M"))
+    for first, second in combinations([row["head"] for row in tables["codebook"]], 2):
+        for encoder in ("resnet18", "siglip"):
+            pair = [(1.0, (second, "M", encoder)), (-1.0, (first, "M", encoder))]
+            out[f"codebook/{first}>{second}/{encoder}"] = pair
+        out[f"codebook/{first}>{second}/delta_enc"] = minus(gain(second, "M"), gain(first, "M"))
+    encoders = [row["encoder"] for row in tables["encoder_gradient"]]
+    for head in ("diffusion", "oat-1000"):
+        for worse, better in combinations(encoders, 2):
+            if (worse, better) != ("resnet18", "siglip"):  # that one is delta_enc
+                out[f"encoder/{head}/{worse}>{better}"] = gain(head, "M", worse, better)
+    return out
+
+
+def _adjusted(difference: np.ndarray, variance: np.ndarray) -> list[float]:
+    from scipy.stats import norm
+
+    return holm(2 * norm.sf(np.abs(difference) / np.sqrt(variance)))
+
+
+def _largest_seed_sd(index: int, difference: np.ndarray, variance: np.ndarray, squares: np.ndarray) -> float:
+    """The spread between seeds, the same in every cell, at which a contrast's Holm-adjusted p reaches ALPHA."""
+    if _adjusted(difference, variance)[index] >= ALPHA:
+        return 0.0
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _adjusted(difference, variance + squares * middle**2)[index] < ALPHA:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _values(rates: dict[Cell, float], terms: Sequence[tuple[float, Cell]], n: int) -> tuple[float, float, float]:
+    difference = sum(w * rates[cell] for w, cell in terms)
+    variance = sum(w * w * rates[cell] * (100.0 - rates[cell]) / n for w, cell in terms)
+    return difference, variance, sum(w * w for w, _ in terms)
+
+
+def published_contrasts() -> list[dict[str, Any]]:
+    """The published differences in points, with 95 % binomial intervals.
+
+    ``p_holm`` is adjusted over all contrasts of the list; ``stands`` says that it is below 0.05 with the
+    rollouts' errors alone. ``max_seed_sd`` is the standard deviation over seeds of one run's success, equal in
+    all cells, at which it no longer stands (0 where it does not stand anyway). ``peak_optimism`` is the largest
+    expected gain of a cell from reporting the best of its evaluations.
+    """
+    from scipy.stats import norm
+
+    tables = published()
+    rates = _rates(tables)
+    contrasts = _terms(tables)
+    n, evaluations = int(tables["n"]), int(tables["evaluations"])
+    rows = np.array([_values(rates, terms, n) for terms in contrasts.values()])
+    difference, variance, squares = rows.T
+    p = 2 * norm.sf(np.abs(difference) / np.sqrt(variance))
+    adjusted = holm(p)
+    z = float(norm.ppf(0.975))
+    out: list[dict[str, Any]] = []
+    for i, (name, terms) in enumerate(contrasts.items()):
+        half = z * float(np.sqrt(variance[i]))
+        optimism = max(100 * peak_optimism(n, evaluations, rates[cell] / 100) for _, cell in terms)
+        out.append(
+            {
+                "name": name,
+                "difference": float(difference[i]),
+                "low": float(difference[i]) - half,
+                "high": float(difference[i]) + half,
+                "p": float(p[i]),
+                "p_holm": adjusted[i],
+                "stands": adjusted[i] < ALPHA,
+                "max_seed_sd": _largest_seed_sd(i, difference, variance, squares),
+                "peak_optimism": optimism,
+                "n": n,
+                "protocol": tables["protocol"],
+            }
+        )
+    return out

@@ -1,0 +1,185 @@
+"""Which stage binds: relax one stage at a time, measure the gain, and say no more than the evidence holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from compression_gap.study.statistics import Contrast, components, contrast, resample_rates
+
+STAGES = ("encoder", "code", "policy")
+LEAD = 0.95  # share of the resamples in which a stage must lead to be called binding
+SMALL = 0.05  # a single gain up to this size (in rate) can count as near 0
+MOST_FURTHER_SEEDS = 50
+DRAWS = 4000
+
+Kind = Literal["binds", "jointly-bound", "not-separated"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What success gains when one stage is relaxed; ``what`` says how it was relaxed."""
+
+    stage: str
+    contrast: Contrast
+    what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer. ``share`` is the share of resamples in which the best stage leads with a gain above 0."""
+
+    kind: Kind
+    stage: str | None
+    share: float
+    gains: list[Gain]
+    joint: Contrast | None
+    sentence: str
+    further_seeds: int | None
+
+
+def locate(
+    cell: ArrayLike,
+    relaxed: Mapping[str, tuple[ArrayLike, str]],
+    joint: ArrayLike | None,
+    strata: ArrayLike,
+    *,
+    seed: int = 0,
+) -> Verdict:
+    """The stage that binds the policy under test, ``cell``.
+
+    ``relaxed`` maps a stage to the outcomes with that stage relaxed and to words for how; ``joint`` has encoder
+    and code relaxed together. A stage binds when it leads in at least 95 % of the resamples, its own gain's
+    interval is above 0 and so is that of its lead over every other stage.
+    """
+    if not relaxed:
+        raise ValueError("no stage was relaxed")
+    stages = list(relaxed)
+    arrays = [np.asarray(relaxed[stage][0], dtype=np.float64) for stage in stages]
+    base = np.asarray(cell, dtype=np.float64)
+    gains = [
+        Gain(stage, contrast([array, base], [1, -1], strata), relaxed[stage][1])
+        for stage, array in zip(stages, arrays, strict=True)
+    ]
+    both = None if joint is None else np.asarray(joint, dtype=np.float64)
+    joint_gain = None if both is None else contrast([both, base], [1, -1], strata)
+
+    rates = resample_rates([base, *arrays], strata, DRAWS, np.random.default_rng(seed))
+    drawn = rates[:, 1:] - rates[:, :1]
+    shares = []
+    for i in range(len(stages)):
+        rival = np.maximum(np.delete(drawn, i, axis=1).max(axis=1, initial=0.0), 0.0)
+        shares.append(float((drawn[:, i] > rival + 1e-12).mean()))
+    best = max(range(len(stages)), key=lambda i: (gains[i].contrast.value, shares[i]))
+    others = [i for i in range(len(stages)) if i != best]
+    leads = [contrast([arrays[best], arrays[i]], [1, -1], strata) for i in others]
+
+    kind: Kind = "not-separated"
+    if shares[best] >= LEAD and gains[best].contrast.low > 0 and all(lead.low > 0 for lead in leads):
+        kind = "binds"
+    elif both is not None and joint_gain is not None and len(stages) > 1:
+        near_zero = all(
+            gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL for gain in gains
+        )
+        above = all(contrast([both, array], [1, -1], strata).low > 0 for array in arrays)
+        if near_zero and above and joint_gain.low > 0:
+            kind = "jointly-bound"
+
+    further = None
+    if kind == "not-separated":
+        pairs = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
+        further = _further_seeds(pairs, strata)
+    cells = [base, *arrays, *([] if both is None else [both])]
+    sentence = _sentence(kind, best, gains, joint_gain, further, cells)
+    stage = stages[best] if kind == "binds" else None
+    return Verdict(kind, stage, shares[best], gains, joint_gain, sentence, further)
+
+
+def _further_seeds(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> int | None:
+    """The least number of further seeds per cell that puts every difference's interval above 0.
+
+    Differences and variance components are taken to stay as measured, so it is an even chance, not a promise.
+    None with one seed in a cell (nothing is known of their spread), or if 50 would not do.
+    """
+    from scipy.stats import t
+
+    needed = 1
+    for pair in pairs:
+        counts = np.array([len(array) for array in pair], dtype=np.float64)
+        parts = components(pair, [1, -1], strata)
+        if counts.min() < 2 or parts.value <= 0:
+            return None
+        now = float((1 / counts).sum())
+        lasting = max(parts.states - parts.residual, 0.0)
+        for extra in range(1, MOST_FURTHER_SEEDS + 1):
+            share = float((1 / (counts + extra)).sum())
+            seeds = parts.seed_variance * share
+            noise = parts.residual * share / now
+            states = lasting + noise
+            seed_df = float((counts + extra - 1).sum())
+            df = (seeds + states) ** 2 / ((seeds + noise) ** 2 / seed_df + states**2 / parts.state_df)
+            if parts.value > float(t.ppf(0.975, max(df, seed_df))) * np.sqrt(seeds + states):
+                needed = max(needed, extra)
+                break
+        else:
+            return None
+    return needed
+
+
+def _points(x: float) -> str:
+    """A fraction as whole points, without a minus before 0."""
+    return f"{round(100 * x) + 0:d}"
+
+
+def _measured(what: str, found: Contrast, unit: str = "") -> str:
+    verb = "gains" if round(100 * found.value) >= 0 else "loses"
+    if verb == "gains":
+        return f"{what} gains {_points(found.value)}{unit} [{_points(found.low)}, {_points(found.high)}]"
+    return f"{what} loses {_points(-found.value)}{unit} [{_points(-found.high)}, {_points(-found.low)}]"
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _sentence(
+    kind: Kind,
+    best: int,
+    gains: Sequence[Gain],
+    joint: Contrast | None,
+    further: int | None,
+    cells: Sequence[np.ndarray],
+) -> str:
+    order = [best, *(i for i in range(len(gains)) if i != best)]
+    measured = [
+        _measured(gains[i].what, gains[i].contrast, " points" if position == 0 else "")
+        for position, i in enumerate(order)
+    ]
+    if joint is not None and (kind != "binds"):
+        measured.append(_measured("encoder and code together", joint))
+    found = "; ".join(measured)
+    if kind == "binds":
+        text = f"the {gains[best].stage} binds: {found}."
+    elif kind == "jointly-bound":
+        text = f"{_list([f'the {gain.stage}' for gain in gains])} bind jointly: {found}."
+    elif len(gains) == 1:
+        text = f"a limit at the {gains[0].stage} is not separated from none: {found}."
+    else:
+        text = f"the stages are not separated: {found}."
+    missing = [stage for stage in STAGES if stage not in {gain.stage for gain in gains}]
+    if missing:
+        verb = "was" if len(missing) == 1 else "were"
+        text += f" {_list([f'the {stage}' for stage in missing]).capitalize()} {verb} not relaxed."
+    seeds = sorted({len(array) for array in cells})
+    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
+    text += "seed variance is unknown." if seeds[0] == 1 else "seed variance is included."
+    if kind == "not-separated":
+        if further is not None:
+            plural = "" if further == 1 else "s"
+            text += f" About {further} further seed{plural} per cell would separate them, if the gains hold."
+        elif seeds[0] > 1:
+            text += f" No number of further seeds up to {MOST_FURTHER_SEEDS} would separate them."
+    return text

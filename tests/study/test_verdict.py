@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from compression_gap.study.verdict import locate
+
+
+def cells(rng, rates, seeds=2, states=80, seed_sd=0.0):
+    """Cells that share their states' difficulty."""
+    state = rng.normal(0, 0.7, states)
+    out = []
+    for rate in rates:
+        p = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + state)))
+        p = np.clip(p + rng.normal(0, seed_sd, (seeds, 1)), 0, 1)
+        out.append((rng.random((seeds, states)) < p).astype(float))
+    return out
+
+
+STRATA = np.repeat(np.arange(4), 20)
+
+
+def relaxed(encoder, code):
+    return {"encoder": (encoder, "the true state"), "code": (code, "continuous actions")}
+
+
+def test_the_leading_stage_is_named():
+    base, encoder, code = cells(np.random.default_rng(0), (0.3, 0.8, 0.32), seeds=3)
+    found = locate(base, relaxed(encoder, code), None, STRATA)
+    assert (found.kind, found.stage, found.further_seeds) == ("binds", "encoder", None)
+    assert found.share >= 0.95
+    assert found.sentence.startswith("the encoder binds: the true state gains ")
+    assert "; continuous actions " in found.sentence
+    assert "The policy was not relaxed." in found.sentence
+    assert found.sentence.endswith("3 seeds x 80 episodes per cell; seed variance is included.")
+
+
+def test_two_narrow_stages_in_series():
+    rng = np.random.default_rng(3)
+    base = (np.arange(80) % 4 == 0).astype(float)[None].repeat(3, 0)
+    encoder, code = base.copy(), base.copy()
+    for array in (base, encoder, code):
+        for row in array:
+            row[rng.choice(80, 2, replace=False)] = 1.0
+    joint = (np.arange(80) % 5 > 0).astype(float)[None].repeat(3, 0)
+    found = locate(base, relaxed(encoder, code), joint, STRATA)
+    assert found.kind == "jointly-bound"
+    assert found.stage is None
+    assert found.joint is not None
+    assert found.joint.low > 0
+    assert found.sentence.startswith("the encoder and the code bind jointly: ")
+
+
+def test_equal_stages_are_not_separated_even_with_identical_outcomes():
+    base, encoder = cells(np.random.default_rng(1), (0.3, 0.8), seeds=3)
+    found = locate(base, relaxed(encoder, encoder.copy()), None, STRATA)
+    assert found.kind == "not-separated"
+    assert found.share == 0.0
+    assert found.further_seeds is None
+
+
+def test_one_stage_only():
+    base, encoder = cells(np.random.default_rng(2), (0.3, 0.8), seeds=3)
+    found = locate(base, {"encoder": (encoder, "the true state")}, None, STRATA)
+    assert found.kind == "binds"
+    assert "The code and the policy were not relaxed." in found.sentence
+    with pytest.raises(ValueError, match="no stage"):
+        locate(base, {}, None, STRATA)
+
+
+def test_one_seed_says_that_seed_variance_is_unknown():
+    base, encoder, code = cells(np.random.default_rng(4), (0.2, 0.9, 0.2), seeds=1)
+    found = locate(base, relaxed(encoder, code), None, STRATA)
+    assert found.kind == "binds"
+    assert found.gains[0].contrast.seed_variance_unknown
+    assert found.sentence.endswith("1 seed x 80 episodes per cell; seed variance is unknown.")
+
+
+def test_the_number_of_further_seeds_is_reported_and_falls_with_the_effect():
+    rng = np.random.default_rng(8)
+    numbers = []
+    for rate in (0.52, 0.6):
+        base, encoder, code = cells(rng, (0.4, rate, 0.41), seeds=2, seed_sd=0.08)
+        found = locate(base, relaxed(encoder, code), None, STRATA)
+        if found.kind == "not-separated" and found.further_seeds is not None:
+            assert f"About {found.further_seeds} further seed" in found.sentence
+            assert 1 <= found.further_seeds <= 50
+            numbers.append(found.further_seeds)
+    assert numbers
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(2, 0.0), (2, 0.05), (3, 0.05)])
+def test_a_tie_is_rarely_named(seeds, seed_sd):
+    rng = np.random.default_rng(5)
+    runs, named = 150, 0
+    for _ in range(runs):
+        base, encoder, code = cells(rng, (0.3, 0.6, 0.6), seeds=seeds, seed_sd=seed_sd)
+        named += locate(base, relaxed(encoder, code), None, STRATA).kind == "binds"
+    assert named / runs <= 0.08  # 5 % and the simulation's own error
+
+
+def test_the_same_seed_gives_the_same_verdict():
+    base, encoder, code = cells(np.random.default_rng(6), (0.3, 0.5, 0.4))
+    assert locate(base, relaxed(encoder, code), None, STRATA) == locate(base, relaxed(encoder, code), None, STRATA)
