@@ -93,7 +93,9 @@ class Store:
         """
         folder = self.path(recipe)
         if not self.has(recipe):
-            raise UserError(f"{recipe.kind} {recipe.key} is not in the store {self.root}; run the study first")
+            raise UserError(
+                f"{recipe.kind} {recipe.key} is not in the store {self.root}; run the study first"
+            )
         if (recipe.kind, recipe.key) not in self._verified:
             problem = _damage(folder)
             if problem:

@@ -69,7 +69,6 @@ def power(
     seed_sd: float = 4.0,
     pairing: float = 0.3,
     tasks: int = 1,
-    level: float = 0.95,
     json: Json = False,
 ) -> int:
     """How many episodes and seeds find a difference of so many points (power of 80 % or more).
@@ -82,12 +81,11 @@ def power(
         seed_sd: standard deviation between training seeds, in points.
         pairing: correlation of two policies' outcomes on one initial state.
         tasks: tasks that the episodes are divided among.
-        level: confidence level of the interval.
         json: print the result as JSON.
     """
     from .study.power import table
 
-    rows = table(difference, rate=rate, seed_sd=seed_sd, pairing=pairing, tasks=tasks, level=level)
+    rows = [vars(d) for d in table(difference, rate, seed_sd, pairing, tasks=tasks)]
     if json:
         _print_json({"difference": difference, "designs": rows})
     else:
@@ -309,5 +307,3 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cgap: stopped; the same command goes on where this one ended", file=sys.stderr)
         return 130
-
-

@@ -22,7 +22,7 @@ def open_study(file: Path | None, preset: str | None, store: Path) -> tuple[Stud
 
 
 def seconds(budget: str | None) -> float | None:
-    """"90s", "9m", "2h" → seconds."""
+    """ "90s", "9m", "2h" → seconds."""
     if budget is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
@@ -268,12 +268,12 @@ def roll_out(
     if preset is not None:
         episodes = load_study(None, preset).rollout.episodes_per_task
     sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
-    spec = SimSpec(
-        sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size
-    )
+    spec = SimSpec(sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size)
     info = sim_info(spec)
     if unknown := set(tasks) - set(policy.spec.tasks):
-        raise UserError(f"the policy was not trained on {', '.join(sorted(unknown))}; it knows {', '.join(policy.spec.tasks)}")
+        raise UserError(
+            f"the policy was not trained on {', '.join(sorted(unknown))}; it knows {', '.join(policy.spec.tasks)}"
+        )
     protocol = EvaluationProtocol(
         sim=spec,
         episodes_per_task=episodes,
@@ -291,5 +291,3 @@ def roll_out(
             film = out / f"{task}.mp4"
             record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
     return list(table.to_pylist())
-
-

@@ -36,7 +36,9 @@ def _torch() -> Check:
     try:
         import torch
     except ImportError as error:
-        return Check("torch", False, str(error), "pip install 'torch>=2.7' (a CPU build first, without a GPU)")
+        return Check(
+            "torch", False, str(error), "pip install 'torch>=2.7' (a CPU build first, without a GPU)"
+        )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only: sizes xs and S"
     return Check("torch", True, f"{torch.__version__}, {device}")
 

@@ -153,7 +153,9 @@ def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
 
 def plan_table(plan: dict[str, Any]) -> None:
     """The plan by kind of artefact."""
-    table = _table("artefact", "steps", "to build", "core-minutes", title=f"{plan['study']}: {plan['cells']} cells")
+    table = _table(
+        "artefact", "steps", "to build", "core-minutes", title=f"{plan['study']}: {plan['cells']} cells"
+    )
     for kind, row in plan["kinds"].items():
         table.add_row(kind, str(row["steps"]), str(row["missing"]), f"{row['core_seconds'] / 60:.1f}")
     console.print(table)
@@ -178,7 +180,13 @@ def summary_tables(summary: dict[str, Any]) -> None:
         )
     for ref in summary["references"]:
         r = ref["rate"]
-        table.add_row(ref["label"], f"{100 * r['value']:.0f} %", _interval(r["low"], r["high"]), f"{ref['episodes']}", "")
+        table.add_row(
+            ref["label"],
+            f"{100 * r['value']:.0f} %",
+            _interval(r["low"], r["high"]),
+            f"{ref['episodes']}",
+            "",
+        )
     console.print(table)
     if summary["contrasts"]:
         table = _table("contrast", "points", "95 % interval", "p", "p (Holm)")

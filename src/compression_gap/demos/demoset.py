@@ -165,9 +165,7 @@ class _Appender:
 
     def append(self, rows: np.ndarray) -> None:
         if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
-            raise ValueError(
-                f"rows {rows.dtype}{rows.shape[1:]} do not fit {self.dtype}{self.row_shape}"
-            )
+            raise ValueError(f"rows {rows.dtype}{rows.shape[1:]} do not fit {self.dtype}{self.row_shape}")
         self.stream.write(np.ascontiguousarray(rows).tobytes())
         self.rows += len(rows)
 

@@ -42,7 +42,9 @@ class Oracle:
     def features(self, obs: Observation) -> np.ndarray:
         """The state [B, T, C, s]."""
         if obs.state is None:
-            raise UserError("the oracle encoder needs the simulator's true state, which this data does not hold")
+            raise UserError(
+                "the oracle encoder needs the simulator's true state, which this data does not hold"
+            )
         return np.repeat(obs.state[:, :, None], self.cameras, axis=2)
 
     def network(self) -> nn.Module | None:

@@ -29,6 +29,7 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), _norm(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[M, c_in, h, w] → [M, c_out, h / stride, w / stride]."""
         y = torch.relu(self.norm1(self.conv1(x)))
         return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -54,6 +55,7 @@ class SpatialSoftmax(nn.Module):
         self.project = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The mean position under each keypoint's softmax."""
         h, w = x.shape[-2:]
         p = self.project(x).flatten(2).softmax(-1).unflatten(-1, (h, w))
         ys = torch.linspace(-1, 1, h, device=x.device, dtype=p.dtype)
@@ -70,6 +72,7 @@ class CroppedResNet(nn.Module):
         self.pool = SpatialSoftmax(512, 32)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Crop, then convolve."""
         x = crop(images, random=self.training)
         return self.pool(self.trunk(x.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
@@ -82,8 +85,8 @@ def crop(images: Tensor, *, random: bool) -> Tensor:
     m, h, w, _ = images.shape
     ch, cw = round(CROP * h), round(CROP * w)
     if not random:
-        top, left = (h - ch) // 2, (w - cw) // 2
-        return images[:, top : top + ch, left : left + cw]
+        y, x = (h - ch) // 2, (w - cw) // 2
+        return images[:, y : y + ch, x : x + cw]
     top = torch.randint(h - ch + 1, (m, 1, 1), device=images.device)
     left = torch.randint(w - cw + 1, (m, 1, 1), device=images.device)
     rows = top + torch.arange(ch, device=images.device)[None, :, None]

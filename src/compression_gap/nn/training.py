@@ -78,7 +78,9 @@ Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]  # (module, rows [
 
 def step_seed(seed: int, step: int, purpose: int = 0) -> int:
     """A 63-bit seed for one step of one run; ``purpose`` keeps training and validation apart."""
-    return int(np.random.SeedSequence([seed, step, purpose]).generate_state(2, np.uint32).view(np.uint64)[0] >> 1)
+    return int(
+        np.random.SeedSequence([seed, step, purpose]).generate_state(2, np.uint32).view(np.uint64)[0] >> 1
+    )
 
 
 def train(
@@ -162,7 +164,11 @@ def train(
 @torch.no_grad()
 def _validate(module: nn.Module, loss: Loss, rows: int, seed: int, device: torch.device) -> float:
     """Mean loss over at most 1,024 rows, the same rows and the same noise every time and for every seed."""
-    at = torch.arange(rows, device=device) if rows <= 1024 else torch.linspace(0, rows - 1, 1024).long().to(device)
+    at = (
+        torch.arange(rows, device=device)
+        if rows <= 1024
+        else torch.linspace(0, rows - 1, 1024).long().to(device)
+    )
     rng = torch.Generator(device).manual_seed(step_seed(0, 0, 2))
     return float(torch.cat([loss(module, part, rng).float() for part in at.split(256)]).mean())
 
@@ -189,9 +195,7 @@ def _save(
             old.unlink()
 
 
-def _resume(
-    work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve
-) -> int:
+def _resume(work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve) -> int:
     about: dict[str, Any] = json.loads((work / "checkpoint.json").read_text())
     tensors = load_file(work / about["file"])
 

@@ -72,6 +72,7 @@ class Block(nn.Module):
         cache: Tensor | None,
         filled: int,
     ) -> Tensor:
+        """Self-attention, cross-attention, MLP, each on a normalised copy and added back."""
         q, k, v = self._split(self.qkv(self.norm1(x)), 3)
         if cache is not None:
             end = filled + x.shape[1]

@@ -193,9 +193,7 @@ class Policy:
         return Policy(spec, module, normaliser, tokenizer)
 
 
-def coded_round_trip(
-    tokenizer: ActionTokenizer, normaliser: Normaliser
-) -> Callable[[np.ndarray], Emission]:
+def coded_round_trip(tokenizer: ActionTokenizer, normaliser: Normaliser) -> Callable[[np.ndarray], Emission]:
     """Raw chunks [B, H, d] through the code and back: what expert-coded executes."""
 
     def code(raw: np.ndarray) -> Emission:

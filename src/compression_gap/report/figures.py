@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b7280"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "compression-gap",
     "font.family": "sans-serif",

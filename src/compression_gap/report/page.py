@@ -32,7 +32,9 @@ def write_page(summary: dict[str, Any], films: Sequence[dict[str, Any]], path: P
 def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str:
     """The page's HTML."""
     folder = resources.files("compression_gap.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"points": points, "percent": percent, "span": span, "count": count}
     colour = figures.colours([c["action"] for c in summary["cells"]])
     measured = [c for c in summary["cells"] if c["rate"]]

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -173,7 +174,7 @@ def _run_here(
         watcher.started(step)
         begun = time.monotonic()
         try:
-            build(step, store, progress=lambda d, t, s=step: watcher.progress(s, d, t), should_stop=past)
+            build(step, store, progress=partial(watcher.progress, step), should_stop=past)
         except Interrupted:
             outcome.stopped = True
             return
@@ -311,7 +312,9 @@ class _Pool:
             waiting.insert(0, step)
             return
         sentence = f"the worker of '{step.label}' died three times (exit code {process.exitcode})"
-        self._fail(step, {"kind": "crash", "step": step.label, "sentence": sentence, "traceback": ""}, waiting)
+        self._fail(
+            step, {"kind": "crash", "step": step.label, "sentence": sentence, "traceback": ""}, waiting
+        )
 
     def _close(self) -> None:
         for connection, process in self.workers.items():

@@ -261,9 +261,7 @@ def _add_cell(
         _episodes_cost(plan, 1.0),
     )
     codebook, tokenizer_seed = code or (None, None)
-    plan.cells.append(
-        Cell(encoder, action, size, n_demos, codebook, tokenizer_seed, seed, policy, episodes)
-    )
+    plan.cells.append(Cell(encoder, action, size, n_demos, codebook, tokenizer_seed, seed, policy, episodes))
 
 
 def _add_tokenizer(

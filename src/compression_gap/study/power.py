@@ -27,7 +27,7 @@ def _number(name: str, value: float, low: float, high: float) -> float:
 
 
 def _whole(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < low:
+    if isinstance(value, bool) or not np.isfinite(value) or int(value) != value or value < low:
         raise UserError(f"{name} must be a whole number of at least {low}, not {value}")
     return int(value)
 

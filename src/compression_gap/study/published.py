@@ -46,7 +46,9 @@ def _terms(tables: dict[str, Any]) -> dict[str, list[tuple[float, Cell]]]:
     """The contrasts, each as weighted cells; none occurs twice, since Holm counts them."""
     out: dict[str, list[tuple[float, Cell]]] = {}
 
-    def gain(head: str, size: str, worse: str = "resnet18", better: str = "siglip") -> list[tuple[float, Cell]]:
+    def gain(
+        head: str, size: str, worse: str = "resnet18", better: str = "siglip"
+    ) -> list[tuple[float, Cell]]:
         return [(1.0, (head, size, better)), (-1.0, (head, size, worse))]
 
     def minus(a: list[tuple[float, Cell]], b: list[tuple[float, Cell]]) -> list[tuple[float, Cell]]:
@@ -93,7 +95,9 @@ def _largest_seed_sd(index: int, difference: np.ndarray, variance: np.ndarray, s
     return low
 
 
-def _values(rates: dict[Cell, float], terms: Sequence[tuple[float, Cell]], n: int) -> tuple[float, float, float]:
+def _values(
+    rates: dict[Cell, float], terms: Sequence[tuple[float, Cell]], n: int
+) -> tuple[float, float, float]:
     difference = sum(w * rates[cell] for w, cell in terms)
     variance = sum(w * w * rates[cell] * (100.0 - rates[cell]) / n for w, cell in terms)
     return difference, variance, sum(w * w for w, _ in terms)

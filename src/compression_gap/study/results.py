@@ -61,7 +61,9 @@ def success_matrix(plan: Plan, rows: dict[str, np.ndarray]) -> np.ndarray:
     ):
         of_state = values.setdefault((str(task), int(state)), {})
         if int(repeat) in of_state:
-            raise UserError(f"two rows for {task}, initial state {state}, repeat {repeat}: evidence counted twice")
+            raise UserError(
+                f"two rows for {task}, initial state {state}, repeat {repeat}: evidence counted twice"
+            )
         of_state[int(repeat)] = float(success)
     states = [(t, s) for t in plan.tasks for s in plan.protocol.initial_states]
     if set(states) != set(values) or any(len(v) != plan.protocol.repeats for v in values.values()):
@@ -101,9 +103,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     references = [(r, read_rows(plan, store, r.episodes)) for r in plan.references]
     measured = {r: success_matrix(plan, rows) for r, rows in references if rows is not None}
     if all(g.success is None for g in found) and not measured:
-        raise UserError(
-            f"the study '{plan.study.name}' has no results yet; run it first: cgap study run"
-        )
+        raise UserError(f"the study '{plan.study.name}' has no results yet; run it first: cgap study run")
     tasks = strata(plan)
     contrasts = _contrasts(plan, found, tasks)
     verdicts = _verdicts(plan, found, tasks)
@@ -242,7 +242,9 @@ def _contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[di
             c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
             name = f"Δ_enc {high.head.encoder} − {low.head.encoder}"
             rest = label(low.head, plan).replace(f" · {low.head.encoder}", "", 1)
-            out.append({"kind": "delta_enc", "label": f"{name} · {rest}", "action": low.head.action, **asdict(c)})
+            out.append(
+                {"kind": "delta_enc", "label": f"{name} · {rest}", "action": low.head.action, **asdict(c)}
+            )
             at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos)
             deltas.setdefault(at, []).append((low, high))
     for (low_name, high_name, *_), pairs in deltas.items():
@@ -251,7 +253,7 @@ def _contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[di
                 continue
             cells = [_evidence(g) for g in (one[1], one[0], two[1], two[0])]
             c = statistics.contrast(cells, [1, -1, -1, 1], tasks)
-            odds = statistics.interaction_log_odds(cells, tasks)
+            odds = statistics.interaction_log_odds([cells[:2], cells[2:]], tasks)
             name = f"Δ_enc({high_name} − {low_name}): {one[0].head.action} − {two[0].head.action}"
             out.append({"kind": "interaction", "label": name, **asdict(c), "log_odds": asdict(odds)})
     for row, adjusted in zip(out, statistics.holm([r["p"] for r in out]), strict=True):
@@ -326,7 +328,7 @@ def _waterfalls(
 def _verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
     """What binds each policy under test: relax one stage at a time and measure (THEORY.md, section 5)."""
     out = []
-    sizes = list(plan.study.factors.size)
+    sizes: list[str] = list(plan.study.factors.size)
     continuous = [a for a in plan.study.factors.action if ACTIONS[a][1] is None]
     for g in found:
         if g.success is None or g.head.encoder in ("blind", "oracle"):

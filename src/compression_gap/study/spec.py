@@ -199,7 +199,7 @@ def parse_study(text: str, where: str) -> Study:
     """Check a study file's text; ``where`` names it in errors."""
     try:
         tree = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""

@@ -81,7 +81,8 @@ def locate(
         kind = "binds"
     elif both is not None and joint_gain is not None and len(stages) > 1:
         near_zero = all(
-            gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL for gain in gains
+            gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL
+            for gain in gains
         )
         above = all(contrast([both, array], [1, -1], strata).low > 0 for array in arrays)
         if near_zero and above and joint_gain.low > 0:

@@ -72,7 +72,9 @@ def as_chunks(chunks: Any, *, horizon: int, action_dim: int | None = None) -> np
             "cut chunks of that horizon, or make a tokenizer for yours"
         )
     if action_dim is not None and array.shape[2] != action_dim:
-        raise UserError(f"chunks have {array.shape[2]} action dimensions, the tokenizer was fitted on {action_dim}")
+        raise UserError(
+            f"chunks have {array.shape[2]} action dimensions, the tokenizer was fitted on {action_dim}"
+        )
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).any((1, 2)).sum())
         raise UserError(f"{bad} of {len(array)} chunks hold NaN or infinite actions; remove those episodes")

@@ -46,7 +46,9 @@ class FSQ(nn.Module):
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("shift", (offset / half).atanh(), persistent=False)
         self.register_buffer("scale", (n // 2).float(), persistent=False)
-        self.register_buffer("basis", torch.cumprod(torch.cat([torch.ones(1).long(), n[:-1]]), 0), persistent=False)
+        self.register_buffer(
+            "basis", torch.cumprod(torch.cat([torch.ones(1).long(), n[:-1]]), 0), persistent=False
+        )
         self.size = math.prod(levels)
 
     def bound(self, z: Tensor) -> Tensor:

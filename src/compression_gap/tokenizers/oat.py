@@ -126,9 +126,7 @@ class OAT:
 
     def _build(self, action_dim: int) -> OATNetwork:
         self.action_dim = action_dim
-        return OATNetwork(
-            self.horizon, action_dim, self.tokens, self.levels, self.size, self.nested_dropout
-        )
+        return OATNetwork(self.horizon, action_dim, self.tokens, self.levels, self.size, self.nested_dropout)
 
     def fit(
         self,
@@ -205,7 +203,9 @@ class OAT:
         if ids.shape[1] > self.tokens or lengths.max(initial=0) > ids.shape[1]:
             raise UserError(f"{ids.shape[1]} tokens a chunk; this tokenizer has {self.tokens}")
         if ids.size and (ids.min() < 0 or ids.max() >= network.fsq.size):
-            raise UserError(f"token ids outside the codebook 0 … {network.fsq.size - 1}: from another tokenizer?")
+            raise UserError(
+                f"token ids outside the codebook 0 … {network.fsq.size - 1}: from another tokenizer?"
+            )
         padded = np.zeros((len(ids), self.tokens), np.int64)
         padded[:, : ids.shape[1]] = ids
         device = network.queries.device
@@ -216,7 +216,9 @@ class OAT:
             for c, k in zip(all_codes.split(BATCH), keep.split(BATCH), strict=True)
         ]
         shape = (0, self.horizon, self.action_dim or 0)
-        return Decoded(np.concatenate(parts) if parts else np.zeros(shape, np.float32), np.ones(len(ids), bool))
+        return Decoded(
+            np.concatenate(parts) if parts else np.zeros(shape, np.float32), np.ones(len(ids), bool)
+        )
 
     def allowed(self, prefix: Sequence[int]) -> np.ndarray:
         """Every code may follow every prefix."""
@@ -233,7 +235,10 @@ class OAT:
             "nested_dropout": self.nested_dropout,
             "action_dim": self.action_dim,
         }
-        save_file({n: t.cpu().contiguous() for n, t in self.network.state_dict().items()}, folder / "tokenizer.safetensors")
+        save_file(
+            {n: t.cpu().contiguous() for n, t in self.network.state_dict().items()},
+            folder / "tokenizer.safetensors",
+        )
         (folder / "tokenizer.json").write_text(json.dumps(about, indent=1))
 
     @classmethod

@@ -1,0 +1,27 @@
+# `make demo` and `make test` are the two commands; each makes what it needs in .venv.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/cgap doctor
+	$(BIN)/cgap study run --preset demo
+
+test: $(VENV)/ready lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rollout_speed.py
+
+$(VENV)/ready: scripts/setup.sh pyproject.toml
+	bash scripts/setup.sh $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Make the virtual environment and install the program on a machine that has Python 3.11 or newer.
+# torch: one that is there is kept; else a wheel that pip is offered locally (a CPU build, on machines
+# without a GPU); else the default. Mesa's EGL is installed where it is missing and the user is root.
+set -euo pipefail
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+
+"$python" - <<'PY' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it" >&2; exit 2; }
+import sys
+sys.exit(sys.version_info < (3, 11))
+PY
+
+if [ ! -x "$venv/bin/python" ]; then
+  site=()
+  if "$python" -c 'import torch' 2>/dev/null; then site=(--system-site-packages); fi
+  "$python" -m venv "${site[@]}" "$venv"
+fi
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+  pip install --quiet --no-index --no-deps torch 2>/dev/null || true
+fi
+pip install --quiet --editable '.[metaworld,dev]' 2>&1 | grep -v '^WARNING: Location' || true
+"$venv/bin/python" -c 'import compression_gap, torch, metaworld'
+
+egl() { MUJOCO_GL=egl "$venv/bin/python" -c 'from compression_gap.sims.metaworld import render_check; render_check()' 2>/dev/null; }
+packages="libegl1 libegl-mesa0 libgl1-mesa-dri libgl1"
+if [ "$(uname)" = Linux ] && ! egl; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  else
+    echo "OpenGL is missing: run  sudo apt-get install -y --no-install-recommends $packages" >&2
+  fi
+fi
