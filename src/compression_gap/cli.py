@@ -20,6 +20,8 @@ Preset = Annotated[
     str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
 ]
 
+DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points."
+
 app = SubcommandApp()
 study_app = SubcommandApp()
 demos_app = SubcommandApp()
@@ -296,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compression-gap {__version__}")
         return 0
     try:
-        return int(app.cli(args=arguments, prog="cgap", description=__doc__.splitlines()[0]) or 0)
+        return int(app.cli(args=arguments, prog="cgap", description=DESCRIPTION) or 0)
     except UserError as error:
         if debug:
             raise

@@ -78,6 +78,7 @@ class ContextAdapter(nn.Module):
         self.proprio_std.copy_(torch.where(std < 1e-4, torch.ones_like(std), std))
 
     def forward(self, features: Tensor, proprio: Tensor, task: Tensor) -> Tensor:
+        """The context: visual tokens (oldest step first), proprio tokens, task token."""
         b, t = proprio.shape[:2]
         if self.networks:
             per_camera = [n(features[:, :, c].flatten(0, 1)) for c, n in enumerate(self.networks)]

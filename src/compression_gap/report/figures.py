@@ -21,8 +21,7 @@ GREY = "#6b7280"
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "compression-gap",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["system-ui", "Segoe UI", "Helvetica", "Arial", "sans-serif"],
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so the layout is the same everywhere
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -50,6 +49,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = stream.getvalue()
     # Inline SVG takes its width from the page; ids must not clash between figures of one page.
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text[text.index("<svg") :], count=1)
+    text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif")
     prefix = re.sub(r"\W+", "-", title.lower())
     text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)

@@ -101,7 +101,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     """Everything the report and the terminal show. Raises ``UserError`` if nothing was measured yet."""
     found = groups(plan, store)
     references = [(r, read_rows(plan, store, r.episodes)) for r in plan.references]
-    measured = {r: success_matrix(plan, rows) for r, rows in references if rows is not None}
+    measured = [(r, success_matrix(plan, rows)) for r, rows in references if rows is not None]
     if all(g.success is None for g in found) and not measured:
         raise UserError(f"the study '{plan.study.name}' has no results yet; run it first: cgap study run")
     tasks = strata(plan)
@@ -114,7 +114,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "protocol": {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")},
         "headline": _headline(plan, verdicts),
         "cells": [_cell(plan, store, g, tasks) for g in found],
-        "references": [_reference(plan, r, s, tasks) for r, s in measured.items()],
+        "references": [_reference(plan, r, s, tasks) for r, s in measured],
         "contrasts": contrasts,
         "trends": _trends(plan, found, tasks),
         "waterfalls": _waterfalls(plan, found, measured, tasks),
@@ -286,7 +286,7 @@ def _levels_of(cell: Cell) -> dict[str, Any]:
 
 
 def _waterfalls(
-    plan: Plan, found: Sequence[Group], measured: dict[Reference, np.ndarray], tasks: np.ndarray
+    plan: Plan, found: Sequence[Group], measured: Sequence[tuple[Reference, np.ndarray]], tasks: np.ndarray
 ) -> list[dict[str, Any]]:
     """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped."""
     out = []
@@ -294,7 +294,7 @@ def _waterfalls(
         if g.success is None or g.head.encoder in ("blind", "oracle"):
             continue
         levels: list[tuple[str, np.ndarray]] = []
-        for r, success in measured.items():
+        for r, success in measured:
             fits = r.codebook is None or (
                 (r.codebook, r.tokenizer_seed, r.demos)
                 == (g.head.codebook, g.head.tokenizer_seed, g.head.demos)
