@@ -201,7 +201,8 @@ def summary_tables(summary: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     console.print()
-    console.print(f"Verdict: {summary['headline']}", markup=False)
+    for sentence in summary["headline"]:
+        console.print(sentence, markup=False)
 
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:

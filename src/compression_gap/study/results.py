@@ -362,20 +362,19 @@ def _verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dic
     return out
 
 
-def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> str:
+def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence per action representation, for the best encoder of the file that is not a limit."""
     if not verdicts:
-        return (
-            "no stage could be relaxed: the study needs an encoder between blind and oracle, "
+        return [
+            "No stage could be relaxed: the study needs an encoder between blind and oracle, "
             "and evidence for the oracle policy."
-        )
+        ]
     last = verdicts[-1]["encoder"]
     chosen: dict[str, str] = {}
     for v in verdicts:
         if v["encoder"] == last:
             chosen.setdefault(v["action"], v["sentence"])
-    said = " ".join(f"Under {action}: {sentence}" for action, sentence in chosen.items())
-    return f"On {plan.study.suite} with {last}. {said}"
+    return [f"On {plan.study.suite} with {last} and {a}, {s}" for a, s in chosen.items()]
 
 
 def _tokenizers(plan: Plan, store: Store) -> list[dict[str, Any]]:
