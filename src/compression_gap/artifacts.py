@@ -123,8 +123,11 @@ class Store:
 
         ``meta`` may be filled by the builder; it is stored, but is not part of the key.
         """
-        (self.root / "tmp").mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{recipe.kind}-{recipe.key}-", dir=self.root / "tmp"))
+        try:
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{recipe.kind}-", dir=self.root / "tmp"))
+        except OSError as error:
+            raise disk_error(error, self.root) from error
         try:
             yield folder
             commit_point(f"{recipe.kind}:built")
@@ -147,6 +150,8 @@ class Store:
             target = self.path(recipe)
             target.parent.mkdir(parents=True, exist_ok=True)
             commit_point(f"{recipe.kind}:before-rename")
+            if target.exists() and not self.has(recipe):
+                self._set_aside(target)  # it has lost its manifest: nothing in it can be verified
             try:
                 os.rename(folder, target)
             except OSError as error:
@@ -162,8 +167,11 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove the temporary folders of builds that died. Call only when no build is under way."""
-        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        """Remove the temporary folders of builds whose process is dead."""
+        for folder in (self.root / "tmp").glob("*-*"):
+            owner = folder.name.split("-", 1)[0]
+            if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _set_aside(self, folder: Path) -> Path:
         aside = self.root / "damaged"
@@ -176,7 +184,10 @@ class Store:
 def _damage(folder: Path) -> str | None:
     """What is wrong with a committed folder, or None."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+        if digest({n: manifest[n] for n in ("kind", "spec", "inputs", "version")}) != folder.name:
+            return f"the recipe in {MANIFEST} is not that of its key"
         for name, want in files.items():
             file = folder / name
             if not file.is_file():
@@ -206,8 +217,12 @@ def file_sha256(file: Path) -> str:
 def write_json(file: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
-    os.replace(scratch, file)
+    try:
+        scratch.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+        os.replace(scratch, file)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _fsync(path: Path) -> None:

@@ -20,7 +20,9 @@ Preset = Annotated[
     str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
 ]
 
-DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points."
+DESCRIPTION = (
+    "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points."
+)
 
 app = SubcommandApp()
 study_app = SubcommandApp()

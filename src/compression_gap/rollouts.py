@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from .errors import UserError
+from .policies import Emission
 from .sims import EvaluationProtocol, Observation, Sim, SimPool, make_sim
 from .sims.pool import Drive, EpisodeRunner, Job, Outcome
 
@@ -37,14 +38,6 @@ EPISODE_SCHEMA = pa.schema(
         ("decode_failures", pa.int64()),  # decisions whose emission did not decode
     ]
 )
-
-
-@dataclass(frozen=True)
-class Emission:
-    """What an actor answers: B chunks in raw action units, and whether each one decoded."""
-
-    chunk: np.ndarray  # float32 [B, H, d]
-    ok: np.ndarray  # bool [B]
 
 
 class Actor(Protocol):

@@ -12,7 +12,8 @@ def trunk():
     torch.manual_seed(0)
     trunk = Trunk(SMALL).eval()
     for p in trunk.parameters():  # large weights, so that what leaks shows
-        torch.nn.init.normal_(p, std=0.3)
+        if p.ndim == 2:
+            torch.nn.init.normal_(p, std=0.3)
     return trunk
 
 
@@ -103,10 +104,10 @@ def test_later_tokens_change_earlier_outputs_only_without_causality(trunk, causa
     x, memory = tokens(2, 5), trunk.condition(tokens(2, 3, seed=2))
     before = trunk(x, memory, causal=causal)
     changed = x.clone()
-    changed[:, 3] += 1
+    changed[:, 3] = tokens(2, seed=3)
     after = trunk(changed, memory, causal=causal)
     assert torch.equal(after[:, :3], before[:, :3]) == causal
-    assert not torch.allclose(after[:, 3:], before[:, 3:], atol=1e-3)
+    assert (after[:, 3:] - before[:, 3:]).abs().amax(-1).min() > 1e-2
 
 
 @torch.no_grad()

@@ -200,13 +200,13 @@ def test_wrong_cells_are_refused(bad):
 @pytest.mark.parametrize("weights", [(1, -1), (1, -1, -1, 1)])
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(2, 0.0), (2, 0.08), (3, 0.04), (5, 0.04)])
 def test_coverage(weights, seeds, seed_sd):
-    """Reduced: 300 simulations per design, so that only a wrong method fails."""
+    """Reduced: few simulations per design, so that only a wrong method fails."""
     rng = np.random.default_rng(17)
-    runs, hits = 300, 0
+    runs, hits = 300 if seeds < 5 else 120, 0
     for _ in range(runs):
         found = contrast(simulate(rng, len(weights), seeds, 40, seed_sd), weights, np.arange(40) % 4)
         hits += found.low <= 0 <= found.high
-    assert 0.915 <= hits / runs <= 0.997
+    assert 0.91 <= hits / runs <= 0.997
 
 
 def test_resampled_rates_are_centred_and_as_wide_as_the_contrast():

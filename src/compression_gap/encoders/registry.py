@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
 OWN = ("blind", "oracle", "resnet18", "retina-R")
+RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
@@ -20,7 +21,7 @@ def names() -> tuple[str, ...]:
 
 
 def check_encoder(name: str, *, image_size: int) -> None:
-    """Raise ``UserError`` for a name that is not known, or a retina finer than the image."""
+    """Raise ``UserError`` for a name that is not known, or images too small for that encoder."""
     if name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
@@ -30,6 +31,11 @@ def check_encoder(name: str, *, image_size: int) -> None:
             )
     elif name not in names() or name == "retina-R":
         raise unknown_name("encoder", name, names())
+    elif name == "resnet18" and image_size < RESNET_SMALLEST:
+        raise UserError(
+            f"resnet18 is blind at {image_size} px (its last feature map is one cell): "
+            f"raise cameras.image_size to {RESNET_SMALLEST} or more"
+        )
 
 
 def _resolution(name: str) -> int:

@@ -1,4 +1,8 @@
-"""Diffusion Policy (arXiv 2303.04137) on the shared trunk: ε-prediction, squared-cosine schedule, DDIM.
+"""Diffusion Policy (arXiv 2303.04137) on the shared trunk: squared-cosine schedule, DDIM.
+
+The network predicts the noise (``epsilon``, as published), the clean chunk (``sample``) or the velocity
+(``v_prediction``, arXiv 2202.00512). The three weigh the error of the clean chunk by SNR, 1 and SNR + 1: with
+the noise as target, what the context says about the chunk is worth little at high noise, and is learned late.
 
 The memory is the diffusion time followed by the context. The context's keys and values are computed once
 per sample; those of the sampling times once per call; neither changes while a chunk is denoised.
@@ -20,10 +24,10 @@ TRAIN_STEPS = 100
 SAMPLERS = ("ddim", "ddpm", "dpm-solver++")
 
 
-def make_scheduler(sampler: str, clip: float) -> Any:
+def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> Any:
     """A scheduler of diffusers; predicted clean actions are clipped to ±``clip`` (normalised units)."""
     common: dict[str, Any] = {
-        "num_train_timesteps": TRAIN_STEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"
+        "num_train_timesteps": TRAIN_STEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": prediction
     }  # fmt: skip
     clipped = {**common, "clip_sample": True, "clip_sample_range": clip}
     if sampler == "ddim":
@@ -49,11 +53,12 @@ class DiffusionHead(nn.Module):
         attention: str = "full",
         sampler: str = "ddim",
         sampling_steps: int = 10,
+        prediction: str = "epsilon",
     ) -> None:
         super().__init__()
         w = size.width
         self.horizon, self.action_dim, self.clip = horizon, action_dim, clip
-        self.sampler, self.sampling_steps = sampler, sampling_steps
+        self.sampler, self.sampling_steps, self.prediction = sampler, sampling_steps, prediction
         self.causal = attention == "causal-as-published"
         self.embed = nn.Linear(action_dim, w)
         self.position = nn.Parameter(0.02 * torch.randn(horizon, w))
@@ -78,20 +83,26 @@ class DiffusionHead(nn.Module):
         return self.time(torch.cat([angles.sin(), angles.cos()], -1))[:, None]
 
     def denoise(self, noisy: Tensor, memory: Memory) -> Tensor:
-        """Predicted noise of chunks [B, H, d]; the memory's first token is the diffusion time."""
+        """What the network predicts of chunks [B, H, d]; the memory's first token is the diffusion time."""
         x = self.embed(noisy) + self.position
         x = self.trunk(x, memory, causal=self.causal, memory_mask=self._memory_mask(noisy.device))
         return self.out(x)
 
     def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
-        """Mean squared error of the predicted noise over valid actions, at one random time per sample."""
+        """Mean squared error of the prediction over valid actions, at one random time per sample."""
         chunk = target.chunk
         noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
         t = torch.randint(TRAIN_STEPS, (len(chunk),), generator=rng, device=chunk.device)
         alpha = self.alphas[t][:, None, None]
         noisy = alpha.sqrt() * chunk + (1 - alpha).sqrt() * noise
         memory = self.trunk.condition(torch.cat([self._time_tokens(t), context], 1))
-        error = (self.denoise(noisy, memory) - noise).square().mean(-1)
+        if self.prediction == "epsilon":
+            wanted = noise
+        elif self.prediction == "sample":
+            wanted = chunk
+        else:
+            wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * chunk
+        error = (self.denoise(noisy, memory) - wanted).square().mean(-1)
         return (error * target.valid).sum(1) / target.valid.sum(1)
 
     @torch.no_grad()
@@ -100,7 +111,7 @@ class DiffusionHead(nn.Module):
         generators = row_generators(seeds, context.device)
         shape, device = (self.horizon, self.action_dim), context.device
         x = torch.stack([torch.randn(shape, generator=g, device=device) for g in generators])
-        scheduler = make_scheduler(self.sampler, self.clip)
+        scheduler = make_scheduler(self.sampler, self.clip, self.prediction)
         scheduler.set_timesteps(self.sampling_steps, device=device)
         conditioned = self.trunk.condition(context)
         times = self.trunk.condition(self._time_tokens(scheduler.timesteps))
@@ -113,6 +124,6 @@ class DiffusionHead(nn.Module):
                     for k, v in times.layers
                 )
             )
-            noise = self.denoise(x, now.join(conditioned))
-            x = scheduler.step(noise, t, x, **options).prev_sample
+            predicted = self.denoise(x, now.join(conditioned))
+            x = scheduler.step(predicted, t, x, **options).prev_sample
         return Emission(x, torch.ones(len(x), dtype=torch.bool))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -185,11 +186,14 @@ class Policy:
             about = json.loads((folder / "policy.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no policy (policy.json): {error}") from error
-        about["tasks"], about["cameras"] = tuple(about["tasks"]), tuple(about["cameras"])
-        spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
-        tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
-        module = PolicyModule(spec, normaliser, tokenizer)
-        module.load_state_dict(load_file(folder / "policy.safetensors"))
+        try:
+            about["tasks"], about["cameras"] = tuple(about["tasks"]), tuple(about["cameras"])
+            spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
+            tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+            module = PolicyModule(spec, normaliser, tokenizer)
+            module.load_state_dict(load_file(folder / "policy.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{folder} holds no policy that can be read: {error}") from error
         return Policy(spec, module, normaliser, tokenizer)
 
 

@@ -10,6 +10,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -104,11 +105,13 @@ def run_steps(
     retry: bool = False,
 ) -> Outcome:
     """Build these steps, which stand in an order in which they can run. See ``run_plan``."""
+    store.sweep()
     outcome = Outcome()
     for step in steps:
         record = failure_file(store, step.recipe)
         if record.exists():
             if retry:
+                shutil.rmtree(store.work(step.recipe))  # its checkpoint may hold what went wrong
                 record.unlink()
             else:
                 outcome.failures[step.recipe.key] = json.loads(record.read_text())
@@ -253,7 +256,10 @@ class _Pool:
             waiting.remove(step)
             self.busy[idle[0]] = (step, time.monotonic())
             self.watcher.started(step)
-            idle[0].send(step)
+            try:
+                idle[0].send(step)
+            except OSError:  # it died while it was idle
+                self._bury(idle[0], step, waiting)
 
     def _hire(self) -> Connection:
         ours, theirs = self.context.Pipe()
@@ -279,7 +285,7 @@ class _Pool:
             step, begun = self.busy[ready]
             try:
                 kind, *content = ready.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # an OSError if it died in the middle of a message
                 self._bury(ready, step, waiting)
                 continue
             if kind == "progress":

@@ -234,7 +234,11 @@ def _add_cell(
     if tokenizer:
         options |= {"temperature": study.policy.temperature, "top_k": study.policy.top_k}
     else:
-        options |= {"sampler": study.policy.sampler, "sampling_steps": study.policy.sampling_steps}
+        options |= {
+            "prediction": study.policy.prediction,
+            "sampler": study.policy.sampler,
+            "sampling_steps": study.policy.sampling_steps,
+        }
     training = study.training.for_action(action)
     spec = {
         "sim": plan.protocol.sim.sim,

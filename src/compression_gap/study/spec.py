@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,7 +20,14 @@ from ..errors import UserError, unknown_name
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Codebook = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]  # FSQ levels
+Demos = Annotated[int, Field(ge=3)]  # per task; a three-way split needs three
 
 
 class Factors(_Model):
@@ -28,10 +36,10 @@ class Factors(_Model):
     encoder: tuple[str, ...] = Field(min_length=1)
     action: tuple[str, ...] = Field(min_length=1)
     size: tuple[Literal["xs", "S", "M", "L"], ...] = Field(default=("xs",), min_length=1)
-    seed: tuple[int, ...] = Field(default=(0, 1), min_length=1)
-    codebook: tuple[tuple[int, ...], ...] = Field(default=((8, 5, 5, 5),), min_length=1)  # FSQ levels
-    tokenizer_seed: tuple[int, ...] = Field(default=(0,), min_length=1)
-    demos: tuple[int, ...] = Field(default=(100,), min_length=1)  # demonstrations per task
+    seed: tuple[Seed, ...] = Field(default=(0, 1), min_length=1)
+    codebook: tuple[Codebook, ...] = Field(default=((8, 5, 5, 5),), min_length=1)
+    tokenizer_seed: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    demos: tuple[Demos, ...] = Field(default=(100,), min_length=1)
 
     @field_validator("encoder", "action", "size", "seed", "codebook", "tokenizer_seed", "demos")
     @classmethod
@@ -52,10 +60,10 @@ class Cameras(_Model):
 class Training(_Model):
     """How every policy of the study is trained; learning rates and steps may be set per action."""
 
-    steps: int | dict[str, int] = 2000
+    steps: Count | dict[str, Count] = 2000
     batch_size: int = Field(default=128, ge=1)
-    lr: float | dict[str, float] = 1e-3
-    encoder_lr: float = 1e-4  # trained encoders
+    lr: Rate | dict[str, Rate] = 1e-3
+    encoder_lr: Rate = 1e-4  # trained encoders
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -79,7 +87,7 @@ class Tokenizer(_Model):
     size: Literal["xs", "S", "M"] = "xs"
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=256, ge=1)
-    lr: float = 1e-3
+    lr: Rate = 1e-3
 
 
 class Policy(_Model):
@@ -88,6 +96,7 @@ class Policy(_Model):
     horizon: int = Field(default=16, ge=1)
     n_obs_steps: int = Field(default=2, ge=1)
     attention: Literal["full", "causal-as-published"] = "full"
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
     sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"
     sampling_steps: int = Field(default=10, ge=1, le=100)
     temperature: float = Field(default=1.0, ge=0)  # 0 is greedy
@@ -174,11 +183,19 @@ def load_study(file: Path | None, preset: str | None) -> Study:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as everyone expects, and a key given twice is an error."""
+    """Safe YAML in which 1e-3 is a number, 010 is no octal one, and a key given twice is an error."""
+
+    # Octal and base-60 numbers, and dates, would be read from words that only look like them.
+    yaml_implicit_resolvers: ClassVar[dict] = {
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("int", "float", "timestamp")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' is given twice", key.start_mark
@@ -188,11 +205,13 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
     list("-+0123456789."),
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def parse_study(text: str, where: str) -> Study:
@@ -203,21 +222,21 @@ def parse_study(text: str, where: str) -> Study:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
     if not isinstance(data, dict):
         raise UserError(f"{where}: a study file is a mapping with the keys {', '.join(Study.model_fields)}")
     try:
         # Strict in JSON mode: lists become tuples, and nothing else is coerced.
         return Study.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(_sentence(first, where, tree)) from error
+        raise UserError(_sentence(error.errors(), where, tree)) from error
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
 
 
-def _sentence(error: Any, where: str, tree: yaml.Node | None) -> str:
-    # Union branches add type names to the location; keep what the file itself contains.
+def _locate(error: Any, tree: yaml.Node | None) -> tuple[list[str], int]:
+    """The path in the file and its line. Union branches add type names; keep what the file contains."""
     path, line, node = [], 1, tree
     for part in error["loc"]:
         child, mark = _child(node, part)
@@ -226,6 +245,15 @@ def _sentence(error: Any, where: str, tree: yaml.Node | None) -> str:
         path.append(str(part))
         if child is not None:
             node, line = child, mark
+    return path, line
+
+
+def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None) -> str:
+    # Of the branches of a union, the one that got furthest into the value is the one that was meant.
+    begin = _locate(errors[0], tree)[0]
+    same = [e for e in errors if _locate(e, tree)[0][: len(begin)] == begin]
+    error = max(same, key=lambda e: len(_locate(e, tree)[0]))
+    path, line = _locate(error, tree)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         known = list(_fields(path[:-1]))

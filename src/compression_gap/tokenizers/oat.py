@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -243,14 +244,17 @@ class OAT:
 
     @classmethod
     def load(cls, folder: Path) -> OAT:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote. Runs no code from the folder."""
         about = json.loads((folder / "tokenizer.json").read_text())
         if about.pop("name") != cls.name:
             raise UserError(f"{folder} holds another tokenizer than {cls.name}")
-        action_dim = about.pop("action_dim")
-        tokenizer = cls(about.pop("horizon"), **about)
-        network = tokenizer._build(action_dim)
-        network.load_state_dict(load_file(folder / "tokenizer.safetensors"))
+        try:
+            action_dim = about.pop("action_dim")
+            tokenizer = cls(about.pop("horizon"), **about)
+            network = tokenizer._build(action_dim)
+            network.load_state_dict(load_file(folder / "tokenizer.safetensors"))
+        except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{folder} holds no {cls.name} tokenizer that can be read: {error}") from error
         tokenizer._network = network.eval().requires_grad_(False)
         return tokenizer
 

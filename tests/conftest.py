@@ -1,0 +1,76 @@
+"""Fixtures that several folders of tests share: one finished study of the channel, trained in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL_STUDY = """\
+name: small
+suite: channel
+cameras: {image_size: 16}
+factors:
+  encoder: [retina-4]
+  action: [diffusion, oat]
+  seed: [0, 1]
+  demos: [6]
+training: {steps: 6, batch_size: 8, lr: 1e-3, warmup: 2, validations: 4}
+tokenizer: {steps: 6, batch_size: 8}
+policy: {sampling_steps: 2}
+rollout: {execute: 16, episodes_per_task: 6}
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that has run: its file, its store, and what ``study run --json`` printed."""
+
+    file: Path
+    store: Path
+    printed: str
+    log: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """A fresh copy of the summary."""
+        return json.loads(self.printed)
+
+    @property
+    def policy(self) -> Path:
+        """The folder of a trained policy."""
+        return Path(self.summary["cells"][0]["policies"][0])
+
+    @property
+    def page(self) -> str:
+        """The report."""
+        return (self.store / "studies" / "small" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def small_study_text() -> str:
+    """The study file of the finished study."""
+    return SMALL_STUDY
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The study above, run once per session by the command line in this process."""
+    from compression_gap.cli import main
+    from compression_gap.study.builders import close_pools
+
+    folder = tmp_path_factory.mktemp("finished")
+    file = folder / "small.yaml"
+    file.write_text(SMALL_STUDY)
+    out, log = io.StringIO(), io.StringIO()
+    store = folder / "store"
+    with redirect_stdout(out), redirect_stderr(log):
+        code = main(["study", "run", str(file), "--store", str(store), "--processes", "0", "--json"])
+    close_pools()
+    assert code == 0, log.getvalue()
+    return Finished(file, store, out.getvalue(), log.getvalue())

@@ -1,0 +1,197 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from compression_gap.nn.sizes import TrunkSize
+from compression_gap.policies.base import Target
+from compression_gap.policies.diffusion import SAMPLERS, DiffusionHead, make_scheduler
+
+SMALL = TrunkSize(layers=2, width=32, heads=4)
+HORIZON, DIM, TOKENS, CLIP = 6, 3, 5, 2.5
+BETAS = {"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}
+
+
+def head(seed=0, std=0.2, **options):
+    torch.manual_seed(seed)
+    made = DiffusionHead(SMALL, horizon=HORIZON, action_dim=DIM, context_tokens=TOKENS, clip=CLIP, **options)
+    for p in made.parameters():  # large weights, so that what leaks shows
+        if p.ndim == 2:
+            torch.nn.init.normal_(p, std=std)
+    return made.eval()
+
+
+def normal(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(made, context, seeds, scheduler, steps, **options):
+    """The plain loop: the whole memory is conditioned anew at each step, without anything kept."""
+    x = torch.stack([torch.randn(HORIZON, DIM, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        time = made._time_tokens(t.expand(len(x)))
+        noise = made.denoise(x, made.trunk.condition(torch.cat([time, context], 1)))
+        x = scheduler.step(noise, t, x, **options).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("attention", ["full", "causal-as-published"])
+@torch.no_grad()
+def test_ddim_equals_a_plain_loop(attention):
+    made, context, seeds = head(attention=attention), normal(3, TOKENS, 32), [5, 6, 2**62]
+    scheduler = DDIMScheduler(**BETAS, clip_sample=True, clip_sample_range=CLIP)
+    expected = by_hand(made, context, seeds, scheduler, 10)
+    emitted = made.sample(context, seeds)
+    torch.testing.assert_close(emitted.chunk, expected, rtol=1e-4, atol=1e-5)
+    assert emitted.ok.tolist() == [True] * 3
+    assert emitted.chunk.abs().max() <= CLIP + 1e-6
+
+
+@torch.no_grad()
+def test_ddpm_equals_a_plain_loop():
+    made, context = head(sampler="ddpm", sampling_steps=20), normal(1, TOKENS, 32)
+    scheduler = DDPMScheduler(**BETAS, clip_sample=True, clip_sample_range=CLIP)
+    generator = torch.Generator().manual_seed(7)
+    torch.randn(HORIZON, DIM, generator=generator)  # the start; the steps' noise follows it
+    expected = by_hand(made, context, [7], scheduler, 20, generator=generator)
+    torch.testing.assert_close(made.sample(context, [7]).chunk, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@torch.no_grad()
+def test_a_row_is_the_same_alone_and_in_a_batch(sampler):
+    made, context, seeds = head(sampler=sampler), normal(4, TOKENS, 32), [11, 12, 13, 14]
+    whole = made.sample(context, seeds).chunk
+    torch.manual_seed(123)
+    for b in (0, 3):
+        alone = made.sample(context[b : b + 1], seeds[b : b + 1]).chunk[0]
+        torch.testing.assert_close(alone, whole[b], rtol=1e-5, atol=1e-5)
+    turned = made.sample(context.flip(0), seeds[::-1]).chunk.flip(0)
+    torch.testing.assert_close(turned, whole, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_samples_differ_by_seed_and_by_context():
+    made, context = head(), normal(1, TOKENS, 32).expand(2, -1, -1)
+    a, b = made.sample(context, [1, 2]).chunk
+    assert (a - b).abs().max() > 0.01
+    c, d = made.sample(context, [1, 1]).chunk
+    assert torch.equal(c, d)
+    other = made.sample(context + 1, [1, 1]).chunk[0]
+    assert (other - c).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@torch.no_grad()
+def test_the_right_noise_is_denoised_to_the_chunk(sampler, monkeypatch):
+    """A head that knows the noise of one chunk: (x − √ᾱ·chunk) / √(1 − ᾱ); samples must be that chunk."""
+    made = head(sampler=sampler, sampling_steps=25)
+    chunk, at = normal(1, HORIZON, DIM).clamp(-2, 2), []
+    scheduler = make_scheduler(sampler, CLIP)
+    scheduler.set_timesteps(25)
+    times = iter(scheduler.timesteps)
+
+    def denoise(noisy, memory):
+        t = next(times)
+        at.append(int(t))
+        alpha = made.alphas[t]
+        return (noisy - alpha.sqrt() * chunk) / (1 - alpha).sqrt()
+
+    monkeypatch.setattr(made, "denoise", denoise)
+    torch.testing.assert_close(made.sample(normal(1, TOKENS, 32), [0]).chunk, chunk, atol=0.02, rtol=0)
+    assert len(at) == 25
+    assert at == sorted(at, reverse=True)
+
+
+def reach(attention):
+    """Gradient of each action's predicted noise with respect to each context token: [H, N]."""
+    made = head(attention=attention)
+    context = normal(1, TOKENS, 32).requires_grad_()
+    memory = made.trunk.condition(torch.cat([made._time_tokens(torch.tensor([50])), context], 1))
+    noise = made.denoise(normal(1, HORIZON, DIM, seed=2), memory)
+    rows = [torch.autograd.grad(noise[0, i].sum(), context, retain_graph=True)[0] for i in range(HORIZON)]
+    return torch.stack([g[0].abs().amax(-1) for g in rows])
+
+
+def test_as_published_the_first_action_sees_the_first_observation_token_alone():
+    """Action i sees the time and context tokens 0 … i, so the newest observation is hidden from action 0."""
+    gradient = reach("causal-as-published")
+    expected = torch.ones(HORIZON, TOKENS).tril().bool()
+    assert torch.equal(gradient != 0, expected)
+    assert gradient[expected].min() > 1e-6
+
+
+def test_with_full_attention_every_action_sees_every_token():
+    assert reach("full").min() > 1e-6
+
+
+@torch.no_grad()
+def test_as_published_a_sample_shows_it_too():
+    """The newest observation changes no first action, and changes the second one."""
+    made, context = head(attention="causal-as-published"), normal(1, TOKENS, 32)
+    changed = context.clone()
+    changed[:, 1:] = normal(1, TOKENS - 1, 32, seed=9)
+    a, b = (made.sample(c, [3]).chunk[0] for c in (context, changed))
+    torch.testing.assert_close(a[0], b[0], rtol=0, atol=1e-6)
+    assert (a[1] - b[1]).abs().max() > 1e-3
+    full = head(attention="full")
+    a, b = (full.sample(c, [3]).chunk[0] for c in (context, changed))
+    assert (a[0] - b[0]).abs().max() > 1e-3
+
+
+def target(valid, chunk=None):
+    chunk = normal(len(valid), HORIZON, DIM, seed=4) if chunk is None else chunk
+    return Target(chunk, None, valid)
+
+
+LENGTHS = torch.tensor([6, 1, 3, 4])
+VALID = (torch.arange(HORIZON) < LENGTHS[:, None]).float()
+
+
+def test_the_loss_of_a_silent_head_is_the_noise_at_valid_actions():
+    made = head()
+    torch.nn.init.zeros_(made.out.weight)
+    torch.nn.init.zeros_(made.out.bias)
+    loss = made.loss(normal(4, TOKENS, 32), target(VALID), rng=torch.Generator().manual_seed(8))
+    noise = torch.randn(4, HORIZON, DIM, generator=torch.Generator().manual_seed(8))
+    expected = torch.stack([n[:length].square().mean() for n, length in zip(noise, LENGTHS, strict=True)])
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+@torch.no_grad()
+def test_the_loss_by_hand_with_the_noise_of_diffusers():
+    """√ᾱ·chunk + √(1 − ᾱ)·ε as ``add_noise`` makes it, one time per sample."""
+    made, context, goal = head(), normal(4, TOKENS, 32), target(VALID)
+    rng = torch.Generator().manual_seed(8)
+    loss = made.loss(context, goal, rng=rng)
+    rng.manual_seed(8)
+    noise = torch.randn(4, HORIZON, DIM, generator=rng)
+    t = torch.randint(100, (4,), generator=rng)
+    noisy = DDPMScheduler(**BETAS).add_noise(goal.chunk, noise, t)
+    for b in range(4):
+        memory = made.trunk.condition(torch.cat([made._time_tokens(t[b : b + 1]), context[b : b + 1]], 1))
+        error = (made.denoise(noisy[b : b + 1], memory)[0] - noise[b]).square()
+        assert loss[b].item() == pytest.approx(error[: LENGTHS[b]].mean().item(), rel=1e-4)
+
+
+def test_errors_at_invalid_actions_give_no_gradient():
+    """With causal attention the last actions reach the loss through their own errors alone."""
+    made = head(attention="causal-as-published")
+    loss = made.loss(normal(4, TOKENS, 32), target(VALID), rng=torch.Generator().manual_seed(8))
+    only_first = loss[1]
+    (gradient,) = torch.autograd.grad(only_first, made.position)
+    assert gradient[0].abs().max() > 0
+    assert gradient[1:].abs().max() == 0
+
+
+def test_times_have_different_tokens():
+    tokens = head()._time_tokens(torch.arange(100))[:, 0]
+    distance = torch.cdist(tokens, tokens) + 1e3 * torch.eye(100)
+    assert distance.min() > 1e-3
+
+
+def test_the_schedule_is_the_squared_cosine():
+    alphas = head().alphas
+    f = torch.cos((torch.arange(101) / 100 + 0.008) / 1.008 * torch.pi / 2) ** 2
+    torch.testing.assert_close(alphas[:90], (f / f[0])[1:91], rtol=1e-3, atol=1e-5)
+    assert "alphas" not in head().state_dict()

@@ -1,0 +1,243 @@
+"""The plan: every artefact once, and keys that change when what they depend on changes, and only then."""
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from compression_gap.errors import UserError
+from compression_gap.study.plan import BUILDER_VERSIONS, make_plan
+from compression_gap.study.spec import load_study, parse_study
+
+BASE = {
+    "name": "base",
+    "suite": "channel",
+    "cameras": {"image_size": 16},
+    "factors": {"encoder": ["retina-4"], "action": ["diffusion", "oat"], "seed": [0, 1], "demos": [60]},
+    "training": {"steps": 100},
+    "rollout": {"execute": 8, "episodes_per_task": 10},
+}
+
+
+def study(**changes):
+    """The base study with ``section__key=value`` changed."""
+    import yaml
+
+    data = {k: dict(v) if isinstance(v, dict) else v for k, v in BASE.items()}
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        if key:
+            data.setdefault(section, {})[key] = value
+        else:
+            data[section] = value
+    return parse_study(yaml.safe_dump(data), "test")
+
+
+def plan(**changes):
+    return make_plan(study(**changes))
+
+
+def kinds(steps):
+    return dict(Counter(s.recipe.kind for s in steps.values()))
+
+
+def added(before, after):
+    """How many steps of each kind are in ``after`` and not in ``before``."""
+    return dict(Counter(s.recipe.kind for k, s in after.steps.items() if k not in before.steps))
+
+
+def test_tiny_holds_every_artefact_once():
+    tiny = make_plan(load_study(None, "tiny"))
+    # blind, retina-4, oracle × diffusion, oat × two seeds; expert, expert-chunked, expert-coded
+    assert kinds(tiny.steps) == {
+        "demos": 1,
+        "normaliser": 1,
+        "tokenizer": 1,
+        "tokens": 1,
+        "features": 3,
+        "policy": 12,
+        "episodes": 15,
+    }
+    assert len(tiny.cells) == 12
+    assert [r.actor for r in tiny.references] == ["expert-coded", "expert", "expert-chunked"]
+    assert len({c.policy.key for c in tiny.cells}) == 12
+    assert len({c.episodes.key for c in tiny.cells}) == 12
+
+
+def test_steps_stand_after_what_they_need():
+    steps = plan().steps
+    order = {key: i for i, key in enumerate(steps)}
+    for key, step in steps.items():
+        assert key == step.recipe.key
+        assert {r: i.key for r, i in step.inputs.items()} == dict(step.recipe.inputs)
+        assert all(order[i.key] < order[key] for i in step.inputs.values())
+
+
+def test_cells_share_demos_tokenizer_and_features():
+    whole = plan()
+    policies = [whole.steps[c.policy.key] for c in whole.cells]
+    assert len({s.inputs["demos/0"].key for s in policies}) == 1
+    assert len({s.inputs["tokenizer"].key for s in policies if "tokenizer" in s.inputs}) == 1
+    for cell, step in zip(whole.cells, policies, strict=True):
+        assert ("tokenizer" in step.inputs) == (cell.action == "oat")
+        assert step.inputs["features/0"].spec == {"encoder": cell.encoder}
+
+
+def test_a_trained_encoder_has_no_cached_features():
+    whole = plan(factors__encoder=["resnet18"], limits=False, cameras__image_size=64)
+    assert kinds(whole.steps).get("features") is None
+    assert all("features/0" not in whole.steps[c.policy.key].inputs for c in whole.cells)
+
+
+def test_a_suite_of_tasks_shares_demonstrations_with_each_single_task():
+    two = plan(suite="metaworld/push,hammer")
+    one = plan(suite="metaworld/push")
+    assert kinds(two.steps)["demos"] == 2
+    assert kinds(two.steps)["features"] == 6
+    assert {k for k, s in one.steps.items() if s.recipe.kind in ("demos", "features")} <= set(two.steps)
+    assert {k for k, s in one.steps.items() if s.recipe.kind == "policy"}.isdisjoint(two.steps)
+
+
+# Keys change when, and only when, what they depend on changes
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        ({"factors__seed": [0, 1, 2]}, {"policy": 6, "episodes": 6}),
+        ({"factors__encoder": ["retina-4", "retina-8"]}, {"features": 1, "policy": 4, "episodes": 4}),
+        ({"factors__size": ["xs", "S"]}, {"policy": 12, "episodes": 12}),
+        (
+            {"factors__codebook": [[8, 5, 5, 5], [8, 8]]},
+            {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7},
+        ),
+        (
+            {"factors__tokenizer_seed": [0, 1]},
+            {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7},
+        ),
+        ({"rollout__execute": 4}, {"episodes": 15}),
+        ({"rollout__episodes_per_task": 11}, {"episodes": 15}),
+        ({"rollout__states": "tuning"}, {"episodes": 15}),
+        ({"rollout__repeats": 2}, {"episodes": 15}),
+        ({"training__steps": 101}, {"policy": 12, "episodes": 12}),
+        ({"training__steps": {"diffusion": 100, "oat": 200}}, {"policy": 6, "episodes": 6}),
+        ({"training__lr": 2e-3}, {"policy": 12, "episodes": 12}),
+        ({"policy__temperature": 0.5}, {"policy": 6, "episodes": 6}),
+        ({"policy__sampling_steps": 5}, {"policy": 6, "episodes": 6}),
+        ({"tokenizer__steps": 7}, {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7}),
+        (
+            {"cameras__image_size": 32},
+            {
+                "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "policy": 12,
+                "episodes": 15,
+            },
+        ),
+        ({"factors__seed": [1, 0]}, {}),
+        ({"name": "other"}, {}),
+        ({"factors__seed": [0]}, {}),
+        ({"references": False}, {}),
+        ({"limits": False}, {}),
+        ({"training__lr": {"diffusion": 1e-3, "oat": 1e-3}}, {}),
+    ],
+    ids=lambda v: str(v),
+)  # fmt: skip
+def test_a_change_adds_what_depends_on_it_and_nothing_else(change, new):
+    assert added(plan(), plan(**change)) == new
+
+
+def test_more_demonstrations_are_another_branch():
+    new = added(plan(), plan(factors__demos=[60, 30]))
+    assert new == {
+        "demos": 1,
+        "normaliser": 1,
+        "tokenizer": 1,
+        "tokens": 1,
+        "features": 3,
+        "policy": 12,
+        "episodes": 13,  # the plain experts need none
+    }
+
+
+@pytest.mark.parametrize("kind", BUILDER_VERSIONS)
+def test_a_builder_s_version_changes_its_keys_and_those_downstream(monkeypatch, kind):
+    before = plan()
+    monkeypatch.setitem(BUILDER_VERSIONS, kind, 99)
+    after = plan()
+    new = added(before, after)
+    assert new[kind] == kinds(after.steps)[kind]
+    changed = {k for k in after.steps if k not in before.steps}
+    for key, step in after.steps.items():
+        below = any(i.key in changed for i in step.inputs.values())
+        assert (key in changed) == (below or step.recipe.kind == kind)
+
+
+def test_the_plan_is_the_same_every_time():
+    assert list(plan().steps) == list(plan().steps)
+
+
+def test_a_program_of_another_simulator_version_makes_other_demonstrations(monkeypatch):
+    from dataclasses import replace
+
+    from compression_gap.sims.channel import Channel
+
+    before = plan()
+    info = Channel.describe(before.protocol.sim)
+    newer = staticmethod(lambda spec: replace(info, versions={"channel": "2"}))
+    monkeypatch.setattr(Channel, "describe", newer)
+    assert set(plan().steps).isdisjoint(before.steps)
+
+
+# The protocol
+
+
+def test_the_protocol_is_what_the_study_says():
+    protocol = plan(rollout__repeats=3).protocol
+    assert (protocol.execute, protocol.episodes_per_task, protocol.repeats) == (8, 10, 3)
+    assert protocol.step_limit == 16  # the channel's own
+    assert plan(rollout__step_limit=9).protocol.step_limit == 9
+    assert len(protocol.episodes()) == 30
+    assert protocol.hash != plan().protocol.hash
+
+
+def test_evaluation_states_and_tuning_states_do_not_meet():
+    evaluation, tuning = plan().protocol, plan(rollout__states="tuning").protocol
+    assert set(evaluation.initial_states).isdisjoint(tuning.initial_states)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"suite": "chanel"}, r"unknown simulator 'chanel' \(did you mean 'channel'\?\); known: channel"),
+        ({"suite": "channel/fly"}, r"unknown suite or task 'channel/fly'.*; known: channel/reach"),
+        ({"suite": "metaworld/pusch"}, r"unknown suite or task 'metaworld/pusch' \(did you mean 'metaworld/push"),
+        ({"factors__encoder": ["oracel"]}, r"unknown encoder 'oracel' \(did you mean 'oracle'\?\); known: blind"),
+        ({"factors__encoder": ["retina-x"]}, "encoder 'retina-x' needs a whole number of pixels, as in retina-16"),
+        ({"factors__encoder": ["retina-0"]}, "encoder 'retina-0' needs a whole number of pixels"),
+        ({"factors__encoder": ["retina-17"]}, r"encoder 'retina-17' is finer than the images \(16 px\)"),
+        ({"factors__action": ["difusion"]}, r"unknown action 'difusion' \(did you mean 'diffusion'\?\); known: "),
+        ({"rollout__execute": 17}, r"rollout\.execute \(17\) is longer than policy\.horizon \(16\)"),
+        ({"cameras__names": ["corner9"]}, "unknown channel camera 'corner9'; known: channel"),
+        ({"training__lr": {"oat": 1e-3}}, r"training\.lr has no entry for the action 'diffusion'; add one"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_a_sentence(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan(**change)
+
+
+def test_planning_imports_no_torch():
+    code = (
+        "import sys\n"
+        "from compression_gap.study.plan import make_plan\n"
+        "from compression_gap.study.spec import load_study\n"
+        "print(len(make_plan(load_study(None, 'tiny')).steps))\n"
+        "heavy = {'torch', 'mujoco', 'metaworld', 'matplotlib', 'diffusers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "34\n"

@@ -1,0 +1,319 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from compression_gap.errors import UserError
+from compression_gap.nn import Interrupted
+from compression_gap.tokenizers import OAT, Tokens, load_tokenizer, make_tokenizer, oat
+from compression_gap.tokenizers.oat import OATNetwork
+
+HORIZON, DIM = 8, 2
+
+
+def structured(n, seed=0):
+    """Chunks [n, 8, 2] made of two numbers: a level that is large, and a slope that is smaller."""
+    level, slope = np.random.default_rng(seed).normal(size=(2, n, 1))
+    t = np.linspace(-1, 1, HORIZON)
+    return np.stack([1.5 * level + 0 * t, slope * t], -1).astype(np.float32)
+
+
+def small(**options):
+    return OAT(HORIZON, **{"tokens": 4, "levels": (8, 5, 5)} | options)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    tokenizer = small()
+    report = tokenizer.fit(structured(1000), steps=200, batch_size=24, lr=3e-3)
+    tokenizer.report = report
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return structured(400, seed=1)
+
+
+def distortion(tokenizer, chunks, length=None):
+    tokens = tokenizer.encode(chunks)
+    lengths = tokens.lengths if length is None else np.full(len(chunks), length)
+    return float(np.square(tokenizer.decode(Tokens(tokens.ids, lengths)).chunk - chunks).mean())
+
+
+def test_a_fitted_tokenizer_reconstructs_new_chunks(fitted, held_out):
+    mean = float(np.square(held_out - structured(1000).mean(0)).mean())
+    assert distortion(fitted, held_out) < 0.25 * mean
+    assert fitted.report["curve"]["step"][-1] == 200
+    assert fitted.report["curve"]["validation"][-1] == pytest.approx(
+        distortion(fitted, structured(1000)), rel=1e-3
+    )
+
+
+def test_every_prefix_decodes_and_longer_ones_better(fitted, held_out):
+    """Nested dropout was on 1, 2 and 4 tokens; no token at all is about as good as the mean."""
+    errors = [distortion(fitted, held_out, k) for k in (0, 1, 2, 4)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < errors[1] < 0.5 * errors[0]
+    assert np.isfinite(distortion(fitted, held_out, 3))
+
+
+def test_tokens_after_the_length_do_not_count(fitted, held_out):
+    tokens = fitted.encode(held_out[:6])
+    lengths = np.array([0, 1, 2, 3, 4, 2])
+    scrambled = np.where(np.arange(4) < lengths[:, None], tokens.ids, 7)
+    a, b = (fitted.decode(Tokens(ids, lengths)).chunk for ids in (tokens.ids, scrambled))
+    np.testing.assert_array_equal(a, b)
+    short = fitted.decode(Tokens(tokens.ids[:, :2], np.full(6, 2))).chunk
+    np.testing.assert_array_equal(short, fitted.decode(Tokens(tokens.ids, np.full(6, 2))).chunk)
+
+
+def test_without_nested_dropout_one_prefix_is_trained():
+    assert OATNetwork(8, 2, 4, (5, 5), "xs", nested=False).keep == [4]
+    assert OATNetwork(8, 2, 8, (5, 5), "xs", nested=True).keep == [1, 2, 4, 8]
+    assert OATNetwork(8, 2, 6, (5, 5), "xs", nested=True).keep == [1, 2, 4, 6]
+
+
+def test_tokens_are_deterministic_and_use_the_codebook(fitted, held_out):
+    first, again = fitted.encode(held_out), fitted.encode(held_out)
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert first.ids.dtype == np.int64
+    assert (first.lengths == 4).all()
+    assert first.ids.min() >= 0
+    assert first.ids.max() < 200
+    assert all(len(np.unique(first.ids[:, i])) > 3 for i in range(4))
+    decoded = fitted.decode(first)
+    assert decoded.ok.all()
+    np.testing.assert_array_equal(decoded.chunk, fitted.decode(again).chunk)
+
+
+def test_a_chunk_does_not_depend_on_its_batch(fitted, held_out):
+    """Sums may be ordered otherwise in another batch, so a latent on an edge may fall to either side."""
+    whole = fitted.encode(held_out).ids[:40]
+    alone = np.concatenate([fitted.encode(c[None]).ids for c in held_out[:40]])
+    assert (whole == alone).mean() > 0.98
+
+
+def test_numpy_and_torch_and_float64_are_one(fitted, held_out):
+    ids = fitted.encode(held_out).ids
+    np.testing.assert_array_equal(fitted.encode(torch.from_numpy(held_out)).ids, ids)
+    np.testing.assert_array_equal(fitted.encode(held_out.astype(np.float64)).ids, ids)
+    np.testing.assert_array_equal(fitted.encode(np.asfortranarray(held_out)).ids, ids)
+
+
+def test_no_chunks_give_no_tokens(fitted):
+    tokens = fitted.encode(np.zeros((0, HORIZON, DIM), np.float32))
+    assert tokens.ids.shape == (0, 4)
+    assert fitted.decode(tokens).chunk.shape == (0, HORIZON, DIM)
+
+
+def test_save_and_load(fitted, held_out, tmp_path):
+    fitted.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    ids = fitted.encode(held_out)
+    np.testing.assert_array_equal(loaded.encode(held_out).ids, ids.ids)
+    np.testing.assert_array_equal(loaded.decode(ids).chunk, fitted.decode(ids).chunk)
+    assert (loaded.name, loaded.horizon, loaded.codebook_sizes) == ("oat", 8, (200,) * 4)
+    again = tmp_path / "again"
+    again.mkdir()
+    loaded.save(again)
+    for name in ("tokenizer.json", "tokenizer.safetensors"):
+        assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_eval_mode_and_no_gradients_after_fit_and_after_load(fitted, tmp_path):
+    fitted.save(tmp_path)
+    for tokenizer in (fitted, load_tokenizer(tmp_path)):
+        assert not any(m.training for m in tokenizer.network.modules())
+        assert not any(p.requires_grad for p in tokenizer.network.parameters())
+
+
+def test_a_fit_is_repeatable_and_depends_on_its_seed(held_out):
+    def weights(seed):
+        tokenizer = small()
+        torch.manual_seed(np.random.default_rng(None).integers(1 << 30))  # must not matter
+        tokenizer.fit(held_out, seed=seed, steps=4, batch_size=16)
+        return torch.cat([p.flatten() for p in tokenizer.network.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(held_out, tmp_path):
+    straight, resumed = small(), small()
+    options = {"steps": 8, "batch_size": 16, "validation": (held_out[:50], None)}
+    report = straight.fit(held_out, **options)
+    answers = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        resumed.fit(held_out, **options, work=tmp_path, should_stop=lambda: next(answers))
+    with pytest.raises(UserError, match="has not been fitted"):
+        resumed.encode(held_out)
+    report2 = resumed.fit(held_out, **options, work=tmp_path)
+    assert report2["curve"]["validation"] == report["curve"]["validation"]
+    for a, b in zip(straight.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class Silent(OATNetwork):
+    """Decodes everything to zeros: its loss is the mean square of what counts."""
+
+    def decode(self, codes, keep):
+        return torch.zeros(len(codes), self.horizon, DIM)
+
+
+def losses_of(monkeypatch, chunks, valid, validation=None):
+    """The training and the validation loss that ``fit`` makes for these chunks."""
+    seen = {}
+
+    def train(module, loss, rows, validation_rows, schedule, *, validation_loss, **_):
+        seen.update(loss=loss, validation=validation_loss, rows=(rows, validation_rows), module=module)
+        raise Interrupted
+
+    monkeypatch.setattr(oat, "train", train)
+    with pytest.raises(Interrupted):
+        small().fit(chunks, valid, validation=validation)
+    return seen
+
+
+def test_the_loss_counts_valid_actions_alone(monkeypatch):
+    chunks = structured(6)
+    lengths = np.array([8, 1, 3, 5, 7, 2])
+    valid = np.arange(HORIZON) < lengths[:, None]
+    expected = [np.square(c[:n]).mean() for c, n in zip(chunks, lengths, strict=True)]
+    for padding in (0.0, 50.0):
+        padded = np.where(valid[..., None], chunks, padding).astype(np.float32)
+        loss = losses_of(monkeypatch, padded, valid)["loss"]
+        silent = Silent(HORIZON, DIM, 4, (8, 5, 5), "xs", True)
+        found = loss(silent, torch.arange(6), torch.Generator().manual_seed(0))
+        np.testing.assert_allclose(found.detach(), expected, rtol=1e-5)
+
+
+def test_the_loss_of_a_network_by_hand(monkeypatch):
+    """Validation keeps all tokens; training draws prefixes of 1, 2 or 4 tokens from the step's generator."""
+    seen = losses_of(monkeypatch, structured(64), None, (structured(32, seed=2), None))
+    assert seen["rows"] == (64, 32)
+    network = seen["module"].eval()
+    with torch.no_grad():
+        x = torch.from_numpy(structured(32, seed=2))
+        keep = torch.full((32,), 4)
+        expected = (network.decode(network.encode(x), keep) - x).square().mean((1, 2))
+        found = seen["validation"](network, torch.arange(32), torch.Generator())
+        torch.testing.assert_close(found, expected)
+        x = torch.from_numpy(structured(64))
+        found = seen["loss"](network, torch.arange(64), torch.Generator().manual_seed(5))
+        drawn = torch.randint(3, (64,), generator=torch.Generator().manual_seed(5))
+        keep = torch.tensor([1, 2, 4])[drawn]
+        expected = (network.decode(network.encode(x), keep) - x).square().mean((1, 2))
+        torch.testing.assert_close(found, expected)
+    assert set(keep.tolist()) == {1, 2, 4}
+
+
+def encoder_states(network, chunks):
+    """The encoder's last states of actions and registers."""
+    kept = []
+    hook = network.encoder[-1].register_forward_hook(lambda module, inputs, out: kept.append(out))
+    network.encode(chunks)
+    hook.remove()
+    return kept[0][:, :HORIZON], kept[0][:, HORIZON:]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@torch.no_grad()
+def test_attention_goes_from_actions_to_registers_and_along_them(training):
+    torch.manual_seed(0)
+    network = OATNetwork(HORIZON, DIM, 4, (8, 5, 5), "xs", True).train(training)
+    chunks = torch.from_numpy(structured(3))
+    actions, registers = encoder_states(network, chunks)
+    network.registers[2] = torch.randn(64)
+    actions2, registers2 = encoder_states(network, chunks)
+    torch.testing.assert_close(actions2, actions, rtol=0, atol=1e-6)
+    torch.testing.assert_close(registers2[:, :2], registers[:, :2], rtol=0, atol=1e-6)
+    assert (registers2[:, 2:] - registers[:, 2:]).abs().amax(-1).min() > 1e-3
+    other = chunks.clone()
+    other[:, -1] += 1  # the last action reaches the first action and the first register
+    actions3, registers3 = encoder_states(network, other)
+    assert (actions3[:, 0] - actions2[:, 0]).abs().amax(-1).min() > 1e-4
+    assert (registers3[:, 0] - registers2[:, 0]).abs().amax(-1).min() > 1e-4
+
+
+def test_published_capacity():
+    """Eight tokens of 1,000 codes: 79.7 bits a chunk."""
+    published = OAT(32)
+    assert published.codebook_sizes == (1000,) * 8
+    assert published.capacity_bits == pytest.approx(8 * math.log2(1000))
+    assert published.allowed([1, 2]).tolist() == [True] * 1000
+    assert small(tokens=3, levels=(8, 8)).capacity_bits == pytest.approx(18)
+
+
+def test_published_size_m():
+    """Width 256, 2 encoder and 4 decoder layers; per layer 12 w² and 16 w² of matrices."""
+    network = OATNetwork(32, 7, 8, (8, 5, 5, 5), "M", True)
+    matrices = sum(
+        p.numel()
+        for n, p in network.named_parameters()
+        if n.startswith(("encoder", "decoder")) and p.ndim == 2
+    )
+    assert matrices == 2 * 12 * 256**2 + 4 * 16 * 256**2
+    assert all(m.p == 0 for m in network.modules() if isinstance(m, torch.nn.Dropout))
+
+
+@pytest.mark.parametrize(
+    ("act", "sentence"),
+    [
+        (lambda t: t.encode(np.zeros((3, 9, 2))), r"shape \(3, 9, 2\).*takes \[N, 8, d\].*horizon"),
+        (lambda t: t.encode(np.zeros((8, 2))), r"shape \(8, 2\)"),
+        (lambda t: t.encode(np.zeros((3, 8, 3))), "3 action dimensions, the tokenizer was fitted on 2"),
+        (lambda t: t.encode(np.full((3, 8, 2), np.nan)), "3 of 3 chunks hold NaN or infinite"),
+        (lambda t: t.decode(Tokens(np.full((1, 4), 200), np.array([4]))), "outside the codebook 0 … 199"),
+        (lambda t: t.decode(Tokens(np.full((1, 4), -1), np.array([4]))), "outside the codebook"),
+        (lambda t: t.decode(Tokens(np.zeros((1, 5), int), np.array([5]))), "5 tokens a chunk.*has 4"),
+        (lambda t: t.decode(Tokens(np.zeros((1, 2), int), np.array([3]))), "tokens a chunk"),
+        (lambda t: small().encode(np.zeros((3, 8, 2))), r"has not been fitted; call fit\(chunks\) first"),
+        (lambda t: small().decode(Tokens(np.zeros((1, 4), int), np.array([4]))), "has not been fitted"),
+        (lambda t: small().fit(np.zeros((0, 8, 2))), "no chunks to fit"),
+        (lambda t: small().fit(np.full((3, 8, 2), np.inf)), "3 of 3 chunks hold NaN"),
+        (lambda t: OAT(8, size="XXL"), "unknown tokenizer size 'XXL'; known: xs, S, M"),
+        (lambda t: make_tokenizer("oats", horizon=8), "unknown tokenizer 'oats'.*did you mean 'oat'"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(fitted, act, sentence):
+    with pytest.raises(UserError, match=sentence):
+        act(fitted)
+
+
+def test_one_bad_chunk_is_counted(held_out):
+    bad = held_out.copy()
+    bad[7, 2, 1] = np.inf
+    with pytest.raises(UserError, match="1 of 400 chunks hold NaN"):
+        small().fit(bad)
+
+
+def test_a_folder_that_holds_no_tokenizer(fitted, tmp_path):
+    with pytest.raises(UserError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    fitted.save(tmp_path)
+    about = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(about | {"name": "fast"}))
+    with pytest.raises(UserError, match="unknown tokenizer 'fast'"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(UserError, match="another tokenizer than oat"):
+        OAT.load(tmp_path)
+
+
+def test_a_folder_with_the_tensors_of_another_tokenizer_or_none(fitted, tmp_path):
+    fitted.save(tmp_path)
+    file = tmp_path / "tokenizer.safetensors"
+    assert load_file(file)["registers"].shape == (4, 64)
+    about = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(about | {"tokens": 2}))
+    with pytest.raises(UserError, match="holds no oat tokenizer that can be read"):
+        load_tokenizer(tmp_path)
+    torch.save({"registers": torch.zeros(1)}, file)
+    with pytest.raises(UserError, match="holds no oat tokenizer that can be read"):
+        load_tokenizer(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match="holds no oat tokenizer that can be read"):
+        load_tokenizer(tmp_path)
