@@ -195,3 +195,38 @@ def test_the_schedule_is_the_squared_cosine():
     f = torch.cos((torch.arange(101) / 100 + 0.008) / 1.008 * torch.pi / 2) ** 2
     torch.testing.assert_close(alphas[:90], (f / f[0])[1:91], rtol=1e-3, atol=1e-5)
     assert "alphas" not in head().state_dict()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_what_the_network_is_asked_for(prediction):
+    """A silent head's loss is the mean square of the target; the velocity is the one of diffusers."""
+    made, goal = head(prediction=prediction), target(VALID)
+    torch.nn.init.zeros_(made.out.weight)
+    torch.nn.init.zeros_(made.out.bias)
+    rng = torch.Generator().manual_seed(8)
+    loss = made.loss(normal(4, TOKENS, 32), goal, rng=rng)
+    rng.manual_seed(8)
+    noise = torch.randn(4, HORIZON, DIM, generator=rng)
+    t = torch.randint(100, (4,), generator=rng)
+    velocity = DDPMScheduler(**BETAS).get_velocity(goal.chunk, noise, t)
+    wanted = {"epsilon": noise, "sample": goal.chunk, "v_prediction": velocity}[prediction]
+    expected = torch.stack([w[:length].square().mean() for w, length in zip(wanted, LENGTHS, strict=True)])
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@torch.no_grad()
+def test_the_right_prediction_is_denoised_to_the_chunk(sampler, prediction, monkeypatch):
+    """The clean chunk itself, or (√ᾱ·x − chunk) / √(1 − ᾱ), which is the velocity at x."""
+    made = head(sampler=sampler, prediction=prediction, sampling_steps=25)
+    chunk, scheduler = normal(1, HORIZON, DIM).clamp(-2, 2), make_scheduler(sampler, CLIP)
+    scheduler.set_timesteps(25)
+    times = iter(scheduler.timesteps)
+
+    def denoise(noisy, memory):
+        alpha = made.alphas[next(times)]
+        return chunk if prediction == "sample" else (alpha.sqrt() * noisy - chunk) / (1 - alpha).sqrt()
+
+    monkeypatch.setattr(made, "denoise", denoise)
+    torch.testing.assert_close(made.sample(normal(1, TOKENS, 32), [0]).chunk, chunk, atol=0.02, rtol=0)

@@ -192,9 +192,12 @@ def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str
 
 
 def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray) -> dict[str, Any]:
-    name = r.actor
-    if r.codebook is not None and len(plan.study.factors.codebook) > 1:
-        name += f" (codebook {int(np.prod(r.codebook))})"
+    factors, name = plan.study.factors, r.actor
+    if r.codebook is not None:
+        which = [f"codebook {int(np.prod(r.codebook))}"] * (len(factors.codebook) > 1)
+        which += [f"tokenizer seed {r.tokenizer_seed}"] * (len(factors.tokenizer_seed) > 1)
+        which += [f"{r.demos} demos"] * (len(factors.demos) > 1)
+        name += f" ({', '.join(which)})" if which else ""
     return {
         "label": name,
         "actor": r.actor,
@@ -205,6 +208,11 @@ def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray)
         "rate": _rate(success[None], tasks),
         "per_task": _per_task(plan, success[None], tasks),
     }
+
+
+def _rest(group: Group, plan: Plan) -> str:
+    """A cell's label without its encoder."""
+    return label(group.head, plan).replace(f" · {group.head.encoder}", "", 1)
 
 
 def _others(group: Group) -> tuple:
@@ -241,7 +249,7 @@ def _contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[di
         for low, high in _pairs(ladder):
             c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
             name = f"Δ_enc {high.head.encoder} − {low.head.encoder}"
-            rest = label(low.head, plan).replace(f" · {low.head.encoder}", "", 1)
+            rest = _rest(low, plan)
             out.append(
                 {"kind": "delta_enc", "label": f"{name} · {rest}", "action": low.head.action, **asdict(c)}
             )
@@ -254,7 +262,7 @@ def _contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[di
             cells = [_evidence(g) for g in (one[1], one[0], two[1], two[0])]
             c = statistics.contrast(cells, [1, -1, -1, 1], tasks)
             odds = statistics.interaction_log_odds([cells[:2], cells[2:]], tasks)
-            name = f"Δ_enc({high_name} − {low_name}): {one[0].head.action} − {two[0].head.action}"
+            name = f"Δ_enc({high_name} − {low_name}): {_rest(one[0], plan)} − {_rest(two[0], plan)}"
             out.append({"kind": "interaction", "label": name, **asdict(c), "log_odds": asdict(odds)})
     for row, adjusted in zip(out, statistics.holm([r["p"] for r in out]), strict=True):
         row["p_holm"] = adjusted
@@ -267,7 +275,7 @@ def _trends(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[
     for ladder in _ladders(plan, found):
         if len(ladder) >= 3 and len({len(g.seeds) for g in ladder}) == 1:
             trend = statistics.page_trend([_evidence(g) for g in ladder], tasks)
-            rest = label(ladder[0].head, plan).replace(f" · {ladder[0].head.encoder}", "", 1)
+            rest = _rest(ladder[0], plan)
             encoders = [g.head.encoder for g in ladder]
             out.append({"label": rest, "encoders": encoders, **asdict(trend)})
     return out

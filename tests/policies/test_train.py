@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+import torch
+
+from compression_gap.demos import Normaliser, make_windows
+from compression_gap.encoders import make_encoder
+from compression_gap.encoders.cache import frame_batch
+from compression_gap.nn import Interrupted
+from compression_gap.policies import Policy
+from compression_gap.policies.policy import PolicyModule
+from compression_gap.policies.train import train_policy
+from compression_gap.sims import Observation
+from compression_gap.tokenizers import OAT
+
+
+def spec(encoder, head, *, steps, batch_size=64, lr=2e-3, **options):
+    return {
+        "sim": "plane",
+        "encoder": encoder,
+        "head": head,
+        "size": "xs",
+        "horizon": 4,
+        "n_obs_steps": 1,
+        "tasks": ("reach",),
+        "seed": 0,
+        "options": options,
+        "training": {
+            "steps": steps,
+            "batch_size": batch_size,
+            "lr": lr,
+            "encoder_lr": 1e-3,
+            "warmup": min(10, steps),
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "validations": 1,
+        },
+    }
+
+
+def chunks_of(reach, normaliser):
+    actions = normaliser.normalise(reach.actions)
+    return {s: actions[make_windows([reach], ("reach",), 4, 1, s).actions] for s in ("train", "validation")}
+
+
+def run(reach, what, out, tokenizer=None, **options):
+    frames = np.concatenate([np.arange(e.start, e.start + e.length) for e in reach.split("train")])
+    normaliser = Normaliser.fit(reach.actions[frames])
+    tokens = tokenizer and {s: tokenizer.encode(c) for s, c in chunks_of(reach, normaliser).items()}
+    encoder = make_encoder(what["encoder"], cameras=1)
+    features = [encoder.features(frame_batch(reach, slice(None)))[:, 0]] if encoder.frozen else None
+    record = train_policy(what, [reach], features, normaliser, tokenizer, tokens, out=out, **options)
+    return record, Policy.load(out)
+
+
+def validation_error(reach, policy):
+    """Mean squared error of acts on the validation episodes, as a share of the constant predictor's."""
+    windows = make_windows([reach], ("reach",), 4, 1, "validation")
+    asked = Observation.batch([reach.observation(int(f)) for f in windows.frames[:, 0]])
+    found = policy.act(asked, np.arange(len(windows))).chunk
+    weight = windows.valid[..., None] / policy.normaliser.std**2
+    truth = reach.actions[windows.actions]
+    constant = (weight * np.square(policy.normaliser.mean - truth)).sum()
+    return float((weight * np.square(found - truth)).sum() / constant)
+
+
+@pytest.mark.parametrize("head", ["diffusion", "autoregressive"])
+def test_a_policy_learns_what_the_encoder_shows_it(reach, grid, tmp_path, head):
+    """With the goal in view a policy beats the constant predictor; without it, it does not."""
+    tokenizer = grid if head == "autoregressive" else None
+    options = {"temperature": 0} if tokenizer else {}
+    error, loss = {}, {}
+    for encoder in ("oracle", "blind"):
+        out = tmp_path / encoder
+        out.mkdir()
+        record, policy = run(reach, spec(encoder, head, steps=150, **options), out, tokenizer)
+        error[encoder], loss[encoder] = validation_error(reach, policy), record["curve"]["validation"][-1]
+        assert record["decision_points"] == 80 * 6
+        assert record["curve"]["step"] == [150]
+        assert record["parameters"] == policy.parameter_counts()
+    assert error["oracle"] < 0.5
+    assert error["blind"] > 1.5 * error["oracle"]
+    assert loss["blind"] > 1.2 * loss["oracle"]
+    if tokenizer:
+        assert loss["oracle"] < np.log(9) - 0.8  # nats a token, against those of a uniform guess
+
+
+def test_target_tokens_do_not_change_while_a_policy_trains(reach, tmp_path):
+    """Neither the tokens that were given, nor those that the tokenizer would give after training."""
+    normaliser = Normaliser.fit(reach.actions)
+    chunks = chunks_of(reach, normaliser)["train"]
+    tokenizer = OAT(4, tokens=2, levels=(8, 5))
+    tokenizer.fit(chunks, steps=3, batch_size=16)
+    before, weights = tokenizer.encode(chunks), tokenizer.network.state_dict()
+    weights = {n: t.clone() for n, t in weights.items()}
+    modes = []
+
+    def look(done, total):
+        modes.append(tokenizer.network.training)
+        np.testing.assert_array_equal(tokenizer.encode(chunks).ids, before.ids)
+
+    _, policy = run(
+        reach, spec("oracle", "autoregressive", steps=20, batch_size=8), tmp_path, tokenizer, progress=look
+    )
+    assert modes == [False]
+    np.testing.assert_array_equal(tokenizer.encode(chunks).ids, before.ids)
+    np.testing.assert_array_equal(policy.tokenizer.encode(chunks).ids, before.ids)
+    assert all(torch.equal(t, weights[n]) for n, t in tokenizer.network.state_dict().items())
+
+
+def test_a_policy_is_resumed_with_the_same_bits(reach, tmp_path):
+    for name in ("straight", "resumed", "work"):
+        (tmp_path / name).mkdir()
+    what = spec("oracle", "diffusion", steps=6, batch_size=8)
+    run(reach, what, tmp_path / "straight")
+    answers = iter([False, True])
+    options = {"work": tmp_path / "work"}
+    with pytest.raises(Interrupted):
+        run(reach, what, tmp_path / "resumed", should_stop=lambda: next(answers), **options)
+    assert list((tmp_path / "resumed").iterdir()) == []
+    run(reach, what, tmp_path / "resumed", **options)
+    files = [(tmp_path / name / "policy.safetensors").read_bytes() for name in ("straight", "resumed")]
+    assert files[0] == files[1]
+
+
+def test_resnet18_trains_from_images(reach, tmp_path):
+    what = spec("resnet18", "diffusion", steps=2, batch_size=4)
+    record, policy = run(reach, what, tmp_path)
+    assert record["parameters"]["encoder"] == 11_176_512 + 512 * 32 + 32
+    assert np.isfinite(record["curve"]["validation"]).all()
+    torch.manual_seed(what["seed"])
+    start = PolicyModule(policy.spec, policy.normaliser, None).adapter.networks.state_dict()
+    now = policy.module.adapter.networks.state_dict()
+    moved = [n for n in now if not torch.equal(now[n], start[n])]
+    assert {n for n in now if "conv" in n or n.endswith("0.weight")} <= set(moved)
+    seen = policy.example()
+    other = policy.example()
+    other.images["front"][..., :20, :, :] = 255
+    a, b = (policy.act(o, np.zeros(1)).chunk for o in (seen, other))
+    assert not np.array_equal(a, b)
+
+
+def test_statistics_come_from_the_training_split_alone(reach, tmp_path):
+    _, policy = run(reach, spec("oracle", "diffusion", steps=1, batch_size=2), tmp_path)
+    frames = np.concatenate([np.arange(e.start, e.start + e.length) for e in reach.split("train")])
+    adapter = policy.module.adapter
+    np.testing.assert_allclose(adapter.mean[0], reach.state[frames].mean(0), atol=1e-6)
+    np.testing.assert_allclose(adapter.std[0], reach.state[frames].std(0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(adapter.proprio_mean, reach.proprio[frames].mean(0), atol=1e-6)
+    assert not np.allclose(reach.state.mean(0), reach.state[frames].mean(0), atol=1e-6)
+
+
+def test_tokens_of_other_decision_points_are_refused(reach, grid, tmp_path):
+    normaliser = Normaliser.fit(reach.actions)
+    tokens = {s: grid.encode(c[1:]) for s, c in chunks_of(reach, normaliser).items()}
+    features = [np.zeros((600, 1, 1), np.float32)]
+    with pytest.raises(ValueError, match="479 target token rows for 480 decision points"):
+        train_policy(
+            spec("blind", "autoregressive", steps=1),
+            [reach],
+            features,
+            normaliser,
+            grid,
+            tokens,
+            out=tmp_path,
+        )
