@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .artifacts import Store, write_json
+from .artifacts import Store, disk_error, write_json
 from .errors import UserError
 from .study.plan import Plan, make_plan
 from .study.spec import Study, load_study
@@ -37,6 +39,22 @@ def _processes(asked: int | None) -> int:
     return (os.cpu_count() or 1) if asked is None else asked
 
 
+def _at_least(least: int, **given: int | None) -> None:
+    """Refuse options below their least value."""
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value} is too small; give {least} or more")
+
+
+def _folder(path: Path) -> Path:
+    """Make a folder that the user named."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another one") from error
+    return path
+
+
 def _check_rendering(plan: Plan) -> None:
     """Fail in a sentence now, not in a worker after minutes, when frames cannot be rendered."""
     if plan.protocol.sim.sim == "metaworld":
@@ -48,7 +66,10 @@ def _check_rendering(plan: Plan) -> None:
 def study_folder(study: Study, store: Store) -> Path:
     """Where a study's report, summary and log lie."""
     folder = store.root / "studies" / study.name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, store.root) from error
     return folder
 
 
@@ -185,6 +206,7 @@ def make_demos(
         at = load_study(None, preset)
         episodes, cameras = max(at.factors.demos), at.cameras.names
         image_size, rendering = at.cameras.image_size, at.cameras.rendering
+    _at_least(8, image_size=image_size)
     if episodes < 3:
         raise UserError(f"--episodes {episodes} is too few: a three-way split needs at least 3 per task")
     sim, tasks = suite(suite_name)
@@ -237,7 +259,7 @@ def report_plan(
     folder = study_folder(study, store)
     films = _films(plan, store, summary, videos) if videos else []
     path = out or folder / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _folder(path.parent)
     write_page(summary, films, path)
     write_json(folder / "summary.json", summary)
     return path, summary
@@ -247,6 +269,9 @@ def _films(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> lis
     """One success and one failure each of the best and the worst policies: artefacts, too."""
     from .study.films import film_cells
 
+    if find_spec("av") is None:
+        print('cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr)
+        return []
     return film_cells(plan, store, summary, cells)
 
 
@@ -264,6 +289,8 @@ def roll_out(
     from .rollouts import record_episode, run_episodes
     from .sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, sim_info, suite
 
+    _at_least(1, episodes=episodes, execute=execute)
+    _at_least(0, first_initial_state=first_initial_state)
     policy = Policy.load(folder)
     if preset is not None:
         episodes = load_study(None, preset).rollout.episodes_per_task
@@ -283,10 +310,11 @@ def roll_out(
         step_limit=info.step_limit,
         versions=info.versions,
     )
+    if out is not None:
+        _folder(out)
     with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
         table = run_episodes(policy, protocol, pool, actor_key=folder.name)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         for task in tasks:
             film = out / f"{task}.mp4"
             record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)

@@ -116,7 +116,7 @@ def test_a_bad_loss_is_a_divergence_that_names_its_step(bad):
     def loss(module, rows, rng):
         return mean_squares(module, rows, rng) * (bad if module.training else 1)
 
-    with pytest.raises(Diverged, match=r"diverged at step 20 of 30 .*lower the learning rate") as error:
+    with pytest.raises(Diverged, match=r"diverged at step 5 of 30 .*lower the learning rate") as error:
         run(network(), SHORT, loss=loss)
     assert isinstance(error.value, UserError)
 

@@ -236,9 +236,7 @@ def test_films_are_in_the_page(finished, summary, tmp_path):
     assert all(v.startswith("data:video/mp4;base64,") for v in videos)
     film = tmp_path / "film.mp4"
     film.write_bytes(b"moving")
-    text = render_page(
-        summary, [{"label": "<i>me</i>", "task": "reach", "success": False, "path": film}]
-    )
+    text = render_page(summary, [{"label": "<i>me</i>", "task": "reach", "success": False, "path": film}])
     assert 'src="data:video/mp4;base64,bW92aW5n"' in text
     assert "&lt;i&gt;me&lt;/i&gt;: reach, failure" in text
 

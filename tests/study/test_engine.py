@@ -254,9 +254,7 @@ def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(undisturbed, t
     points = [f"{kind}:{at}" for kind in kinds for at in ("built", "before-rename", "after-rename")]
     assert json.loads(done.stdout) == points
     assert rows(undisturbed.plan, tmp_path / "store") == rows(undisturbed.plan, undisturbed.root)
-    assert checksums(undisturbed.plan, tmp_path / "store") == checksums(
-        undisturbed.plan, undisturbed.root
-    )
+    assert checksums(undisturbed.plan, tmp_path / "store") == checksums(undisturbed.plan, undisturbed.root)
     assert list((tmp_path / "store" / "tmp").iterdir()) == []  # what the dead left was swept
 
 
@@ -265,9 +263,7 @@ def test_killed_at_random_commit_points_it_ends_with_the_same_bytes(undisturbed,
     done = script(tmp_path, undisturbed.file, "random", tmp_path / "store", seed)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) >= 2  # deaths
-    assert checksums(undisturbed.plan, tmp_path / "store") == checksums(
-        undisturbed.plan, undisturbed.root
-    )
+    assert checksums(undisturbed.plan, tmp_path / "store") == checksums(undisturbed.plan, undisturbed.root)
 
 
 def test_processes_that_are_killed_lose_no_row_and_double_none(undisturbed, tmp_path):

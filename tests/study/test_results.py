@@ -281,7 +281,9 @@ def test_waterfalls_go_from_the_expert_to_the_blind_policy(summary):
 
 
 def test_verdicts_relax_what_the_grid_allows(summary):
-    gains = {v["label"]: {g["stage"]: g["contrast"]["value"] for g in v["gains"]} for v in summary["verdicts"]}
+    gains = {
+        v["label"]: {g["stage"]: g["contrast"]["value"] for g in v["gains"]} for v in summary["verdicts"]
+    }
     assert gains == {
         "diffusion · retina-4": {"encoder": close(4 / 8)},
         "oat · retina-4": {"encoder": close(1 / 8), "code": close(1 / 8)},
@@ -329,7 +331,7 @@ def test_labels_tell_all_rows_apart(tmp_path):
 
 
 def test_a_study_that_is_half_done_says_what_is_missing(measured, tmp_path):
-    plan, store = measured
+    plan, _ = measured
     half = Store(tmp_path / "half")
     for cell in plan.cells:
         if cell.encoder != "oracle" and cell.seed == 0:

@@ -202,10 +202,10 @@ def test_neither_file_nor_preset():
 
 
 def test_a_missing_file_and_one_that_is_no_text(tmp_path):
-    with pytest.raises(UserError, match="cannot read the study file .*none.yaml: .*name an existing YAML"):
+    with pytest.raises(UserError, match=r"cannot read the study file .*none\.yaml: .*name an existing YAML"):
         load_study(tmp_path / "none.yaml", None)
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(UserError, match="cannot read the study file .*bad.yaml"):
+    with pytest.raises(UserError, match=r"cannot read the study file .*bad\.yaml"):
         load_study(tmp_path / "bad.yaml", None)
     with pytest.raises(UserError, match="cannot read the study file"):
         load_study(tmp_path, None)

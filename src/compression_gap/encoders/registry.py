@@ -40,7 +40,7 @@ def check_encoder(name: str, *, image_size: int) -> None:
 
 def _resolution(name: str) -> int:
     digits = name.removeprefix("retina-")
-    if not digits.isdecimal() or int(digits) < 1:
+    if not digits.isdecimal() or digits.startswith("0"):
         raise UserError(f"encoder '{name}' needs a whole number of pixels, as in retina-16")
     return int(digits)
 

@@ -138,22 +138,26 @@ def train(
         nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
         optimizer.step()
         ema.update(module, step + 1)
-        running = value.detach()
-        done = step + 1
-        if done % 20 == 0 or done == schedule.steps:
+        running, done = value.detach(), step + 1
+        last = done == schedule.steps
+        stop = not last and should_stop()
+        save = work is not None and (stop or time.monotonic() - saved > checkpoint_seconds)
+        validate = last or done % check_every == 0
+        # Looking at the loss waits for a GPU, so not at every step; but nothing bad is ever written down.
+        if done % 20 == 0 or validate or save:
             progress(done, schedule.steps)
             if not math.isfinite(running.item()):
                 raise Diverged(
                     f"the training diverged at step {done} of {schedule.steps} (loss {running.item()}, "
                     f"last validation losses {curve.validation[-3:]}): lower the learning rate"
                 )
-        if done % check_every == 0 or done == schedule.steps:
+        if validate:
             curve.step.append(done)
             curve.train.append(float(running))
             curve.validation.append(_validate(ema.average, validation_loss, validation_rows, seed, device))
             curve.seconds.append(spent + time.monotonic() - begun)
-        stop = done < schedule.steps and should_stop()
-        if work is not None and (stop or time.monotonic() - saved > checkpoint_seconds):
+        if save:
+            assert work is not None
             _save(work, module, ema, optimizer, curve, done)
             saved = time.monotonic()
         if stop:

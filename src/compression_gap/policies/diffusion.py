@@ -25,7 +25,7 @@ SAMPLERS = ("ddim", "ddpm", "dpm-solver++")
 
 
 def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> Any:
-    """A scheduler of diffusers; predicted clean actions are clipped to ±``clip`` (normalised units)."""
+    """A scheduler of diffusers; DDIM and DDPM clip the clean chunk to ±``clip`` (normalised units)."""
     common: dict[str, Any] = {
         "num_train_timesteps": TRAIN_STEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": prediction
     }  # fmt: skip

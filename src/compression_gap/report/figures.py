@@ -14,7 +14,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -158,8 +158,9 @@ def curves(summary: dict[str, Any]) -> str:
             axes.set_title(action, fontsize=10)
             axes.set_xlabel("step")
             axes.set_yscale("log")
-            for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-                formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.7)))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
             axes.legend(fontsize=8)
         panels[0][0].set_ylabel("validation loss")
         figure.tight_layout()

@@ -168,7 +168,7 @@ class OAT:
 
             return loss
 
-        schedule = Schedule(steps, batch_size, lr, weight_decay=0.0)
+        schedule = Schedule(steps, batch_size, lr, warmup=min(100, steps // 10), weight_decay=0.0)
         average, curve = train(
             network,
             loss_on(*data, True),
