@@ -114,8 +114,8 @@ def test_meta_may_be_filled_while_building_and_is_no_part_of_the_key(tmp_path):
 
 def test_a_build_that_raises_leaves_nothing(tmp_path):
     store = Store(tmp_path)
-    with pytest.raises(FileExistsError), store.create(RECIPE) as folder:
-        (folder / "half").mkdir() or (folder / "half").mkdir()
+    with pytest.raises(ZeroDivisionError), store.create(RECIPE) as folder:
+        _ = (folder / "half").write_text("x") / 0
     assert not store.has(RECIPE)
     assert temporary(store) == []
     make(store)

@@ -1,0 +1,395 @@
+"""The command line: every verb, its help, its JSON, and the one sentence that an error is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from compression_gap import __version__, cli
+from compression_gap.errors import UserError
+from compression_gap.study import builders
+from compression_gap.study.power import power
+
+VERBS = [
+    ["doctor"],
+    ["published"],
+    ["power"],
+    ["demos", "make"],
+    ["study", "plan"],
+    ["study", "run"],
+    ["study", "status"],
+    ["report"],
+    ["rollout"],
+]
+
+
+def spoken(capsys, *arguments, code=0):
+    """What a verb prints as JSON."""
+    assert cli.main([*map(str, arguments), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def where(finished):
+    """The arguments that name the finished study."""
+    return [str(finished.file), "--store", str(finished.store)]
+
+
+# Help
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*verb, "--help"])
+    assert caught.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Example: cgap {' '.join(verb)}" in said
+    assert f"usage: cgap {' '.join(verb)} " in said
+
+
+def test_help_lists_every_verb(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    for verb in {v[0] for v in VERBS}:
+        assert verb in said
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"compression-gap {__version__}\n"
+
+
+# Verbs that need no study
+
+
+def test_published_interaction(capsys):
+    contrasts = {c["name"]: c for c in spoken(capsys, "published")["contrasts"]}
+    interaction = contrasts["interaction/M"]
+    assert interaction["difference"] == pytest.approx(17.6, abs=0.05)
+    assert interaction["high"] - interaction["difference"] == pytest.approx(8.6, abs=0.05)
+    assert interaction["difference"] - interaction["low"] == pytest.approx(8.6, abs=0.05)
+
+
+def test_published_as_a_table(capsys):
+    assert cli.main(["published"]) == 0
+    said = capsys.readouterr().out
+    line = next(x for x in said.splitlines() if x.startswith("interaction/M "))
+    assert "+17.6" in line
+    assert "[+9.0, +26.2]" in line
+
+
+def test_power_is_that_of_the_library(capsys):
+    found = spoken(capsys, "power", 10, "--rate", 40, "--seed-sd", 3, "--pairing", 0.2)
+    assert found["difference"] == 10
+    for design in found["designs"]:
+        known = power(10, 40, design["episodes"], design["seeds"], 3, 0.2)
+        assert design["power"] == pytest.approx(known, abs=1e-12)
+    assert len({(d["seeds"], d["episodes"]) for d in found["designs"]}) == len(found["designs"]) == 25
+
+
+def test_power_as_a_table(capsys):
+    assert cli.main(["power", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "power for 10 points" in said
+    assert f"{100 * power(10, 50, 500, 10, 4, 0.3):.0f} %" in said
+
+
+def test_doctor_names_every_check(capsys, tmp_path, monkeypatch):
+    from compression_gap.sims import metaworld
+
+    monkeypatch.setattr(metaworld, "render_check", lambda: "a renderer")
+    found = spoken(capsys, "doctor", "--store", tmp_path / "not" / "yet")
+    names = [c["name"] for c in found["checks"]]
+    assert names == ["python", "torch", "cores", "memory", "disk", "rendering"]
+    assert all(set(c) == {"name", "ok", "found", "advice"} for c in found["checks"])
+    by_name = {c["name"]: c for c in found["checks"]}
+    assert by_name["python"]["found"] == sys.version.split()[0]
+    assert by_name["rendering"]["found"].startswith("a renderer (metaworld ")
+    assert found["ok"] == all(c["ok"] for c in found["checks"])
+    assert not (tmp_path / "not").exists()
+
+
+def no_gl():
+    raise UserError("MuJoCo cannot render here (libEGL.so.1 was not found): install OpenGL with 'apt'")
+
+
+def test_doctor_says_how_to_mend_rendering(capsys, tmp_path, monkeypatch):
+    from compression_gap.sims import metaworld
+
+    monkeypatch.setattr(metaworld, "render_check", no_gl)
+    assert cli.main(["doctor", "--store", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    assert "FAIL  rendering: no frame could be rendered" in said
+    assert "install OpenGL with 'apt'" in " ".join(said.split())
+
+
+def test_a_study_that_cannot_render_says_so_before_it_builds(capsys, tmp_path, monkeypatch):
+    from compression_gap.sims import metaworld
+
+    monkeypatch.setattr(metaworld, "render_check", no_gl)
+    assert cli.main(["study", "run", "--preset", "demo", "--store", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        "cgap: MuJoCo cannot render here (libEGL.so.1 was not found): install OpenGL with 'apt'\n"
+    )
+    assert not (tmp_path / "demos").exists()
+
+
+def test_demos_of_a_study_are_the_ones_that_demos_make_makes(finished, capsys):
+    wanted = ["--episodes", 6, "--image-size", 16, "--processes", 0, "--store", finished.store]
+    (made,) = spoken(capsys, "demos", "make", "channel", *wanted)["demos"]
+    assert [p.name for p in (finished.store / "demos").iterdir()] == [made["key"]]
+    assert (made["task"], made["episodes"], made["action_dim"]) == ("reach", 6, 2)
+    assert made["frames"] == 6 * 16
+    assert made["cameras"] == ["channel"]
+
+
+# Studies
+
+
+def test_plan_of_a_preset(capsys, tmp_path):
+    found = spoken(capsys, "study", "plan", "--preset", "tiny", "--store", tmp_path / "s")
+    assert found["study"] == "tiny"
+    assert found["cells"] == 12
+    assert found["references"] == ["expert-coded", "expert", "expert-chunked"]
+    assert {k: v["steps"] for k, v in found["kinds"].items()} == {
+        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "policy": 12, "episodes": 15,
+    }  # fmt: skip
+    assert all(v["missing"] == v["steps"] for v in found["kinds"].values())
+    keys = {s["key"] for s in found["steps"]}
+    assert len(keys) == 34
+    assert all(set(s["inputs"].values()) <= keys for s in found["steps"])
+
+
+def test_plan_and_status_of_a_finished_study(finished, where, capsys):
+    found = spoken(capsys, "study", "plan", *where)
+    assert sum(v["missing"] for v in found["kinds"].values()) == 0
+    state = spoken(capsys, "study", "status", *where)
+    assert (state["done"], state["steps"], state["missing"], state["failed"]) == (34, 34, [], [])
+    assert len(state["policies"]) == 12
+    assert str(finished.policy) in {p["folder"] for p in state["policies"]}
+    assert cli.main(["study", "status", *where]) == 0
+    assert capsys.readouterr().out == "small: 34 of 34 steps done, 0 failed\n"
+    assert cli.main(["study", "plan", *where]) == 0
+    said = capsys.readouterr().out
+    assert "small: 12 cells" in said
+    assert "tasks: reach; protocol " in said
+
+
+def test_a_run_prints_its_summary_and_writes_report_log_and_summary(finished):
+    folder = finished.store / "studies" / "small"
+    assert json.loads((folder / "summary.json").read_text()) == finished.summary
+    assert finished.summary["command"] == "cgap study run small.yaml"
+    assert json.loads((folder / "study.json").read_text()) == finished.summary["study"]
+    log = (folder / "run.log").read_text()
+    assert "begins: training diffusion · blind · xs · seed 0" in log
+    assert "34/34 " in log
+    assert finished.log.count(" left\n") == 34
+    assert "Compression Gap · small · channel" in finished.page
+
+
+def test_the_experts_of_the_channel_succeed(finished):
+    rates = {r["actor"]: r["rate"]["value"] for r in finished.summary["references"]}
+    assert rates["expert"] == pytest.approx(1.0, abs=1e-12)
+    assert rates["expert-chunked"] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_same_command_again_builds_nothing_and_says_the_same(finished, where, capsys):
+    again = spoken(capsys, "study", "run", *where, "--processes", 0)
+    assert again == finished.summary
+    assert cli.main(["study", "run", *where, "--processes", "0"]) == 0
+    said = capsys.readouterr()
+    assert "0 steps built, the rest reused" in said.out
+    assert "34 of 34 steps are there already" in said.err
+    assert "diffusion · retina-4" in said.out
+
+
+def test_a_report_goes_where_it_is_asked_to(finished, where, capsys, tmp_path):
+    out = tmp_path / "new" / "page.html"
+    summary = spoken(capsys, "report", *where, "--out", out, "--videos", 0)
+    assert summary == finished.summary
+    page = out.read_text()
+    assert "<video" not in page
+    assert finished.summary["headline"][0][:20] in page
+
+
+def test_a_report_without_pyav_has_no_films_and_says_why(where, capsys, tmp_path, monkeypatch):
+    from compression_gap import commands
+
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    out = tmp_path / "page.html"
+    assert cli.main(["report", *where, "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert said == 'cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")\n'
+    assert "<video" not in out.read_text()
+
+
+def test_a_budget_that_is_spent_says_how_to_go_on(tmp_path, small_study_text, capsys):
+    file = tmp_path / "small.yaml"
+    file.write_text(small_study_text)
+    where = ["--store", str(tmp_path / "s"), "--processes", "0", "--budget", "0s"]
+    assert cli.main(["study", "run", str(file), *where]) == 0
+    said = capsys.readouterr()
+    assert said.out == "stopped with 34 steps to go; the same command goes on from here\n"
+    assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("9m", 540), ("2h", 7200), ("1.5m", 90), (None, None)]
+)
+def test_budgets(text, seconds):
+    from compression_gap.commands import seconds as read
+
+    assert read(text) == seconds
+
+
+# Rollouts
+
+
+def test_a_trained_policy_is_rolled_out(finished, capsys):
+    rows = spoken(capsys, "rollout", finished.policy, "--episodes", 3, "--execute", 16)["episodes"]
+    assert [(r["actor"], r["task"], r["repeat"]) for r in rows] == [(finished.policy.name, "reach", 0)] * 3
+    states = [r["initial_state"] for r in rows]
+    assert states == list(range(states[0], states[0] + 3))
+    assert states[0] == finished.summary["protocol"]["first_initial_state"]
+    assert all(r["length"] == 16 and r["decisions"] == 1 for r in rows)
+    # the same policy, the same initial states, another number of episodes: the study's own evidence
+    import pyarrow.parquet as parquet
+
+    evidence = [
+        row
+        for file in sorted(finished.store.glob("episodes/*/episodes.parquet"))
+        for row in parquet.read_table(file).to_pylist()
+    ]
+    mine = [tuple(r["success"] for r in rows)]
+    by_actor: dict = {}
+    for row in evidence:
+        by_actor.setdefault(row["actor"], []).append(row["success"])
+    assert mine[0] in {tuple(v[:3]) for v in by_actor.values()}
+
+
+def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
+    films = tmp_path / "films"
+    cli_code = cli.main(["rollout", str(finished.policy), "--episodes", "2", "--out", str(films)])
+    assert cli_code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["task", "success", "episodes", "mean", "length"]
+    assert lines[1].split()[0] == "reach"
+    assert lines[1].split()[2:] == ["2", "16"]
+    assert [f.name for f in films.iterdir()] == ["reach.mp4"]
+    assert b"ftyp" in (films / "reach.mp4").read_bytes()[:12]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("study plan --preset tinny", "unknown preset 'tinny' (did you mean 'tiny'?); known: demo, "),
+        ("study plan", "name a study file, or --preset with one of: demo, "),
+        ("study run none.yaml", "cannot read the study file none.yaml: "),
+        ("study run --preset tiny --budget soon", "--budget 'soon' is not a time; write it as 90s, 9m or 2h"),
+        ("study run --preset tiny --budget -5s", "--budget '-5s' is not a time"),
+        ("study run --preset tiny --processes -2", "--processes -2 is negative; give 0 (this process alone) or more"),
+        ("study run --preset tiny --store file", "cannot write to file (File exists): choose another folder"),
+        ("study status --preset tiny --store newer", "the store newer has format 2, this program reads format 1"),
+        ("report --preset tiny --store s", "the study 'tiny' has no results yet; run it first: cgap study run"),
+        ("demos make chanel", "unknown simulator 'chanel' (did you mean 'channel'?); known: channel, metaworld"),
+        ("demos make metaworld", "unknown suite 'metaworld'"),
+        ("demos make channel --episodes 2", "--episodes 2 is too few: a three-way split needs at least 3 per task"),
+        ("demos make channel --image-size 0", "--image-size 0 is too small; give 8 or more"),
+        ("demos make channel --cameras front", "unknown channel camera 'front'; known: channel"),
+        ("rollout nowhere", "nowhere holds no policy (policy.json): "),
+        ("rollout .", ". holds no policy (policy.json): "),
+        ("rollout nowhere --episodes 0", "--episodes 0 is too small; give 1 or more"),
+        ("rollout nowhere --execute 0", "--execute 0 is too small; give 1 or more"),
+        ("rollout nowhere --first-initial-state -1", "--first-initial-state -1 is too small; give 0 or more"),
+        ("power 10 --rate 200", "rate must lie between 0 and 100, not 200"),
+        ("power 10 --tasks 0", "tasks must be a whole number of at least 1, not 0"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_sentence_with_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "store.json").write_text('{"store_version": 2}')
+    assert cli.main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"cgap: {sentence}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_an_unknown_suite_in_a_file(tmp_path, small_study_text, capsys):
+    file = tmp_path / "s.yaml"
+    file.write_text(small_study_text.replace("suite: channel", "suite: metaworld/pusch"))
+    assert cli.main(["study", "plan", str(file), "--store", str(tmp_path / "store")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cgap: unknown suite or task 'metaworld/pusch' (did you mean 'metaworld/push")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_page_in_a_place_that_cannot_be(finished, where, capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert cli.main(["report", *where, "--videos", "0", "--out", str(tmp_path / "file" / "r.html")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"cgap: cannot make the folder {tmp_path / 'file'} (")
+    assert said.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    """As a program: one line without --debug, the traceback with it, exit codes 2 and 1."""
+    command = [sys.executable, "-c", "from compression_gap.cli import main; raise SystemExit(main())"]
+    arguments = ["study", "plan", "--preset", "tinny"]
+    plain = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert plain.stderr.startswith("cgap: unknown preset 'tinny'")
+    assert plain.stderr.count("\n") == 1
+    loud = subprocess.run(
+        [*command, *arguments, "--debug"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert loud.returncode != 0
+    assert loud.stderr.startswith("Traceback (most recent call last)")
+    assert "UserError: unknown preset 'tinny'" in loud.stderr
+
+
+def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
+    from compression_gap.study import published
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(published, "published_contrasts", interrupted)
+    assert cli.main(["published"]) == 130
+    assert capsys.readouterr().err == "cgap: stopped; the same command goes on where this one ended\n"
+
+
+# Light verbs stay light
+
+
+@pytest.mark.parametrize(
+    "arguments", [["published"], ["power", "10"], ["study", "plan", "--preset", "tiny", "--store", "s"]]
+)
+def test_verbs_that_need_no_torch_import_none(arguments, tmp_path):
+    code = (
+        "import sys\n"
+        "from compression_gap.cli import main\n"
+        f"assert main({[*arguments, '--json']!r}) == 0\n"
+        "heavy = {'torch', 'diffusers', 'mujoco', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def teardown_module():
+    builders.close_pools()
