@@ -308,7 +308,7 @@ def test_an_actor_that_needs_no_images_gets_none_and_costs_no_renderer(monkeypat
 
         def act(self, asked, seeds):
             assert asked.images == {}
-            assert asked.state.shape == (1, 2, 17)
+            assert asked.state.shape == (1, 2, 23)
             return Emission(np.zeros((1, 8, 4), np.float32), np.ones(1, bool))
 
     with SimPool(WORLD, 0) as pool:

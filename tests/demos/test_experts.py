@@ -99,7 +99,7 @@ def test_metaworld_demonstrations_replay_to_success(tmp_path):
     demos = DemoSet.load(tmp_path)
     assert demos.images["corner2"].shape[1:] == (84, 84, 3)
     assert demos.proprio.shape[1] == 4
-    assert demos.state.shape[1] == 17
+    assert demos.state.shape[1] == 23
     assert meta["mean_length"] == pytest.approx(len(demos.actions) / 3)
     assert np.abs(demos.actions).max() <= 1
     sim = make_sim(spec)

@@ -132,9 +132,10 @@ def test_proprio_is_the_robots_own_and_state_has_object_and_goal(sim):
     # The two initial states differ by object and goal only: nothing of that may show in proprio.
     assert np.array_equal(one.proprio, two.proprio)
     assert np.abs(one.state[0, 0, :3] - two.state[0, 0, :3]).max() > 1e-3
-    assert np.abs(one.state[0, 0, -3:] - two.state[0, 0, -3:]).max() > 1e-3
+    assert np.abs(one.state[0, 0, 14:17] - two.state[0, 0, 14:17]).max() > 1e-3
     assert np.array_equal(one.proprio[0, 0], full[:4].astype(np.float32))
-    assert np.array_equal(one.state[0, 0], np.r_[full[4:18], full[36:]].astype(np.float32))
+    derived = np.r_[full[4:7] - full[:3], full[36:] - full[4:7]]
+    assert np.array_equal(one.state[0, 0], np.r_[full[4:18], full[36:], derived].astype(np.float32))
     assert np.abs(full[36:]).min() > 0  # the goal is not hidden
     assert one.task.tolist() == [TASKS.index("push-v3")]
     assert one.images == {}

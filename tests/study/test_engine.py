@@ -339,7 +339,7 @@ def test_a_diverged_training_ends_its_cell_and_no_other(diverged):
     record = diverged.outcome.failures[oat.policy.key]
     assert record["kind"] == "diverged"
     assert record["step"] == "training oat [8,5,5,5] · retina-2 · xs · seed 0"
-    assert record["sentence"].startswith("the training diverged at step 4 of 4 (loss nan")
+    assert record["sentence"].startswith("the training diverged at step 2 of 4 (loss nan")
     assert record["sentence"].endswith("lower the learning rate")
     given_up = diverged.outcome.failures[oat.episodes.key]
     assert given_up == {**record, "because": oat.policy.key}
@@ -378,7 +378,7 @@ def test_the_report_and_the_status_show_a_diverged_cell(diverged, capsys):
     assert by_action["diffusion"]["failures"] == []
     assert by_action["diffusion"]["rate"]["value"] in (0.0, 1 / 3, 2 / 3, 1.0)
     page = (diverged.store.root / "studies" / "mini" / "report.html").read_text()
-    assert "the training diverged at step 4 of 4" in page
+    assert "the training diverged at step 2 of 4" in page
     assert "<td>failed</td>" in page
     assert cli.main(["study", "status", str(diverged.file), *where]) == 0
     said = capsys.readouterr().out

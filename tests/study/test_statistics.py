@@ -134,9 +134,7 @@ def test_one_seed_is_the_paired_t_test():
 def test_components_are_found_again():
     """Averages over simulations are the true variances."""
     rng = np.random.default_rng(4)
-    found = [
-        components(simulate(rng, 2, 3, 60, 0.06), [1, -1], np.arange(60) % 3) for _ in range(600)
-    ]
+    found = [components(simulate(rng, 2, 3, 60, 0.06), [1, -1], np.arange(60) % 3) for _ in range(600)]
     values = np.array([part.value for part in found])
     unclipped = np.array([part.between - part.residual + part.states for part in found])
     assert unclipped.mean() == pytest.approx(values.var(), rel=0.15)
@@ -246,7 +244,9 @@ def test_overdispersion_widens_the_log_odds():
     rng = np.random.default_rng(8)
     calm, wild = simulate(rng, 4, 4, 80, 0.0), simulate(rng, 4, 4, 80, 0.2)
     width = [
-        (lambda found: found.high - found.low)(interaction_log_odds([[c[0], c[1]], [c[2], c[3]]], np.zeros(80)))
+        (lambda found: found.high - found.low)(
+            interaction_log_odds([[c[0], c[1]], [c[2], c[3]]], np.zeros(80))
+        )
         for c in (calm, wild)
     ]
     assert width[1] > 1.3 * width[0]

@@ -115,12 +115,11 @@ def train(
         weight_decay=schedule.weight_decay,
         fused=True,
     )
-    ema, curve, first = EMA(module), Curve(), 0
+    ema, curve, first, spent = EMA(module), Curve(), 0, 0.0
     if work is not None and (work / "checkpoint.json").exists():
-        first = _resume(work, module, ema, optimizer, curve)
+        first, spent = _resume(work, module, ema, optimizer, curve)
     check_every = max(1, schedule.steps // schedule.validations)
     begun = saved = time.monotonic()
-    spent = curve.seconds[-1] if curve.seconds else 0.0
     running = torch.zeros((), device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     rng = torch.Generator(device)
@@ -158,7 +157,7 @@ def train(
             curve.seconds.append(spent + time.monotonic() - begun)
         if save:
             assert work is not None
-            _save(work, module, ema, optimizer, curve, done)
+            _save(work, module, ema, optimizer, curve, done, spent + time.monotonic() - begun)
             saved = time.monotonic()
         if stop:
             raise Interrupted
@@ -186,20 +185,29 @@ def _tensors(module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> d
 
 
 def _save(
-    work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve, step: int
+    work: Path,
+    module: nn.Module,
+    ema: EMA,
+    optimizer: torch.optim.Optimizer,
+    curve: Curve,
+    step: int,
+    seconds: float,
 ) -> None:
     """Tensors first, under a name of their own; the JSON that names them is what makes them count."""
     name = f"checkpoint-{step}.safetensors"
     save_file(_tensors(module, ema, optimizer), work / name)
     scratch = work / "checkpoint.json.tmp"
-    scratch.write_text(json.dumps({"step": step, "file": name, "curve": asdict(curve)}))
+    scratch.write_text(json.dumps({"step": step, "seconds": seconds, "file": name, "curve": asdict(curve)}))
     os.replace(scratch, work / "checkpoint.json")
     for old in work.glob("checkpoint-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def _resume(work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve) -> int:
+def _resume(
+    work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve
+) -> tuple[int, float]:
+    """Put a checkpoint back; returns its step and the seconds that had been spent until then."""
     about: dict[str, Any] = json.loads((work / "checkpoint.json").read_text())
     tensors = load_file(work / about["file"])
 
@@ -215,4 +223,4 @@ def _resume(work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Opti
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for name, values in about["curve"].items():
         setattr(curve, name, values)
-    return int(about["step"])
+    return int(about["step"]), float(about["seconds"])

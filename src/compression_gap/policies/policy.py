@@ -18,15 +18,12 @@ from torch import Tensor, nn
 from ..demos import Normaliser
 from ..encoders import make_encoder
 from ..encoders.base import ContextAdapter
-from ..errors import UserError, unknown_name
+from ..errors import UserError
 from ..nn import SIZES
 from ..sims import Observation
 from ..tokenizers import ActionTokenizer, load_tokenizer
-from .autoregressive import AutoregressiveHead
 from .base import Emission, Target
-from .diffusion import DiffusionHead
-
-HEADS = ("autoregressive", "diffusion")
+from .registry import make_head
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ class PolicyModule(nn.Module):
 
     def __init__(self, spec: PolicySpec, normaliser: Normaliser, tokenizer: ActionTokenizer | None) -> None:
         super().__init__()
-        if spec.head not in HEADS:
-            raise unknown_name("head", spec.head, HEADS)
-        size, options = SIZES[spec.size], dict(spec.options)
+        size = SIZES[spec.size]
         self.adapter = ContextAdapter(
             make_encoder(spec.encoder, cameras=len(spec.cameras)),
             cameras=len(spec.cameras),
@@ -65,29 +60,23 @@ class PolicyModule(nn.Module):
             n_obs_steps=spec.n_obs_steps,
             width=size.width,
         )
-        self.head: DiffusionHead | AutoregressiveHead
-        if spec.head == "diffusion":
-            self.head = DiffusionHead(
-                size,
-                horizon=spec.horizon,
-                action_dim=spec.action_dim,
-                context_tokens=self.adapter.tokens,
-                clip=float(max(1.0, np.abs([normaliser.low, normaliser.high]).max())),
-                **options,
-            )
-        else:
-            if tokenizer is None:
-                raise UserError("the autoregressive head needs a fitted tokenizer")
-            options.pop("attention", None)  # its self-attention is causal by nature
-            self.head = AutoregressiveHead(
-                size, codebook_sizes=tokenizer.codebook_sizes, tokenizer=tokenizer, **options
-            )
+        self.head: Any = make_head(
+            spec.head,
+            size,
+            horizon=spec.horizon,
+            action_dim=spec.action_dim,
+            context_tokens=self.adapter.tokens,
+            clip=float(max(1.0, np.abs([normaliser.low, normaliser.high]).max())),
+            tokenizer=tokenizer,
+            options=spec.options,
+        )
 
     def loss(
         self, features: Tensor, proprio: Tensor, task: Tensor, target: Target, *, rng: torch.Generator
     ) -> Tensor:
         """The head's loss per sample [B]."""
-        return self.head.loss(self.adapter(features, proprio, task), target, rng=rng)
+        value: Tensor = self.head.loss(self.adapter(features, proprio, task), target, rng=rng)
+        return value
 
 
 class Policy:
@@ -152,11 +141,21 @@ class Policy:
         )
 
     def flops(self) -> int:
-        """Floating point operations of one decision at batch 1 (matrix products and convolutions)."""
+        """Floating point operations of one decision at batch 1 (matrix products and convolutions).
+
+        The counter knows no fused attention of the CPU and no fast path of ``nn.MultiheadAttention``, and
+        would count them as nothing: both are taken apart into plain products while it counts.
+        """
+        from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.utils.flop_counter import FlopCounterMode
 
-        with FlopCounterMode(display=False) as counter:
-            self.act(self.example(), np.zeros(1, np.int64))
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                self.act(self.example(), np.zeros(1, np.int64))
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
         return int(counter.get_total_flops())
 
     def latency(self, calls: int = 10) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +132,6 @@ def train_policy(
         schedule=training["schedule"],
         validations=training["validations"],
     )
-    begun = time.perf_counter()
     average, curve = train(
         module,
         data.loss("train"),
@@ -155,7 +153,7 @@ def train_policy(
         "curve": vars(curve),
         "converged": curve.converged(),
         "train_seconds": curve.seconds[-1],
-        "steps_per_second": training["steps"] / max(1e-9, time.perf_counter() - begun),
+        "steps_per_second": training["steps"] / max(1e-9, curve.seconds[-1]),
         "decision_points": len(windows["train"]),
         "parameters": policy.parameter_counts(),
         "flops": policy.flops(),

@@ -61,6 +61,9 @@ STATE_NAMES = (
     "goal_x",
     "goal_y",
     "goal_z",
+    # Derived, so that a small network need not learn to subtract to the millimetre: the oracle is a limit.
+    *(f"object1_from_hand_{axis}" for axis in "xyz"),
+    *(f"goal_from_object1_{axis}" for axis in "xyz"),
 )
 
 INSTALL_GL = "apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri libgl1"
@@ -269,12 +272,14 @@ class _Environment:
         return np.asarray(self.env._get_curr_obs_combined_no_goal()[:4], np.float32)
 
     def objects_and_goal(self) -> np.ndarray:
-        """Two objects' position and quaternion [14] and the goal [3], float32; absent parts are 0.
+        """The true state, float32 [23]: two objects' position and quaternion [14], the goal [3], the first
+        object as seen from the hand [3] and the goal as seen from the object [3]; absent parts are 0.
 
         Not clipped to the observation space, which does not hold the goal of every task.
         """
-        now = self.env._get_curr_obs_combined_no_goal()[4:18]
-        return np.concatenate([now, self.env._get_pos_goal()]).astype(np.float32)
+        now, goal = self.env._get_curr_obs_combined_no_goal(), self.env._get_pos_goal()
+        hand, first = now[:3], now[4:7]
+        return np.concatenate([now[4:18], goal, first - hand, goal - first]).astype(np.float32)
 
     def frame(self, camera: str) -> np.ndarray:
         """One frame, uint8 [h, w, 3]. The renderer is made at the first."""

@@ -29,7 +29,7 @@ TRAINED_ENCODERS = ("resnet18",)
 
 # Raised when a builder's bytes change, so that old artefacts are not taken for new ones.
 BUILDER_VERSIONS = {
-    "demos": 1,
+    "demos": 2,
     "normaliser": 1,
     "tokenizer": 1,
     "tokens": 1,

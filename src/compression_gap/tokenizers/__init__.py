@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,22 @@ from .base import ActionTokenizer, Decoded, Tokens
 from .fsq import FSQ, FSQ_LEVELS
 from .oat import OAT
 
+GROUP = "compression_gap.tokenizers"  # entry points: name → class with ``load``
 TOKENIZERS: dict[str, Any] = {OAT.name: OAT}
+
+
+def _class(name: str) -> Any:
+    if name in TOKENIZERS:
+        return TOKENIZERS[name]
+    others = {e.name: e for e in entry_points(group=GROUP)}
+    if name not in others:
+        raise unknown_name("tokenizer", name, (*TOKENIZERS, *others))
+    return others[name].load()
 
 
 def make_tokenizer(name: str, **options: Any) -> ActionTokenizer:
     """An unfitted tokenizer by name."""
-    if name not in TOKENIZERS:
-        raise unknown_name("tokenizer", name, TOKENIZERS)
-    made: ActionTokenizer = TOKENIZERS[name](**options)
+    made: ActionTokenizer = _class(name)(**options)
     return made
 
 
@@ -28,9 +37,7 @@ def load_tokenizer(folder: Path) -> ActionTokenizer:
         name = json.loads((folder / "tokenizer.json").read_text())["name"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no tokenizer (tokenizer.json): {error}") from error
-    if name not in TOKENIZERS:
-        raise unknown_name("tokenizer", name, TOKENIZERS)
-    loaded: ActionTokenizer = TOKENIZERS[name].load(folder)
+    loaded: ActionTokenizer = _class(name).load(folder)
     return loaded
 
 

@@ -203,6 +203,10 @@ class OAT:
         ids, lengths = np.asarray(tokens.ids), np.asarray(tokens.lengths)
         if ids.shape[1] > self.tokens or lengths.max(initial=0) > ids.shape[1]:
             raise UserError(f"{ids.shape[1]} tokens a chunk; this tokenizer has {self.tokens}")
+        if lengths.shape != (len(ids),) or lengths.min(initial=0) < 0:
+            raise UserError(f"{len(ids)} rows of tokens need {len(ids)} lengths, none below 0")
+        # What lies after a row's length is padding, and may hold anything.
+        ids = np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, 0)
         if ids.size and (ids.min() < 0 or ids.max() >= network.fsq.size):
             raise UserError(
                 f"token ids outside the codebook 0 … {network.fsq.size - 1}: from another tokenizer?"

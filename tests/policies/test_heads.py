@@ -1,0 +1,112 @@
+"""Heads by name, and the operations that a decision costs, against counts by hand."""
+
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from compression_gap.demos import Normaliser
+from compression_gap.errors import UserError
+from compression_gap.nn import SIZES
+from compression_gap.policies import registry
+from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
+from compression_gap.tokenizers import OAT
+
+H, D, W, LAYERS = 16, 4, 128, 2
+CONTEXT = 5  # two visual tokens, two of proprioception, the task
+NORMALISER = Normaliser(*(np.full(D, v, np.float32) for v in (0, 1, -2, 2)))
+
+
+def policy(head):
+    spec = PolicySpec(
+        sim="channel",
+        encoder="blind",
+        head=head,
+        size="xs",
+        horizon=H,
+        n_obs_steps=2,
+        tasks=("reach",),
+        cameras=("front",),
+        image_size=8,
+        feature_dim=1,
+        proprio_dim=4,
+        action_dim=D,
+        options={},
+    )
+    tokenizer = OAT(H, size="xs")
+    tokenizer._network = tokenizer._build(D).eval().requires_grad_(False)
+    return Policy(spec, PolicyModule(spec, NORMALISER, tokenizer), NORMALISER, tokenizer)
+
+
+def linear(rows, a, b):
+    return 2 * rows * a * b
+
+
+def attention(queries, keys, width):
+    return 4 * queries * keys * width
+
+
+ADAPTER = linear(2, 1, W) + linear(2, 4, W) + 2 * linear(2, W, W)
+
+
+def test_flops_of_a_diffusion_decision_by_hand():
+    layer = linear(H, W, 3 * W) + 3 * linear(H, W, W) + 2 * linear(H, W, 4 * W)
+    layer += attention(H, H, W) + attention(H, CONTEXT + 1, W)
+    step = LAYERS * layer + linear(H, D, W) + linear(H, W, D)
+    memory = LAYERS * linear(CONTEXT + 10, W, 2 * W) + 2 * linear(10, W, 4 * W)  # ten times, made once
+    assert policy("diffusion").flops() == ADAPTER + memory + 10 * step
+
+
+def test_flops_of_a_token_decision_by_hand():
+    layer = linear(1, W, 3 * W) + 3 * linear(1, W, W) + 2 * linear(1, W, 4 * W) + attention(1, CONTEXT, W)
+    tokens = sum(LAYERS * (layer + attention(1, i + 1, W)) + linear(1, W, 1000) for i in range(8))
+    w = 64
+    decoder = linear(H, w, 3 * w) + 3 * linear(H, w, w) + linear(8, w, 2 * w) + 2 * linear(H, w, 4 * w)
+    decoder += attention(H, H, w) + attention(H, 8, w)
+    decode = linear(8, 4, w) + 2 * decoder + linear(H, w, D)
+    memory = LAYERS * linear(CONTEXT, W, 2 * W)
+    assert policy("autoregressive").flops() == ADAPTER + memory + tokens + decode
+
+
+def test_counting_leaves_the_fast_path_as_it_was():
+    before = torch.backends.mha.get_fastpath_enabled()
+    policy("autoregressive").flops()
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+def make(name, tokenizer=None):
+    return registry.make_head(
+        name,
+        SIZES["xs"],
+        horizon=H,
+        action_dim=D,
+        context_tokens=CONTEXT,
+        clip=2.0,
+        tokenizer=tokenizer,
+        options={},
+    )
+
+
+def test_unknown_heads_and_missing_tokenizers_are_told():
+    with pytest.raises(UserError, match="did you mean 'diffusion'"):
+        make("difusion")
+    with pytest.raises(UserError, match="needs a fitted tokenizer"):
+        make("autoregressive")
+
+
+def other_head(size, **given):
+    return SimpleNamespace(size=size, given=given)
+
+
+def test_a_head_of_another_package(monkeypatch):
+    entry = EntryPoint("other", f"{__name__}:other_head", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
+    monkeypatch.setattr(EntryPoint, "load", lambda self: other_head)
+    head = make("other")
+    assert head.size == SIZES["xs"]
+    assert head.given == {
+        "horizon": H, "action_dim": D, "context_tokens": CONTEXT, "clip": 2.0, "tokenizer": None
+    }  # fmt: skip
+    assert "other" in registry.names()
