@@ -11,6 +11,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from . import __version__
+from .artifacts import disk_error
 from .errors import UserError
 
 StorePath = Annotated[Path, tyro.conf.arg(help="folder of all artefacts")]
@@ -308,6 +309,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        sentence = disk_error(error, Path(error.filename or "."))
+        if debug or not isinstance(sentence, UserError):
+            raise
+        print(f"cgap: {sentence}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("cgap: stopped; the same command goes on where this one ended", file=sys.stderr)
         return 130

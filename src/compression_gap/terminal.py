@@ -115,9 +115,9 @@ def failures_list(failures: Sequence[dict[str, str]]) -> None:
 def doctor_table(checks: Sequence[Any]) -> None:
     """One line per check."""
     for check in checks:
-        console.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}", markup=False)
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
         if check.advice:
-            console.print(f"      {check.advice}", markup=False)
+            print(f"      {check.advice}")
 
 
 def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
@@ -203,6 +203,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
     console.print()
     for sentence in summary["headline"]:
         console.print(sentence, markup=False)
+        console.print()
 
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:
