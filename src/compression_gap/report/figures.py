@@ -77,7 +77,7 @@ def success_by_encoder(summary: dict[str, Any]) -> str:
         axes.set_ylim(0, 104)
         axes.set_ylabel("success, % of episodes")
         axes.set_xlabel("encoder: from the lower limit to the upper")
-        axes.legend(loc="upper left")
+        axes.legend(loc=(0.02, 0.7))
         return _svg(figure, "Success against encoder")
 
 
@@ -102,8 +102,8 @@ def _reference_lines(axes: Axes, references: Sequence[dict[str, Any]], right: in
     for y, names in sorted(rows.items(), reverse=True):
         axes.axhline(y, color=GREY, lw=0.8, ls=(0, (4, 3)))
         at = min(y, last - 4.5)
-        axes.text(right - 0.55, at, "\n".join(names), color=GREY, fontsize=8, va="top")
-        last = at - 4.5 * (len(names) - 1)
+        axes.text(right - 0.55, at, ", ".join(names), color=GREY, fontsize=8, va="top")
+        last = at
 
 
 def gains(verdicts: Sequence[dict[str, Any]]) -> str:
