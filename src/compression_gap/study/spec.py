@@ -186,7 +186,7 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, 010 is no octal one, and a key given twice is an error."""
 
     # Octal and base-60 numbers, and dates, would be read from words that only look like them.
-    yaml_implicit_resolvers: ClassVar[dict] = {
+    yaml_implicit_resolvers: ClassVar[dict] = {  # type: ignore[misc]
         first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("int", "float", "timestamp")]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
