@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,6 +14,7 @@ from compression_gap.study.statistics import (
     interaction_log_odds,
     mcnemar,
     page_trend,
+    paired_bootstrap,
     peak_optimism,
     rate_interval,
     resample_rates,
@@ -36,6 +38,25 @@ def test_wilson(k, n):
     found = wilson(k, n)
     assert (found.low, found.high) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)
     assert found.low <= found.value <= found.high
+
+
+def test_an_interval_in_points():
+    assert wilson(250, 500).points().value == 50
+    assert wilson(250, 500).points().low == pytest.approx(100 * wilson(250, 500).low)
+
+
+def test_paired_bootstrap_is_near_the_paired_t_test():
+    rng = np.random.default_rng(10)
+    state = rng.random(200)
+    a, b = (state < 0.7) * 1.0, (0.8 * state + 0.2 * rng.random(200) < 0.5) * 1.0
+    found, oracle = paired_bootstrap(a, b, np.zeros(200)), stats.ttest_rel(a, b).confidence_interval()
+    assert found.value == pytest.approx(a.mean() - b.mean())
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=0.012)
+    assert paired_bootstrap(b, a, np.zeros(200)).value == pytest.approx(-found.value)
+    same = paired_bootstrap(a, a, np.zeros(200))
+    assert same.low < 0 == same.value < same.high
+    with pytest.raises(ValueError, match="one run each"):
+        paired_bootstrap(np.ones((2, 9)), np.ones((2, 9)), np.zeros(9))
 
 
 def test_mcnemar():
@@ -220,15 +241,42 @@ def test_resampled_rates_are_centred_and_as_wide_as_the_contrast():
     assert np.allclose(pair[:, 0], pair[:, 1])  # one seed: the states are shared and nothing else varies
 
 
-def test_log_odds_of_one_seed_have_a_closed_form():
-    counts = np.array([[30, 20], [25, 24]])
-    cells = [[(np.arange(40) < k)[None].astype(float) for k in row] for row in counts]
-    found = interaction_log_odds(cells, np.zeros(40))
-    odds = np.log(counts / (40 - counts))
-    error = np.sqrt((1 / counts + 1 / (40 - counts)).sum())
-    assert found.value == pytest.approx(odds[0, 0] - odds[0, 1] - odds[1, 0] + odds[1, 1])
-    assert found.high - found.value == pytest.approx(stats.norm.ppf(0.975) * error, rel=1e-4)
+def test_log_odds_of_one_seed_are_those_of_a_glm_clustered_by_state():
+    rng = np.random.default_rng(11)
+    a, b, c, d = simulate(rng, 4, 1, 60, 0.0)
+    found = interaction_log_odds([[a, b], [c, d]], np.zeros(60))
+    first = np.repeat([0.0, 0.0, 1.0, 1.0], 60)
+    second = np.repeat([0.0, 1.0, 0.0, 1.0], 60)
+    design = np.stack([np.ones(240), first, second, first * second], axis=1)
+    model = sm.GLM(np.concatenate([a[0], b[0], c[0], d[0]]), design, family=sm.families.Binomial())
+    groups = {"groups": np.tile(np.arange(60), 4), "use_correction": False}
+    oracle = model.fit(cov_type="cluster", cov_kwds=groups)
+    assert found.value == pytest.approx(oracle.params[3])
+    half = stats.t.ppf(0.975, 59) * oracle.bse[3] * np.sqrt(60 / 59)
+    assert found.high - found.value == pytest.approx(half, rel=1e-6)
     assert found.seed_variance_unknown
+
+
+def test_states_that_one_cell_finds_hard_do_not_average_out_over_seeds():
+    """Five seeds that agree on every state are worth one, on the log-odds scale, too."""
+    rng = np.random.default_rng(12)
+    one = [(rng.random((1, 60)) < p).astype(float) for p in (0.6, 0.4, 0.5, 0.5)]
+    five = [cell.repeat(5, 0) for cell in one]
+    alone = interaction_log_odds([one[:2], one[2:]], np.zeros(60))
+    agreed = interaction_log_odds([five[:2], five[2:]], np.zeros(60))
+    assert agreed.value == pytest.approx(alone.value)
+    assert agreed.high - agreed.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+def test_coverage_of_the_log_odds():
+    """Outcomes that hang on the state in each cell; errors that count episodes cover 83 % here."""
+    rng, runs, hits = np.random.default_rng(13), 300, 0
+    for _ in range(runs):
+        odds = 0.5 * rng.normal(size=60) + 2.5 * rng.normal(size=(4, 60))
+        cells = [(rng.random((5, 60)) < 1 / (1 + np.exp(-cell))).astype(float) for cell in odds]
+        found = interaction_log_odds([cells[:2], cells[2:]], np.arange(60) % 4)
+        hits += found.low <= 0 <= found.high
+    assert 0.92 <= hits / runs <= 0.99
 
 
 def test_log_odds_at_the_ceiling_say_so():
@@ -237,10 +285,12 @@ def test_log_odds_at_the_ceiling_say_so():
     found = interaction_log_odds([[np.ones((3, 40)), a], [b, c]], np.zeros(40))
     assert "half a success" in found.method
     assert np.isfinite([found.low, found.high]).all()
+    # half a failure in a cell: its log odds alone are uncertain by the square root of 2
+    assert found.high - found.low > 2 * np.sqrt(2) * 1.9
     assert "half a success" not in interaction_log_odds([[a, b], [c, a]], np.zeros(40)).method
 
 
-def test_overdispersion_widens_the_log_odds():
+def test_seed_variance_widens_the_log_odds():
     rng = np.random.default_rng(8)
     calm, wild = simulate(rng, 4, 4, 80, 0.0), simulate(rng, 4, 4, 80, 0.2)
     width = [

@@ -87,6 +87,28 @@ def test_the_number_of_further_seeds_is_reported_and_falls_with_the_effect():
     assert numbers
 
 
+def test_more_episodes_help_where_states_are_the_noise_and_seeds_are_not():
+    """Seeds that agree on every state: no number of them helps, more states do."""
+    place = np.arange(40)
+    base, encoder = (place % 5 < 2) * 1.0, (place % 5 < 3) * 1.0
+    encoder[:4], base[:4] = 0.0, 1.0
+    cell, better, code = (x[None].repeat(3, 0) for x in (base, encoder, base))
+    found = locate(cell, relaxed(better, code), None, place % 4)
+    assert (found.kind, found.further_seeds) == ("not-separated", None)
+    assert found.further_episodes is not None
+    assert f"About {found.further_episodes} further episodes per seed would separate" in found.sentence
+    more = (40 + found.further_episodes + 39) // 40
+    grown = [np.tile(x, (1, more)) for x in (cell, better, code)]
+    assert locate(grown[0], relaxed(*grown[1:]), None, np.tile(place % 4, more)).kind == "binds"
+
+
+def test_a_tie_asks_for_nothing():
+    base, encoder = cells(np.random.default_rng(1), (0.3, 0.8), seeds=3)
+    found = locate(base, relaxed(encoder, encoder.copy()), None, STRATA)
+    assert found.further_episodes is None
+    assert "Neither 50 further seeds nor 1000 further episodes would separate them." in found.sentence
+
+
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(2, 0.0), (2, 0.05), (3, 0.05)])
 def test_a_tie_is_rarely_named(seeds, seed_sd):
     rng = np.random.default_rng(5)

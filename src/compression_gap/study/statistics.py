@@ -5,6 +5,7 @@ of a cell is the mean over tasks of the task means. A contrast is a weighted sum
 for the gain of an encoder and ``(1, -1, -1, 1)`` for an interaction.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ class Interval:
     low: float
     high: float
     method: str
+
+    def points(self) -> "Interval":
+        """The same in points (percent of episodes)."""
+        return Interval(100 * self.value, 100 * self.low, 100 * self.high, self.method)
 
 
 @dataclass(frozen=True)
@@ -279,6 +284,12 @@ def contrast(
     Five or more seeds in every cell: two-way bootstrap (seeds in each cell, states within tasks), its spread set
     to that of the variance components, since resampling both ways counts the episodes' own noise more than once.
     Fewer: Satterthwaite's t from the components. One seed anywhere: paired states only.
+
+    Coverage of the 95 % interval in simulated studies with state, state x cell, task, seed and seed x task
+    variance, rates near a half, seeds' spread 0 to 8 points, 40 and 80 states (1,500 studies a setting at 2 and 3
+    seeds): differences 93 to 98 %, interactions 94 to 98 %, ``rate_interval`` 92 to 98 %. The widest cover comes
+    where seeds do not differ, the narrowest with 2 seeds, 80 states and a spread of 8 points. With 5 seeds (1,000
+    studies) 93 to 98 % for all three; with 8 seeds 95 to 97 %, at 40 states only.
     """
     from scipy.stats import t
 
@@ -314,6 +325,34 @@ def contrast(
     return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
 
 
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, strata: ArrayLike, level: float = 0.95, draws: int = 4000, seed: int = 0
+) -> Interval:
+    """The rate of ``a`` less that of ``b``, two runs [states] on the same states, resampled within tasks.
+
+    Deviations are stretched by sqrt(n / (n - 1)) per task, since n resampled states show (n - 1) / n of their
+    variance. Where no two resamples differ (all pairs of a task agree), the interval is that of ``contrast``. The
+    seeds of the two runs are not resampled: their variance is unknown.
+    """
+    _check_level(level)
+    first, second = np.atleast_2d(a), np.atleast_2d(b)
+    if len(first) != 1 or len(second) != 1:
+        raise ValueError("needs one run each, [states]; contrast takes several seeds")
+    arrays, tasks, weight = _cells([first, second], strata)
+    difference = (arrays[0] - arrays[1])[0]
+    counts = np.bincount(tasks)
+    grow = np.sqrt(counts / np.maximum(counts - 1, 1))[tasks]
+    weights = _state_weights(np.random.default_rng(seed), draws, tasks)
+    drawn = (weight + (weights - weight) * grow) @ difference
+    method = "paired bootstrap over states (seed variance unknown)"
+    value = float(difference @ weight)
+    if float(drawn.std()) < 1e-12:
+        same = contrast(arrays, [1, -1], strata, level)
+        return Interval(same.value, same.low, same.high, same.method)
+    low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    return Interval(value, min(max(low, -1.0), value), max(min(high, 1.0), value), method)
+
+
 def _contrast(
     value: float, low: float, high: float, p: float, method: str, seeds: int, states: int, unknown: bool,
     least: float, most: float,
@@ -328,13 +367,15 @@ def interaction_log_odds(
 ) -> Contrast:
     """The interaction of a 2 x 2 table on the log-odds scale, from a binomial GLM over training runs.
 
-    ``cells[i][j]`` is a cell; the value is ``(a00 - a01) - (a10 - a11)`` in log odds. With several seeds the
-    scale is Pearson's overdispersion (at least 1) and the reference is t; with one seed it is binomial only.
-    States count as unpaired, which is cautious. If any cell is at 0 or 100 %, half a success and half a failure
-    are added to each cell, and ``method`` says so.
+    ``cells[i][j]`` is a cell; the value is ``(a00 - a01) - (a10 - a11)`` in log odds. The error is robust over
+    seeds and states: ``components`` of the cell rates, each weighted by the slope of its log odds (delta method),
+    with its t. All seeds run the same states, so a state that one cell alone finds hard does not average out
+    over seeds; the GLM's own error, overdispersion over seeds included, leaves that out. If any cell is at 0 or
+    100 %, half a success and half a failure are added to each cell, ``method`` says so, and the error is at least
+    the GLM's, since such a cell shows no variance of its own.
     """
     import statsmodels.api as sm
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
     _check_level(level)
     if len(cells) != 2 or any(len(row) != 2 for row in cells):
@@ -351,22 +392,24 @@ def interaction_log_odds(
             rows.append([rate * episodes + add, (1 - rate) * episodes + add])
             design.append([1.0, i, j, i * j])
     table = np.asarray(rows)
-    model: Any = sm.GLM(table, np.asarray(design), family=sm.families.Binomial()).fit()
-    value = float(model.params[3])
-    error = float(model.bse[3])
+    with warnings.catch_warnings():  # one parameter per cell: perfect prediction is meant
+        warnings.simplefilter("ignore")
+        model: Any = sm.GLM(table, np.asarray(design), family=sm.families.Binomial()).fit()
+        value, binomial = float(model.params[3]), float(model.bse[3]) ** 2
+    added = 0.5 if extreme else 0.0
+    fitted = np.array([
+        (float((array @ a).mean()) * episodes * len(array) + added) / (episodes * len(array) + 2 * added)
+        for array in arrays
+    ])  # fmt: skip
+    weights = np.array([1.0, -1.0, -1.0, 1.0]) / (fitted * (1 - fitted))
+    parts = components(arrays, [float(w) for w in weights], strata)
+    error = float(np.sqrt(max(parts.variance, binomial) if extreme else parts.variance))
     seeds = min(len(array) for array in arrays)
-    method = "binomial GLM, log odds"
-    if seeds >= 2:
-        df = len(rows) - 4
-        scale = max(1.0, float(model.pearson_chi2) / df)
-        error *= float(np.sqrt(scale))
-        quantile, p = float(t.ppf((1 + level) / 2, df)), float(2 * t.sf(abs(value) / error, df))
-        method += ", overdispersion over seeds"
-    else:
-        quantile, p = float(norm.ppf((1 + level) / 2)), float(2 * norm.sf(abs(value) / error))
-        method += ", seed variance unknown"
+    method = "binomial GLM, log odds, robust over "
+    method += "seeds and paired states" if seeds >= 2 else "paired states, seed variance unknown"
     if extreme:
         method += ", half a success and half a failure added to each cell"
+    quantile, p = float(t.ppf((1 + level) / 2, parts.df)), float(2 * t.sf(abs(value) / error, parts.df))
     low, high = value - quantile * error, value + quantile * error
     return Contrast(value, low, high, p, method, seeds, len(tasks), seeds == 1)
 

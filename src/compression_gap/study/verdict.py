@@ -13,6 +13,7 @@ STAGES = ("encoder", "code", "policy")
 LEAD = 0.95  # share of the resamples in which a stage must lead to be called binding
 SMALL = 0.05  # a single gain up to this size (in rate) can count as near 0
 MOST_FURTHER_SEEDS = 50
+MOST_FURTHER_EPISODES = 1000
 DRAWS = 4000
 
 Kind = Literal["binds", "jointly-bound", "not-separated"]
@@ -38,6 +39,7 @@ class Verdict:
     joint: Contrast | None
     sentence: str
     further_seeds: int | None
+    further_episodes: int | None = None
 
 
 def locate(
@@ -88,14 +90,14 @@ def locate(
         if near_zero and above and joint_gain.low > 0:
             kind = "jointly-bound"
 
-    further = None
+    further = episodes = None
     if kind == "not-separated":
         pairs = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
-        further = _further_seeds(pairs, strata)
+        further, episodes = _further_seeds(pairs, strata), _further_episodes(pairs, strata)
     cells = [base, *arrays, *([] if both is None else [both])]
-    sentence = _sentence(kind, best, gains, joint_gain, further, cells)
+    sentence = _sentence(kind, best, gains, joint_gain, further, episodes, cells)
     stage = stages[best] if kind == "binds" else None
-    return Verdict(kind, stage, shares[best], gains, joint_gain, sentence, further)
+    return Verdict(kind, stage, shares[best], gains, joint_gain, sentence, further, episodes)
 
 
 def _further_seeds(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> int | None:
@@ -129,6 +131,36 @@ def _further_seeds(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> 
     return needed
 
 
+def _further_episodes(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> int | None:
+    """The least number of further episodes per seed, in tens, that puts every difference's interval above 0.
+
+    As ``_further_seeds``, with the seeds as they are: only what states and episodes add to the variance falls.
+    None with one seed in a cell, or if 1,000 would not do.
+    """
+    from scipy.stats import t
+
+    needed = 10
+    for pair in pairs:
+        counts = np.array([len(array) for array in pair], dtype=np.float64)
+        parts = components(pair, [1, -1], strata)
+        if counts.min() < 2 or parts.value <= 0:
+            return None
+        now = float(pair[0].shape[1])
+        seeds = parts.seed_variance * float((1 / counts).sum())
+        for extra in range(10, MOST_FURTHER_EPISODES + 1, 10):
+            shrink = now / (now + extra)
+            states, noise = parts.states * shrink, parts.residual * shrink
+            df = (seeds + states) ** 2 / (
+                (seeds + noise) ** 2 / parts.seed_df + states**2 / (parts.state_df + extra)
+            )
+            if parts.value > float(t.ppf(0.975, max(df, parts.seed_df))) * np.sqrt(seeds + states):
+                needed = max(needed, extra)
+                break
+        else:
+            return None
+    return needed
+
+
 def _points(x: float) -> str:
     """A fraction as whole points, without a minus before 0."""
     return f"{round(100 * x) + 0:d}"
@@ -151,6 +183,7 @@ def _sentence(
     gains: Sequence[Gain],
     joint: Contrast | None,
     further: int | None,
+    episodes: int | None,
     cells: Sequence[np.ndarray],
 ) -> str:
     order = [best, *(i for i in range(len(gains)) if i != best)]
@@ -178,9 +211,13 @@ def _sentence(
     text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
     text += "seed variance is unknown." if seeds[0] == 1 else "seed variance is included."
     if kind == "not-separated":
-        if further is not None:
-            plural = "" if further == 1 else "s"
-            text += f" About {further} further seed{plural} per cell would separate them, if the gains hold."
+        more = [] if further is None else [f"{further} further seed{'' if further == 1 else 's'} per cell"]
+        more += [] if episodes is None else [f"{episodes} further episodes per seed"]
+        if more:
+            text += f" About {' or '.join(more)} would separate them, if the gains hold."
         elif seeds[0] > 1:
-            text += f" No number of further seeds up to {MOST_FURTHER_SEEDS} would separate them."
+            text += (
+                f" Neither {MOST_FURTHER_SEEDS} further seeds nor {MOST_FURTHER_EPISODES} further episodes"
+                " would separate them."
+            )
     return text
