@@ -47,7 +47,7 @@ def test_unknown_names_are_answered_with_known_ones(name, message):
 
 def test_info_is_cheap_and_complete():
     info = sim_info(SimSpec(sim="metaworld", tasks=("push-v3",)))
-    assert (info.action_dim, info.proprio_dim, info.state_dim, info.step_limit) == (4, 4, 17, 250)
+    assert (info.action_dim, info.proprio_dim, info.state_dim, info.step_limit) == (4, 4, 23, 250)
     assert info.cameras == ("corner2",)
     assert len(info.state_names) == 17
     assert set(info.versions) >= {"metaworld", "mujoco"}
