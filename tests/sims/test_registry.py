@@ -49,7 +49,7 @@ def test_info_is_cheap_and_complete():
     info = sim_info(SimSpec(sim="metaworld", tasks=("push-v3",)))
     assert (info.action_dim, info.proprio_dim, info.state_dim, info.step_limit) == (4, 4, 23, 250)
     assert info.cameras == ("corner2",)
-    assert len(info.state_names) == 17
+    assert len(info.state_names) == 23
     assert set(info.versions) >= {"metaworld", "mujoco"}
     channel = sim_info(SimSpec(sim="channel", tasks=("reach",)))
     assert (channel.action_dim, channel.proprio_dim, channel.state_dim, channel.step_limit) == (2, 3, 2, 16)
