@@ -297,10 +297,7 @@ def roll_out(
     sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
     spec = SimSpec(sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size)
     info = sim_info(spec)
-    if unknown := set(tasks) - set(policy.spec.tasks):
-        raise UserError(
-            f"the policy was not trained on {', '.join(sorted(unknown))}; it knows {', '.join(policy.spec.tasks)}"
-        )
+    policy = policy.on_tasks(tasks)
     protocol = EvaluationProtocol(
         sim=spec,
         episodes_per_task=episodes,

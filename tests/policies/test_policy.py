@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -214,3 +215,21 @@ def test_the_round_trip_through_the_code_is_encode_then_decode(grid):
     assert emitted.ok.all()
     again = coded_round_trip(grid, NORMALISER)(emitted.chunk)
     np.testing.assert_array_equal(again.tokens, emitted.tokens)
+
+
+def test_a_policy_on_some_of_its_tasks_keeps_each_tasks_own_number(tmp_path):
+    """Rolled out on the second task alone, that task is number 0 of the simulator and 1 of the policy."""
+
+    torch.manual_seed(0)
+    spec = PolicySpec(
+        "metaworld", "blind", "diffusion", "xs", 4, 1, ("push-v3", "hammer-v3"), ("c",), 8, 1, 2, 3, {}
+    )
+    normaliser = Normaliser(*(np.full(3, v, np.float32) for v in (0, 1, -1, 1)))
+    policy = Policy(spec, PolicyModule(spec, normaliser, None), normaliser)
+    first, second = policy.example(), dataclasses.replace(policy.example(), task=np.array([1]))
+    seeds = np.zeros(1, np.int64)
+    wanted = policy.act(second, seeds).chunk
+    assert not np.array_equal(policy.act(first, seeds).chunk, wanted)
+    assert np.array_equal(policy.on_tasks(("hammer-v3",)).act(first, seeds).chunk, wanted)
+    with pytest.raises(UserError, match="not trained on door-open-v3; it knows push-v3, hammer-v3"):
+        policy.on_tasks(("door-open-v3",))

@@ -97,6 +97,16 @@ class Policy:
         self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon
         self.needs_images = self.encoder.needs_images
         self.device = next(module.parameters()).device
+        self.task_index = np.arange(len(spec.tasks))
+
+    def on_tasks(self, tasks: tuple[str, ...]) -> Policy:
+        """This policy for observations whose task numbers count over ``tasks``, some of those it knows."""
+        if unknown := sorted(set(tasks) - set(self.spec.tasks)):
+            raise UserError(
+                f"the policy was not trained on {', '.join(unknown)}; it knows {', '.join(self.spec.tasks)}"
+            )
+        self.task_index = np.array([self.spec.tasks.index(t) for t in tasks])
+        return self
 
     @torch.no_grad()
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
@@ -107,7 +117,7 @@ class Policy:
         context = self.module.adapter(
             torch.from_numpy(features).to(self.device),
             torch.from_numpy(np.ascontiguousarray(asked.proprio, np.float32)).to(self.device),
-            torch.from_numpy(np.asarray(asked.task, np.int64)).to(self.device),
+            torch.from_numpy(self.task_index[asked.task]).to(self.device),
         )
         emitted = self.module.head.sample(context, [int(s) for s in seeds])
         chunk = self.normaliser.denormalise(emitted.chunk.float().cpu().numpy())

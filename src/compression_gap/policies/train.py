@@ -121,17 +121,7 @@ def train_policy(
     module = PolicyModule(policy_spec, normaliser, tokenizer).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
-    training = spec["training"]
-    schedule = Schedule(
-        steps=training["steps"],
-        batch_size=training["batch_size"],
-        lr=training["lr"],
-        encoder_lr=training["encoder_lr"],
-        warmup=training["warmup"],
-        weight_decay=training["weight_decay"],
-        schedule=training["schedule"],
-        validations=training["validations"],
-    )
+    schedule = Schedule(**spec["training"])
     average, curve = train(
         module,
         data.loss("train"),
@@ -153,7 +143,7 @@ def train_policy(
         "curve": vars(curve),
         "converged": curve.converged(),
         "train_seconds": curve.seconds[-1],
-        "steps_per_second": training["steps"] / max(1e-9, curve.seconds[-1]),
+        "steps_per_second": schedule.steps / max(1e-9, curve.seconds[-1]),
         "decision_points": len(windows["train"]),
         "parameters": policy.parameter_counts(),
         "flops": policy.flops(),
