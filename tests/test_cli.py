@@ -301,7 +301,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("report --preset tiny --store s", "the study 'tiny' has no results yet; run it first: cgap study run"),
         ("demos make chanel", "unknown simulator 'chanel' (did you mean 'channel'?); known: channel, metaworld"),
         ("demos make metaworld", "unknown suite 'metaworld'"),
-        ("demos make channel --episodes 2", "--episodes 2 is too few: a three-way split needs at least 3 per task"),
+        ("demos make channel --episodes 2", "2 episodes are too few: a three-way split needs at least 3 per task"),
         ("demos make channel --image-size 0", "--image-size 0 is too small; give 8 or more"),
         ("demos make channel --cameras front", "unknown channel camera 'front'; known: channel"),
         ("rollout nowhere", "nowhere holds no policy (policy.json): "),

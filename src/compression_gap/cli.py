@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -134,6 +134,80 @@ def demos_make(
     else:
         for one in made:
             print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
+    return 0
+
+
+@app.command(name="tokenizers")
+def tokenizers(
+    demos: tyro.conf.Positional[tuple[str, ...]],
+    *,
+    tokenizers: tuple[str, ...] = ("bins", "fast", "rvq", "quest", "oat"),
+    codebooks: tuple[str, ...] = ("fsq-1000",),
+    seeds: tuple[int, ...] = (0,),
+    horizon: int = 16,
+    execute: int = 8,
+    tokens: int = 8,
+    size: Literal["xs", "S", "M"] = "xs",
+    steps: int = 1500,
+    sigma: float = 0.1,
+    demo_episodes: int = 100,
+    episodes: int = 20,
+    prior_steps: int = 500,
+    preset: Preset = None,
+    out: Path | None = None,
+    store: StorePath = Path("store"),
+    budget: str | None = None,
+    processes: int | None = None,
+    json: Json = False,
+) -> int:
+    """Compare action tokenizers on a set of demonstrations: bits, distortion, health, success; and draw it.
+
+    Example: cgap tokenizers metaworld/push,pick-place --tokenizers bins fast oat
+
+    Args:
+        demos: a suite, or folders STORE/demos/KEY of demonstrations.
+        tokenizers: bins, bins-quantile, fast, rvq, quest, oat, oat-unordered.
+        codebooks: FSQ codebooks of quest and oat: fsq-240 to fsq-64000, or levels as 8,5,5,5.
+        seeds: seeds of the tokenizers that are trained.
+        horizon: steps of a chunk.
+        execute: actions executed per decision in rollouts.
+        tokens: tokens a chunk of quest and oat.
+        size: network of quest, oat and rvq: xs, S or M (published).
+        steps: training steps of quest, oat and rvq.
+        sigma: resolution of "within σ", in standard deviations.
+        demo_episodes: demonstrations per task, when a suite is named.
+        episodes: rollouts of the coded expert per task; 0 for none.
+        prior_steps: training steps of the prior that measures used bits.
+        preset: take demonstrations, tokenizer section and rollouts per task from this preset.
+        out: the page; by default in the store, under tokenizer-tables/.
+        store: folder of all artefacts, when a suite is named.
+        budget: stop cleanly after this time, as in 90s, 9m or 2h.
+        processes: worker processes; as many as cores by default, 0 for this process alone.
+        json: print the table as JSON.
+    """
+    from .commands import codebook, compare_tokenizers
+    from .study.spec import Tokenizer
+    from .study.tokenizer_table import TableSpec
+
+    spec = TableSpec(
+        tokenizers=tokenizers,
+        codebooks=tuple(codebook(c) for c in codebooks),
+        seeds=seeds,
+        section=Tokenizer(tokens=tokens, size=size, steps=steps),
+        horizon=horizon,
+        execute=execute,
+        sigma=sigma,
+        prior_steps=prior_steps,
+        episodes=episodes,
+    )
+    path, found = compare_tokenizers(demos, spec, demo_episodes, preset, store, processes, budget, out)
+    if json:
+        _print_json(found)
+    else:
+        from .terminal import tokenizer_tables
+
+        tokenizer_tables(found)
+        print(f"page: {path}")
     return 0
 
 

@@ -7,14 +7,17 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .artifacts import Store, disk_error, write_json
 from .errors import UserError
-from .study.plan import Plan, make_plan
-from .study.spec import Study, load_study
+from .study.plan import Plan, Step, make_plan
+from .study.spec import Cameras, Study, load_study
+from .study.tokenizer_table import TableSpec
+from .tokenizers.levels import Levels, as_levels
 
 
 def open_study(file: Path | None, preset: str | None, store: Path) -> tuple[Study, Plan, Store]:
@@ -185,6 +188,26 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
     }
 
 
+def _demos_steps(suite_name: str, episodes: int, cameras: Cameras) -> list[Step]:
+    """Steps that collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
+    from .sims import SimSpec, sim_info, suite
+    from .study.plan import demos_step
+
+    if episodes < 3:
+        raise UserError(f"{episodes} episodes are too few: a three-way split needs at least 3 per task")
+    sim, tasks = suite(suite_name)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=cameras.names,
+        image_size=cameras.image_size,
+        rendering=cameras.rendering,
+    )
+    info = sim_info(spec)
+    spec = spec.model_copy(update={"cameras": info.cameras})
+    return [demos_step(spec, task, episodes, info.versions) for task in tasks]
+
+
 def make_demos(
     suite_name: str,
     episodes: int,
@@ -194,27 +217,18 @@ def make_demos(
     processes: int | None,
     preset: str | None,
 ) -> list[dict[str, Any]]:
-    """Collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
+    """Collect demonstrations of a suite's tasks."""
     from .demos import DemoSet
-    from .sims import SimSpec, sim_info, suite
     from .study.engine import run_steps
-    from .study.plan import demos_step
     from .terminal import RunWatcher
 
-    rendering = "fast"
+    _at_least(8, image_size=image_size)
+    seen = Cameras(names=cameras, image_size=image_size)
     if preset is not None:
         at = load_study(None, preset)
-        episodes, cameras = max(at.factors.demos), at.cameras.names
-        image_size, rendering = at.cameras.image_size, at.cameras.rendering
-    _at_least(8, image_size=image_size)
-    if episodes < 3:
-        raise UserError(f"--episodes {episodes} is too few: a three-way split needs at least 3 per task")
-    sim, tasks = suite(suite_name)
-    spec = SimSpec(sim=sim, tasks=tasks, cameras=cameras, image_size=image_size, rendering=rendering)  # type: ignore[arg-type]
-    info = sim_info(spec)
-    spec = spec.model_copy(update={"cameras": info.cameras})
+        episodes, seen = max(at.factors.demos), at.cameras
+    steps = _demos_steps(suite_name, episodes, seen)
     store = Store(store_root)
-    steps = [demos_step(spec, task, episodes, info.versions) for task in tasks]
     missing = [s for s in steps if not store.has(s.recipe)]
     workers = _processes(processes)
     with RunWatcher(missing, len(steps), max(1, workers), store.root / "demos.log") as watcher:
@@ -222,12 +236,12 @@ def make_demos(
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
     out = []
-    for task, step in zip(tasks, steps, strict=True):
+    for step in steps:
         folder = store.open(step.recipe)
         demos = DemoSet.load(folder)
         out.append(
             {
-                "task": task,
+                "task": step.recipe.spec["task"],
                 "key": step.recipe.key,
                 "folder": str(folder),
                 "episodes": len(demos.episodes),
@@ -237,6 +251,68 @@ def make_demos(
             }
         )
     return out
+
+
+def codebook(text: str) -> Levels:
+    """``fsq-1000`` or ``8,5,5,5`` → levels."""
+    if re.fullmatch(r"\d+(,\d+)*", text):
+        return as_levels([int(n) for n in text.split(",")])
+    return as_levels(text)
+
+
+def compare_tokenizers(
+    demos: tuple[str, ...],
+    spec: TableSpec,
+    demo_episodes: int,
+    preset: str | None,
+    store_root: Path,
+    processes: int | None,
+    budget: str | None,
+    out: Path | None,
+) -> tuple[Path, dict[str, Any]]:
+    """Fit and measure tokenizers on demonstrations: a suite's, or those in folders of a store."""
+    from .report.tokenizers import write_tokenizer_page
+    from .study.engine import missing_steps, run_steps
+    from .study.tokenizer_table import open_demos, plan_table, table
+    from .terminal import RunWatcher
+
+    _at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
+    _at_least(0, episodes=spec.episodes)
+    if not spec.sigma > 0:
+        raise UserError(f"--sigma {spec.sigma} is no resolution; give standard deviations above 0")
+    cameras = Cameras()
+    if preset is not None:
+        at = load_study(None, preset)
+        demo_episodes, cameras = max(at.factors.demos), at.cameras
+        spec = replace(spec, section=at.tokenizer, episodes=at.rollout.episodes_per_task)
+    making: list[Step] = []
+    if all(Path(d).is_dir() for d in demos):
+        store, recipes = open_demos([Path(d) for d in demos])
+        name = "-".join(r.key[:8] for r in recipes)
+    elif len(demos) == 1:
+        store, making = Store(store_root), _demos_steps(demos[0], demo_episodes, cameras)
+        recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", demos[0])
+    else:
+        raise UserError(f"{', '.join(demos)}: name one suite, or folders STORE/demos/KEY that exist")
+    plan = plan_table(spec, recipes, making)
+    todo, workers, limit = missing_steps(plan, store), _processes(processes), seconds(budget)
+    folder = store.root / "tokenizer-tables" / name
+    _folder(folder)
+    with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
+        outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
+    for failure in outcome.failures.values():
+        raise UserError(f"{failure['step']}: {failure['sentence']}")
+    if outcome.stopped:
+        raise UserError(
+            f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
+        )
+    found = table(plan, store)
+    found["suite"] = demos[0] if making else None
+    path = out or folder / "tokenizers.html"
+    _folder(path.parent)
+    write_tokenizer_page(found, path)
+    write_json(folder / "tokenizers.json", found)
+    return path, found
 
 
 def write_report(

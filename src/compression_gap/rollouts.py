@@ -156,17 +156,19 @@ def run_episodes(
     pool: SimPool,
     *,
     actor_key: str,
+    episodes: Sequence[tuple[str, int, int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> pa.Table:
     """Run every episode of the protocol; rows (``EPISODE_SCHEMA``) in the order of ``protocol.episodes()``.
 
+    ``episodes`` (task, initial state, repeat) are run in their stead: those that a replay has recordings of.
     ``progress(done, total)`` and ``record(row)`` are called as each episode ends. Raises ``UserError`` if
     the actor does not fit the protocol, or emits an action that is not a finite number.
     """
     if pool.spec != protocol.sim:
         raise ValueError("the pool simulates something else than the protocol asks for")
-    episodes = protocol.episodes()
+    episodes = protocol.episodes() if episodes is None else episodes
     decider = _Decider(actor, protocol, actor_key, episodes)
     rows: dict[int, dict[str, Any]] = {}
 

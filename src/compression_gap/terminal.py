@@ -200,6 +200,17 @@ def summary_tables(summary: dict[str, Any]) -> None:
             )
         console.print()
         console.print(table)
+    if summary["swaps"]:
+        table = _table("controlled swap", "A, Â", "A, snapped", "Ã, Â", "Ã, snapped", "g_code, points")
+        for swap in summary["swaps"]:
+            gain = swap["g_code"]
+            table.add_row(
+                swap["label"],
+                *(f"{100 * c['value']:.0f} %" for c in swap["cells"]),
+                f"{100 * gain['value']:+.0f} {_interval(gain['low'], gain['high'])}",
+            )
+        console.print()
+        console.print(table)
     console.print()
     for sentence in summary["headline"]:
         console.print(sentence, markup=False)
@@ -214,3 +225,44 @@ def episode_table(rows: Sequence[dict[str, Any]]) -> None:
         mean = sum(r["length"] for r in own) / len(own)
         table.add_row(task, f"{sum(r['success'] for r in own)}", f"{len(own)}", f"{mean:.0f}")
     console.print(table)
+
+
+def tokenizer_tables(found: dict[str, Any]) -> None:
+    """One line for each code and prefix; then the health of the codes."""
+    success = ("expert-coded", "replay (diagnostic)") if found["references"] else ()
+    within = f"within {found['sigma']:g} σ"
+    table = _table(
+        "tokenizer", "capacity bits", "used", "tokens", "distortion", within, "order kept", *success
+    )
+    for row in found["rows"]:
+        h = row["health"]
+        cells = [f"{row['nominal_bits']:.0f}", "", str(row["prefix"]), f"{row['distortion']:.2g}", "", ""]
+        if h:
+            tokens = f"{h['tokens_mean']:.1f} ({h['tokens_p95']:.0f})"
+            kept = [f"{100 * h['within_sigma']:.0f} %", f"{h['order_preservation']:.3f}"]
+            cells = [cells[0], f"{h['used_bits']:.0f}", tokens, cells[3], *kept]
+        rates = [r for r in (row["expert_coded"], row["replay"]) if r]
+        table.add_row(row["label"], *cells, *(_rate(r) for r in rates))
+    for name, r in found["references"].items():
+        where = ["", _rate(r)] if name == "replay" else [_rate(r), ""]
+        table.add_row(name, *[""] * 6, *where)
+    console.print()
+    console.print(table)
+    table = _table(
+        "health", "dead codes", "perplexity", "Σ position bits", "Gaussian reference", "undecodable after a wrong token",
+        "encode/s", "decode/s", "converged",
+    )  # fmt: skip
+    for row in found["rows"]:
+        if h := row["health"]:
+            done = {None: "", True: "yes", False: "no"}[h["fitting"].get("converged")]
+            table.add_row(
+                row["label"], f"{h['dead_codes']} of {h['codes']}", f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}",
+                f"{h['gaussian_reference_rate']:.0f}", f"{100 * h['decode_failures_corrupted']:.0f} %",
+                f"{h['encode_per_second']:,.0f}", f"{h['decode_per_second']:,.0f}", done,
+            )  # fmt: skip
+    console.print()
+    console.print(table)
+
+
+def _rate(r: dict[str, Any]) -> str:
+    return f"{100 * r['value']:.0f} % {_interval(r['low'], r['high'])}"

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from compression_gap import tokenizers
 from compression_gap.demos import DemoSet, DemoWriter
 from compression_gap.sims import Observation
-from compression_gap.tokenizers import Decoded, Tokens
+from compression_gap.tokenizers import Decoded, Tokens, registry
 
 EDGE, CODES = 2.25, 9
 
@@ -17,7 +16,7 @@ EDGE, CODES = 2.25, 9
 class Grid:
     """One token per action dimension: the chunk's mean on a grid of nine values from −2.25 to 2.25."""
 
-    name, horizon, codebook_sizes, capacity_bits = "grid", 4, (CODES, CODES), 2 * np.log2(CODES)
+    name, horizon, action_dim, codebook_sizes = "grid", 4, 2, (CODES, CODES)
 
     def encode(self, chunks):
         means = np.asarray(chunks).mean(1)
@@ -46,7 +45,7 @@ def processor():
 
 @pytest.fixture
 def grid(monkeypatch):
-    monkeypatch.setitem(tokenizers.TOKENIZERS, "grid", Grid)
+    monkeypatch.setattr(registry, "_class", lambda name: Grid)
     return Grid()
 
 

@@ -90,7 +90,7 @@ def test_greedy_tokens_are_the_argmax_of_teacher_forcing():
 def test_samples_are_decoded_by_the_tokenizer():
     made = head()
     emitted = made.sample(context(6), list(range(6)))
-    (seen,) = made._tokenizer[0].seen
+    (seen,) = made._frozen.tokenizer.seen
     np.testing.assert_array_equal(seen.ids, emitted.tokens)
     assert seen.lengths.tolist() == [4] * 6
     np.testing.assert_array_equal(emitted.chunk[..., 0], emitted.tokens)
@@ -141,7 +141,7 @@ def test_each_position_keeps_to_its_codebook(options):
 @torch.no_grad()
 def test_the_score_is_the_sum_of_bits():
     made, ids = head(), tokens()
-    target = Target(torch.zeros(3, 4, 1), ids, torch.ones(3, 4))
+    target = Target(torch.zeros(3, 4, 1), torch.ones(3, 4), ids)
     p = made.logits(context(), ids).double().softmax(-1)
     bits = [sum(-math.log2(p[b, i, ids[b, i]]) for i in range(4)) for b in range(3)]
     assert made.score(context(), target).tolist() == pytest.approx(bits, rel=1e-5)
@@ -155,7 +155,7 @@ def test_a_head_that_knows_nothing_costs_the_capacity():
     made = head()
     nn.init.zeros_(made.out.weight)
     nn.init.zeros_(made.out.bias)
-    target = Target(torch.zeros(3, 4, 1), tokens(), torch.ones(3, 4))
+    target = Target(torch.zeros(3, 4, 1), torch.ones(3, 4), tokens())
     assert made.score(context(), target).tolist() == pytest.approx([math.log2(12 * 5 * 9 * 12)] * 3)
 
 
@@ -175,7 +175,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch():
 def test_the_tokenizer_is_no_part_of_the_head():
     """It neither trains nor follows into training mode, and its weights are not saved with the head."""
     made = head()
-    tokenizer = made._tokenizer[0]
+    tokenizer = made._frozen.tokenizer
     made.train()
     assert not tokenizer.training
     assert tokenizer not in list(made.modules())
@@ -185,7 +185,7 @@ def test_the_tokenizer_is_no_part_of_the_head():
 
 def test_gradients_of_the_loss_reach_the_context_and_not_the_masked_codes():
     made, given = head(), context().requires_grad_()
-    target = Target(torch.zeros(3, 4, 1), tokens(), torch.ones(3, 4))
+    target = Target(torch.zeros(3, 4, 1), torch.ones(3, 4), tokens())
     made.loss(given, target, rng=torch.Generator()).sum().backward()
     assert given.grad.abs().amax(-1).min() > 0
     narrow = head((5, 5, 5, 12))

@@ -29,8 +29,7 @@ def by_hand(made, context, seeds, scheduler, steps, **options):
     x = torch.stack([torch.randn(HORIZON, DIM, generator=torch.Generator().manual_seed(s)) for s in seeds])
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        time = made._time_tokens(t.expand(len(x)))
-        noise = made.denoise(x, made.trunk.condition(torch.cat([time, context], 1)))
+        noise = made.network(x, made.network.memory(t.expand(len(x)), context))
         x = scheduler.step(noise, t, x, **options).prev_sample
     return x
 
@@ -97,7 +96,7 @@ def test_the_right_noise_is_denoised_to_the_chunk(sampler, monkeypatch):
         alpha = made.alphas[t]
         return (noisy - alpha.sqrt() * chunk) / (1 - alpha).sqrt()
 
-    monkeypatch.setattr(made, "denoise", denoise)
+    monkeypatch.setattr(made.network, "forward", denoise)
     torch.testing.assert_close(made.sample(normal(1, TOKENS, 32), [0]).chunk, chunk, atol=0.02, rtol=0)
     assert len(at) == 25
     assert at == sorted(at, reverse=True)
@@ -107,8 +106,8 @@ def reach(attention):
     """Gradient of each action's predicted noise with respect to each context token: [H, N]."""
     made = head(attention=attention)
     context = normal(1, TOKENS, 32).requires_grad_()
-    memory = made.trunk.condition(torch.cat([made._time_tokens(torch.tensor([50])), context], 1))
-    noise = made.denoise(normal(1, HORIZON, DIM, seed=2), memory)
+    memory = made.network.memory(torch.tensor([50]), context)
+    noise = made.network(normal(1, HORIZON, DIM, seed=2), memory)
     rows = [torch.autograd.grad(noise[0, i].sum(), context, retain_graph=True)[0] for i in range(HORIZON)]
     return torch.stack([g[0].abs().amax(-1) for g in rows])
 
@@ -141,7 +140,7 @@ def test_as_published_a_sample_shows_it_too():
 
 def target(valid, chunk=None):
     chunk = normal(len(valid), HORIZON, DIM, seed=4) if chunk is None else chunk
-    return Target(chunk, None, valid)
+    return Target(chunk=chunk, valid=valid)
 
 
 LENGTHS = torch.tensor([6, 1, 3, 4])
@@ -150,8 +149,8 @@ VALID = (torch.arange(HORIZON) < LENGTHS[:, None]).float()
 
 def test_the_loss_of_a_silent_head_is_the_noise_at_valid_actions():
     made = head()
-    torch.nn.init.zeros_(made.out.weight)
-    torch.nn.init.zeros_(made.out.bias)
+    torch.nn.init.zeros_(made.network.out.weight)
+    torch.nn.init.zeros_(made.network.out.bias)
     loss = made.loss(normal(4, TOKENS, 32), target(VALID), rng=torch.Generator().manual_seed(8))
     noise = torch.randn(4, HORIZON, DIM, generator=torch.Generator().manual_seed(8))
     expected = torch.stack([n[:length].square().mean() for n, length in zip(noise, LENGTHS, strict=True)])
@@ -169,8 +168,8 @@ def test_the_loss_by_hand_with_the_noise_of_diffusers():
     t = torch.randint(100, (4,), generator=rng)
     noisy = DDPMScheduler(**BETAS).add_noise(goal.chunk, noise, t)
     for b in range(4):
-        memory = made.trunk.condition(torch.cat([made._time_tokens(t[b : b + 1]), context[b : b + 1]], 1))
-        error = (made.denoise(noisy[b : b + 1], memory)[0] - noise[b]).square()
+        memory = made.network.memory(t[b : b + 1], context[b : b + 1])
+        error = (made.network(noisy[b : b + 1], memory)[0] - noise[b]).square()
         assert loss[b].item() == pytest.approx(error[: LENGTHS[b]].mean().item(), rel=1e-4)
 
 
@@ -179,13 +178,13 @@ def test_errors_at_invalid_actions_give_no_gradient():
     made = head(attention="causal-as-published")
     loss = made.loss(normal(4, TOKENS, 32), target(VALID), rng=torch.Generator().manual_seed(8))
     only_first = loss[1]
-    (gradient,) = torch.autograd.grad(only_first, made.position)
+    (gradient,) = torch.autograd.grad(only_first, made.network.position)
     assert gradient[0].abs().max() > 0
     assert gradient[1:].abs().max() == 0
 
 
 def test_times_have_different_tokens():
-    tokens = head()._time_tokens(torch.arange(100))[:, 0]
+    tokens = head().network.time_tokens(torch.arange(100))[:, 0]
     distance = torch.cdist(tokens, tokens) + 1e3 * torch.eye(100)
     assert distance.min() > 1e-3
 
@@ -201,8 +200,8 @@ def test_the_schedule_is_the_squared_cosine():
 def test_what_the_network_is_asked_for(prediction):
     """A silent head's loss is the mean square of the target; the velocity is the one of diffusers."""
     made, goal = head(prediction=prediction), target(VALID)
-    torch.nn.init.zeros_(made.out.weight)
-    torch.nn.init.zeros_(made.out.bias)
+    torch.nn.init.zeros_(made.network.out.weight)
+    torch.nn.init.zeros_(made.network.out.bias)
     rng = torch.Generator().manual_seed(8)
     loss = made.loss(normal(4, TOKENS, 32), goal, rng=rng)
     rng.manual_seed(8)
@@ -228,5 +227,5 @@ def test_the_right_prediction_is_denoised_to_the_chunk(sampler, prediction, monk
         alpha = made.alphas[next(times)]
         return chunk if prediction == "sample" else (alpha.sqrt() * noisy - chunk) / (1 - alpha).sqrt()
 
-    monkeypatch.setattr(made, "denoise", denoise)
+    monkeypatch.setattr(made.network, "forward", denoise)
     torch.testing.assert_close(made.sample(normal(1, TOKENS, 32), [0]).chunk, chunk, atol=0.02, rtol=0)

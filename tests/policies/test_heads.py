@@ -35,8 +35,8 @@ def policy(head):
         action_dim=D,
         options={},
     )
-    tokenizer = OAT(H, size="xs")
-    tokenizer._network = tokenizer._build(D).eval().requires_grad_(False)
+    tokenizer = OAT(size="xs")
+    tokenizer.fit(np.random.default_rng(0).normal(size=(8, H, D)), steps=1, batch_size=4)
     return Policy(spec, PolicyModule(spec, NORMALISER, tokenizer), NORMALISER, tokenizer)
 
 

@@ -88,7 +88,7 @@ def test_target_tokens_do_not_change_while_a_policy_trains(reach, tmp_path):
     """Neither the tokens that were given, nor those that the tokenizer would give after training."""
     normaliser = Normaliser.fit(reach.actions)
     chunks = chunks_of(reach, normaliser)["train"]
-    tokenizer = OAT(4, tokens=2, levels=(8, 5))
+    tokenizer = OAT(tokens=2, levels=(8, 5))
     tokenizer.fit(chunks, steps=3, batch_size=16)
     before, weights = tokenizer.encode(chunks), tokenizer.network.state_dict()
     weights = {n: t.clone() for n, t in weights.items()}

@@ -14,8 +14,9 @@ from compression_gap import cli
 from compression_gap.artifacts import Store
 from compression_gap.errors import UserError
 from compression_gap.rollouts import EPISODE_SCHEMA
+from compression_gap.study.evidence import groups, read_rows, strata, success_matrix
 from compression_gap.study.plan import make_plan
-from compression_gap.study.results import groups, read_rows, strata, success_matrix, summarise
+from compression_gap.study.results import summarise
 from compression_gap.study.spec import parse_study
 
 STUDY = {

@@ -26,7 +26,7 @@ def test_a_small_file_takes_the_defaults():
     study = parse_study(BASE, "f.yaml")
     assert study.factors.seed == (0, 1)
     assert study.factors.size == ("xs",)
-    assert study.factors.codebook == ((8, 5, 5, 5),)
+    assert study.factors.codebook == (((8, 5, 5, 5),),)
     assert (study.policy.horizon, study.rollout.execute, study.training.lr) == (16, 8, 1e-3)
     assert study.limits
     assert study.references
@@ -81,10 +81,24 @@ def test_an_unknown_key_is_named_with_file_line_path_and_the_nearest(text, sente
         ("  seed: [0, -1]\n", 6, "factors.seed.1", "greater than or equal to 0 (it is -1)"),
         ("  seed: []\n", 6, "factors.seed", "at least 1 item"),
         ("  demos: [2]\n", 6, "factors.demos.0", "greater than or equal to 3 (it is 2)"),
-        ("  codebook: [[8, 1]]\n", 6, "factors.codebook.0.1", "greater than or equal to 2 (it is 1)"),
-        ("  codebook: [8, 5]\n", 6, "factors.codebook.0", "array (it is 8)"),
+        (
+            "  codebook: [[8, 1]]\n",
+            6,
+            "factors.codebook.0",
+            "at least two levels in every dimension, not [8, 1]",
+        ),
+        (
+            "  codebook: [8, 5]\n",
+            6,
+            "factors.codebook.0",
+            "8 is no codebook; write FSQ levels as [8, 5, 5, 5]",
+        ),
+        ("  codebook: [fsq-100]\n", 6, "factors.codebook.0", "(did you mean 'fsq-1000'?)"),
+        ("  codebook: [[[8, 5], fsq-7]]\n", 6, "factors.codebook.0", "unknown codebook 'fsq-7'"),
         ("  size:\n    - xs\n    - XL\n", 8, "factors.size.1", "'xs', 'S', 'M' or 'L' (it is 'XL')"),
         ("  seed: [0, 0]\n", 6, "factors.seed", "a level is listed twice"),
+        ("  codebook: [fsq-1000, [8, 5, 5, 5]]\n", 6, "factors.codebook", "a level is listed twice"),
+        ("swap: {head: [flow, flow]}\n", 6, "swap.head", "a level is listed twice"),
         ("  codebook: [[8, 5], [8, 5]]\n", 6, "factors.codebook", "a level is listed twice"),
     ],
 )
@@ -93,6 +107,19 @@ def test_an_ill_typed_value_is_named_with_line_and_path(extra, line, path, what)
     assert sentence.startswith(f"f.yaml line {line}: '{path}': ")
     assert any(w in sentence for w in what.split("|")), sentence
     assert sentence.endswith("; correct this value")
+
+
+def test_an_unknown_key_of_an_optional_section_is_named():
+    assert refused(BASE + "swap:\n  tokenizr: [oat]\n") == (
+        "f.yaml line 7: unknown key 'swap.tokenizr'; did you mean 'tokenizer'?"
+    )
+
+
+def test_codebooks_by_name_by_levels_and_by_position():
+    study = parse_study(BASE + "  codebook: [fsq-240, [4, 4], [[2, 3], fsq-512]]\n", "f.yaml")
+    assert study.factors.codebook == (((8, 6, 5),), ((4, 4),), ((2, 3), (8, 8, 8)))
+    again = parse_study(yaml.safe_dump(study.model_dump(mode="json")), "g.yaml")
+    assert again == study
 
 
 def test_a_bad_name_is_refused():

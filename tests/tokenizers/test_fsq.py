@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_quantize_pytorch import FSQ as Reference
 
+from compression_gap.errors import UserError
 from compression_gap.tokenizers import FSQ, FSQ_LEVELS
+from compression_gap.tokenizers.fsq import Bottleneck
 
 
 @pytest.fixture(params=FSQ_LEVELS.values(), ids=str)
@@ -33,28 +35,28 @@ def test_bound_codes_and_indices_equal_the_reference_bit_by_bit(levels):
 
 def test_the_codebook_equals_the_reference_bit_by_bit(levels):
     fsq = FSQ(levels)
-    assert torch.equal(fsq.code(torch.arange(fsq.size)), Reference(list(levels)).implicit_codebook)
+    assert torch.equal(fsq.code(torch.arange(fsq.sizes[0])), Reference(list(levels)).implicit_codebook)
 
 
 def test_every_index_survives_the_way_through_its_code(levels):
     fsq = FSQ(levels)
-    indices = torch.arange(fsq.size)
+    indices = torch.arange(fsq.sizes[0])
     codes = fsq.code(indices)
     assert torch.equal(fsq.index(codes), indices)
-    assert len(codes.unique(dim=0)) == fsq.size
+    assert len(codes.unique(dim=0)) == fsq.sizes[0]
     assert codes.abs().max() <= 1
 
 
 def test_sizes_are_those_of_the_table(levels):
-    assert FSQ_LEVELS[FSQ(levels).size] == levels
-    assert FSQ(levels).size == math.prod(levels)
+    assert FSQ_LEVELS[FSQ(levels).sizes[0]] == levels
+    assert FSQ(levels).sizes[0] == math.prod(levels)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=5), st.data())
 def test_index_and_code_round_trip_for_any_levels(levels, data):
     fsq = FSQ(levels)
-    indices = torch.tensor(data.draw(st.lists(st.integers(0, fsq.size - 1), min_size=1, max_size=20)))
+    indices = torch.tensor(data.draw(st.lists(st.integers(0, fsq.sizes[0] - 1), min_size=1, max_size=20)))
     assert torch.equal(fsq.index(fsq.code(indices)), indices)
 
 
@@ -64,7 +66,7 @@ def test_any_latent_has_an_index_of_the_codebook_and_codes_are_its_own(levels, v
     fsq = FSQ(levels)
     codes = fsq(torch.full((len(levels),), value))
     index = fsq.index(codes)
-    assert 0 <= index < fsq.size
+    assert 0 <= index < fsq.sizes[0]
     assert torch.equal(fsq.code(index), codes)
 
 
@@ -101,7 +103,65 @@ def test_the_gradient_is_that_of_the_bound(levels):
     torch.testing.assert_close(through, by_hand, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [(), (8, 1), (0,)])
+@pytest.mark.parametrize("bad", [(8, 1), (0,), ()])
 def test_too_few_levels(bad):
-    with pytest.raises(ValueError, match="at least two levels"):
+    with pytest.raises(UserError, match="at least two levels|is no codebook"):
         FSQ(bad)
+
+
+GROWING = ((8, 6, 5), (8, 5, 5, 5), (5,), (7, 5, 5, 5, 5))
+
+
+def test_codebooks_of_each_position_equal_the_reference_bit_by_bit():
+    """A position with fewer dimensions leaves the last ones at 0, whatever the latent holds there."""
+    fsq = FSQ(GROWING)
+    assert fsq.sizes == (240, 1000, 5, 4375)
+    assert fsq.dimensions == 5
+    z = 2 * torch.randn(4000, 4, 5, generator=torch.Generator().manual_seed(0))
+    codes = fsq(z)
+    indices = fsq.index(codes)
+    for i, levels in enumerate(GROWING):
+        own, ids = Reference(list(levels))(z[:, i : i + 1, : len(levels)])
+        assert torch.equal(codes[:, i : i + 1, : len(levels)], own)
+        assert (codes[:, i, len(levels) :] == 0).all()
+        assert torch.equal(indices[:, i : i + 1], ids.long())
+    assert (indices.amax(0) < torch.tensor(fsq.sizes)).all()
+    assert torch.equal(fsq.code(indices), codes)
+
+
+def test_every_index_of_each_position_survives():
+    fsq = FSQ(GROWING)
+    for i, size in enumerate(fsq.sizes):
+        indices = torch.zeros(size, 4, dtype=torch.long)
+        indices[:, i] = torch.arange(size)
+        codes = fsq.code(indices)
+        assert torch.equal(fsq.index(codes), indices)
+        assert len(codes[:, i].unique(dim=0)) == size
+        assert codes.abs().max() <= 1
+
+
+def test_the_gradient_of_a_dimension_that_a_position_lacks_is_zero():
+    fsq = FSQ(((5,), (5, 3)))
+    z = torch.full((2, 2), 0.3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(fsq(z).sum(), z)
+    assert gradient[0, 1] == 0
+    assert (gradient.flatten()[[0, 2, 3]] > 0.1).all()
+
+
+def test_half_precision_latents_are_bounded_and_rounded_in_float32():
+    z = latents((8, 5)).bfloat16()
+    assert torch.equal(FSQ((8, 5))(z), FSQ((8, 5))(z.float()))
+
+
+@torch.no_grad()
+def test_the_bottleneck_does_not_see_autocast():
+    torch.manual_seed(0)
+    bottleneck = Bottleneck(16, ((8, 5, 5),))
+    states = torch.randn(500, 4, 16)
+    codes = bottleneck.codes(states)
+    assert len(codes.flatten(0, 1).unique(dim=0)) > 20
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.nn.functional.linear(states, bottleneck.to_latent.weight).dtype == torch.bfloat16
+        assert torch.equal(bottleneck.codes(states), codes)
+    latent = bottleneck.to_latent(torch.nn.functional.layer_norm(states, (16,)))
+    assert torch.equal(codes, bottleneck.fsq(latent))

@@ -3,7 +3,7 @@
 from .ema import EMA
 from .sizes import SIZES, TrunkSize
 from .training import Curve, Diverged, Interrupted, Schedule, train
-from .trunk import KVCache, Memory, Trunk
+from .trunk import KVCache, Memory, SelfBlock, Trunk, initialise
 
 __all__ = [
     "EMA",
@@ -14,7 +14,9 @@ __all__ = [
     "KVCache",
     "Memory",
     "Schedule",
+    "SelfBlock",
     "Trunk",
     "TrunkSize",
+    "initialise",
     "train",
 ]

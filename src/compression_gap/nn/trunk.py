@@ -37,16 +37,15 @@ class KVCache:
         self.filled = 0
 
 
-class Block(nn.Module):
-    """One layer of the trunk."""
+class SelfBlock(nn.Module):
+    """Self-attention and MLP, each on a normalised copy and added back."""
 
-    def __init__(self, size: TrunkSize, dropout: float) -> None:
+    def __init__(self, size: TrunkSize, dropout: float = 0.0) -> None:
         super().__init__()
         w = size.width
         self.heads, self.dropout = size.heads, dropout
-        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(w), nn.LayerNorm(w), nn.LayerNorm(w)
+        self.norm1, self.norm3 = nn.LayerNorm(w), nn.LayerNorm(w)
         self.qkv, self.out = nn.Linear(w, 3 * w), nn.Linear(w, w)
-        self.cross_q, self.cross_kv, self.cross_out = nn.Linear(w, w), nn.Linear(w, 2 * w), nn.Linear(w, w)
         self.up, self.down = nn.Linear(w, 4 * w), nn.Linear(4 * w, w)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
@@ -58,12 +57,39 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
+    def _mlp(self, x: Tensor) -> Tensor:
+        return x + self._drop(self.down(F.gelu(self.up(self.norm3(x)))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, first: int = 0) -> Tensor:
+        """x [B, L, w] → the rows from ``first`` on [B, L − first, w]; all rows are looked at.
+
+        ``mask`` bool [L − first, L]: True where row i may look at row j (None: everywhere).
+        """
+        normed = self.norm1(x)
+        w = x.shape[-1]
+        (q,) = self._split(F.linear(normed[:, first:], self.qkv.weight[:w], self.qkv.bias[:w]), 1)
+        k, v = self._split(F.linear(normed, self.qkv.weight[w:], self.qkv.bias[w:]), 2)
+        return self._mlp(x[:, first:] + self._drop(self.out(self._attend(q, k, v, mask, False))))
+
+
+class Block(SelfBlock):
+    """One layer of the trunk: self-attention, cross-attention to the memory, MLP."""
+
+    def __init__(self, size: TrunkSize, dropout: float) -> None:
+        super().__init__(size, dropout)
+        w = size.width
+        self.norm2 = nn.LayerNorm(w)
+        self.cross_q, self.cross_kv, self.cross_out = nn.Linear(w, w), nn.Linear(w, 2 * w), nn.Linear(w, w)
+
     def memory(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of memory tokens [B, N, w]."""
         k, v = self._split(self.cross_kv(tokens), 2)
         return k, v
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
         memory: tuple[Tensor, Tensor],
@@ -72,7 +98,7 @@ class Block(nn.Module):
         cache: Tensor | None,
         filled: int,
     ) -> Tensor:
-        """Self-attention, cross-attention, MLP, each on a normalised copy and added back."""
+        """Self-attention, cross-attention, MLP. x may have one row where the memory has B."""
         q, k, v = self._split(self.qkv(self.norm1(x)), 3)
         if cache is not None:
             end = filled + x.shape[1]
@@ -81,11 +107,9 @@ class Block(nn.Module):
             causal = causal and filled == 0 and x.shape[1] > 1
         x = x + self._drop(self.out(self._attend(q, k, v, None, causal)))
         (q,) = self._split(self.cross_q(self.norm2(x)), 1)
-        x = x + self._drop(self.cross_out(self._attend(q, *memory, memory_mask, False)))
-        return x + self._drop(self.down(F.gelu(self.up(self.norm3(x)))))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        if len(q) != len(memory[0]):
+            q = q.expand(len(memory[0]), -1, -1, -1)
+        return self._mlp(x + self._drop(self.cross_out(self._attend(q, *memory, memory_mask, False))))
 
 
 class Trunk(nn.Module):
@@ -96,7 +120,7 @@ class Trunk(nn.Module):
         self.size = size
         self.blocks = nn.ModuleList(Block(size, dropout) for _ in range(size.layers))
         self.norm = nn.LayerNorm(size.width)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def condition(self, memory: Tensor) -> Memory:
         """Keys and values of memory tokens [B, N, w], for every layer."""
@@ -114,6 +138,7 @@ class Trunk(nn.Module):
         """Run the blocks.
 
         ``memory_mask`` bool [L, N]: True where token i may look at memory token j (None: everywhere).
+        x with one row serves every row of the memory (queries that do not depend on the sample).
         With a ``cache``, x holds the tokens after those already in it; more than one only if it is empty.
         """
         filled = 0 if cache is None else cache.filled
@@ -127,7 +152,8 @@ class Trunk(nn.Module):
         return self.norm(x)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Weights of linear layers from N(0, 0.02²), no biases."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -4,12 +4,12 @@ from typing import Any
 
 from .base import ActionHead, Emission, Target
 
-__all__ = ["ActionHead", "Emission", "Policy", "Target", "coded_round_trip"]
+__all__ = ["ActionHead", "Emission", "Policy", "SnappedPolicy", "Target", "coded_round_trip"]
 
 
 def __getattr__(name: str) -> Any:
     # ``base`` must stay importable without torch: simulator workers need ``Emission`` alone.
-    if name in ("Policy", "coded_round_trip"):
+    if name in ("Policy", "SnappedPolicy", "coded_round_trip"):
         from . import policy
 
         return getattr(policy, name)

@@ -12,27 +12,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """Training targets of B samples: normalised chunk [B, H, d], token ids [B, L], valid [B, H]."""
+    """Training targets of B samples, in normalised units.
+
+    ``chunk`` [B, H, d]; ``valid`` [B, H]: which actions count; ``tokens`` int64 [B, L] and their ``lengths``
+    int64 [B]; ``coded`` [B, H, d]: Ã, what the tokens decode to.
+    """
 
     chunk: Tensor
-    tokens: Tensor | None
     valid: Tensor
+    tokens: Tensor | None = None
+    lengths: Tensor | None = None
+    coded: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Emission:
     """What was emitted: B chunks [B, H, d], whether each one decoded [B], and token ids [B, L] if any.
 
-    Heads emit tensors in normalised units; actors emit NumPy arrays in raw action units.
+    ``lengths`` [B]: how many ids of each row count (None: all). Heads emit tensors in normalised units; actors
+    emit NumPy arrays in raw action units.
     """
 
     chunk: Any
     ok: Any
     tokens: Any = None
+    lengths: Any = None
 
 
 class ActionHead(Protocol):
     """A continuous or discrete head on the shared trunk. A torch module."""
+
+    @property
+    def trunk(self) -> Any:
+        """The trunk that all heads of a size share in kind, and that is counted apart from the head's own."""
 
     def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
         """Loss per sample [B]; actions after the episode's end do not count."""
@@ -46,3 +58,8 @@ def row_generators(seeds: list[int], device: torch.device) -> list[torch.Generat
     import torch
 
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def over_valid(error: Tensor, valid: Tensor) -> Tensor:
+    """Mean error [B] of the actions that count: error [B, H], valid [B, H]."""
+    return (error * valid).sum(1) / valid.sum(1)

@@ -4,24 +4,28 @@ The network predicts the noise (``epsilon``, as published), the clean chunk (``s
 (``v_prediction``, arXiv 2202.00512). The three weigh the error of the clean chunk by SNR, 1 and SNR + 1: with
 the noise as target, what the context says about the chunk is worth little at high noise, and is learned late.
 
-The memory is the diffusion time followed by the context. The context's keys and values are computed once
-per sample; those of the sampling times once per call; neither changes while a chunk is denoised.
+The schedulers are those of diffusers. A DDIM step is two linear combinations and a clip; its coefficients are
+computed once.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from ..nn import Memory, Trunk, TrunkSize
-from .base import Emission, Target, row_generators
+from ..errors import unknown_name
+from ..nn import Trunk, TrunkSize
+from .base import Emission, Target, over_valid
+from .denoiser import Denoiser
 
 TRAIN_STEPS = 100
 SAMPLERS = ("ddim", "ddpm", "dpm-solver++")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> Any:
@@ -35,6 +39,48 @@ def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> An
     if sampler == "ddpm":
         return DDPMScheduler(**clipped, variance_type="fixed_small")
     return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
+
+
+@dataclass(frozen=True)
+class DDIMStep:
+    """One step of DDIM (arXiv 2010.02502, eq. 12, σ = 0), from the prediction p at x.
+
+    clean = clip(of_x·x + of_p·p),   x' = keep·clean + x_left·x + p_left·p
+    """
+
+    t: int
+    of_x: float
+    of_p: float
+    keep: float
+    x_left: float
+    p_left: float
+
+    @staticmethod
+    def all(scheduler: Any, steps: int, prediction: str) -> list[DDIMStep]:
+        """The steps of a ``DDIMScheduler``, with its own times and noise levels.
+
+        With a = √ᾱ, s = √(1 − ᾱ): x = a·clean + s·ε; the prediction is ε, the clean chunk, or a·ε − s·clean.
+        """
+        scheduler.set_timesteps(steps)
+        made = []
+        for t in scheduler.timesteps.tolist():
+            before = t - TRAIN_STEPS // steps
+            alpha = float(scheduler.alphas_cumprod[t])
+            after = float(scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod)
+            a, s = math.sqrt(alpha), math.sqrt(1 - alpha)
+            clean, noise = {  # each as a combination of x and p
+                "epsilon": ((1 / a, -s / a), (0.0, 1.0)),
+                "sample": ((0.0, 1.0), (1 / s, -a / s)),
+                "v_prediction": ((a, -s), (s, a)),
+            }[prediction]
+            left = math.sqrt(1 - after)
+            made.append(DDIMStep(t, *clean, math.sqrt(after), left * noise[0], left * noise[1]))
+        return made
+
+    def __call__(self, x: Tensor, p: Tensor, clip: float) -> Tensor:
+        """x' of x and p [B, H, d]."""
+        clean = (self.of_x * x).add_(p, alpha=self.of_p).clamp_(-clip, clip)
+        return clean.mul_(self.keep).add_(x, alpha=self.x_left).add_(p, alpha=self.p_left)
 
 
 class DiffusionHead(nn.Module):
@@ -56,37 +102,21 @@ class DiffusionHead(nn.Module):
         prediction: str = "epsilon",
     ) -> None:
         super().__init__()
-        w = size.width
-        self.horizon, self.action_dim, self.clip = horizon, action_dim, clip
-        self.sampler, self.sampling_steps, self.prediction = sampler, sampling_steps, prediction
-        self.causal = attention == "causal-as-published"
-        self.embed = nn.Linear(action_dim, w)
-        self.position = nn.Parameter(0.02 * torch.randn(horizon, w))
-        self.time = nn.Sequential(nn.Linear(w, 4 * w), nn.SiLU(), nn.Linear(4 * w, w))
-        self.trunk = Trunk(size)
-        self.out = nn.Linear(w, action_dim)
-        alphas = make_scheduler("ddpm", clip).alphas_cumprod
-        self.register_buffer("alphas", alphas, persistent=False)
-        self.context_tokens = context_tokens
+        if sampler not in SAMPLERS:
+            raise unknown_name("sampler", sampler, SAMPLERS)
+        if prediction not in PREDICTIONS:
+            raise unknown_name("prediction", prediction, PREDICTIONS)
+        self.clip, self.sampler, self.sampling_steps = clip, sampler, sampling_steps
+        self.prediction = prediction
+        self.network = Denoiser(size, horizon, action_dim, context_tokens, attention)
+        self.register_buffer("alphas", make_scheduler("ddpm", clip).alphas_cumprod, persistent=False)
+        ddim = make_scheduler("ddim", clip, prediction)
+        self.ddim = DDIMStep.all(ddim, sampling_steps, prediction) if sampler == "ddim" else []
 
-    def _memory_mask(self, device: torch.device) -> Tensor | None:
-        """As published, action i sees condition tokens up to i + 1, of which the first is the time."""
-        if not self.causal:
-            return None
-        i = torch.arange(self.horizon, device=device)[:, None]
-        return torch.arange(1 + self.context_tokens, device=device)[None] <= i + 1
-
-    def _time_tokens(self, t: Tensor) -> Tensor:
-        half = self.position.shape[1] // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / (half - 1))
-        angles = t.float()[:, None] * frequencies
-        return self.time(torch.cat([angles.sin(), angles.cos()], -1))[:, None]
-
-    def denoise(self, noisy: Tensor, memory: Memory) -> Tensor:
-        """What the network predicts of chunks [B, H, d]; the memory's first token is the diffusion time."""
-        x = self.embed(noisy) + self.position
-        x = self.trunk(x, memory, causal=self.causal, memory_mask=self._memory_mask(noisy.device))
-        return self.out(x)
+    @property
+    def trunk(self) -> Trunk:
+        """The network's trunk."""
+        return self.network.trunk
 
     def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
         """Mean squared error of the prediction over valid actions, at one random time per sample."""
@@ -95,35 +125,29 @@ class DiffusionHead(nn.Module):
         t = torch.randint(TRAIN_STEPS, (len(chunk),), generator=rng, device=chunk.device)
         alpha = self.alphas[t][:, None, None]
         noisy = alpha.sqrt() * chunk + (1 - alpha).sqrt() * noise
-        memory = self.trunk.condition(torch.cat([self._time_tokens(t), context], 1))
         if self.prediction == "epsilon":
             wanted = noise
         elif self.prediction == "sample":
             wanted = chunk
         else:
             wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * chunk
-        error = (self.denoise(noisy, memory) - wanted).square().mean(-1)
-        return (error * target.valid).sum(1) / target.valid.sum(1)
+        predicted = self.network(noisy, self.network.memory(t, context))
+        return over_valid((predicted - wanted).square().mean(-1), target.valid)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:
         """Denoise from each row's own noise."""
-        generators = row_generators(seeds, context.device)
-        shape, device = (self.horizon, self.action_dim), context.device
-        x = torch.stack([torch.randn(shape, generator=g, device=device) for g in generators])
-        scheduler = make_scheduler(self.sampler, self.clip, self.prediction)
-        scheduler.set_timesteps(self.sampling_steps, device=device)
-        conditioned = self.trunk.condition(context)
-        times = self.trunk.condition(self._time_tokens(scheduler.timesteps))
-        # DDPM alone draws noise while it samples; it takes a generator per row.
-        options = {"generator": generators} if self.sampler == "ddpm" else {}
-        for i, t in enumerate(scheduler.timesteps):
-            now = Memory(
-                tuple(
-                    (k[i : i + 1].expand(len(x), -1, -1, -1), v[i : i + 1].expand(len(x), -1, -1, -1))
-                    for k, v in times.layers
-                )
-            )
-            predicted = self.denoise(x, now.join(conditioned))
-            x = scheduler.step(predicted, t, x, **options).prev_sample
+        x, generators = self.network.noise(seeds, context.device)
+        if self.sampler == "ddim":
+            times = torch.tensor([step.t for step in self.ddim], device=context.device)
+            for step, memory in zip(self.ddim, self.network.memories(times, context), strict=True):
+                x = step(x, self.network(x, memory), self.clip)
+        else:
+            scheduler = make_scheduler(self.sampler, self.clip, self.prediction)
+            scheduler.set_timesteps(self.sampling_steps, device=context.device)
+            times = scheduler.timesteps
+            # DDPM alone draws noise while it samples; it takes a generator per row.
+            options = {"generator": generators} if self.sampler == "ddpm" else {}
+            for t, memory in zip(times, self.network.memories(times, context), strict=True):
+                x = scheduler.step(self.network(x, memory), t, x, **options).prev_sample
         return Emission(x, torch.ones(len(x), dtype=torch.bool))

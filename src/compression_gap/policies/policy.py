@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from ..encoders.base import ContextAdapter
 from ..errors import UserError
 from ..nn import SIZES
 from ..sims import Observation
-from ..tokenizers import ActionTokenizer, load_tokenizer
+from ..tokenizers import ActionTokenizer, Tokens, load_tokenizer
 from .base import Emission, Target
-from .registry import make_head
+from .registry import check_chunks, make_head
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,13 @@ class Policy:
         self.task_index = np.array([self.spec.tasks.index(t) for t in tasks])
         return self
 
-    @torch.no_grad()
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """Chunks float32 [B, H, d] in raw action units for B observations; one seed per row."""
+        return _raw(self.emit(asked, seeds), self.normaliser)
+
+    @torch.no_grad()
+    def emit(self, asked: Observation, seeds: np.ndarray) -> Emission:
+        """What ``act`` returns, in normalised units."""
         features = self.encoder.features(asked)
         if self.encoder.frozen:
             features = features.astype(self.encoder.dtype)  # as it was cached for training
@@ -119,9 +124,20 @@ class Policy:
             torch.from_numpy(np.ascontiguousarray(asked.proprio, np.float32)).to(self.device),
             torch.from_numpy(self.task_index[asked.task]).to(self.device),
         )
-        emitted = self.module.head.sample(context, [int(s) for s in seeds])
-        chunk = self.normaliser.denormalise(emitted.chunk.float().cpu().numpy())
-        return Emission(chunk.astype(np.float32), np.asarray(emitted.ok), emitted.tokens)
+        dtype = next(self.module.head.parameters()).dtype
+        emitted = self.module.head.sample(context.to(dtype), [int(s) for s in seeds])
+        return replace(emitted, chunk=emitted.chunk.float().cpu().numpy(), ok=np.asarray(emitted.ok))
+
+    def to_bfloat16(self) -> Policy:
+        """A copy whose head computes in bfloat16, its weights cast once: to act faster, not to be saved.
+
+        The context stays float32 (features may need it), and so does the arithmetic between network calls.
+        """
+        module = copy.deepcopy(self.module)
+        module.head.to(torch.bfloat16)
+        made = Policy(self.spec, module, self.normaliser, self.tokenizer)
+        made.task_index = self.task_index
+        return made
 
     def parameter_counts(self) -> dict[str, int]:
         """Trained parameters: encoder, adapter without it, trunk, the head's own layers, and all."""
@@ -206,12 +222,55 @@ class Policy:
         return Policy(spec, module, normaliser, tokenizer)
 
 
-def coded_round_trip(tokenizer: ActionTokenizer, normaliser: Normaliser) -> Callable[[np.ndarray], Emission]:
-    """Raw chunks [B, H, d] through the code and back: what expert-coded executes."""
+class SnappedPolicy:
+    """A continuous policy that executes detokenize(tokenize(Â)): the controlled swap's other side. An actor.
+
+    THEORY, section 6. ``Emission.tokens`` are the ids of Â; ``ok`` is False where they do not decode.
+    """
+
+    asks = "observation"
+
+    def __init__(self, policy: Policy, tokenizer: ActionTokenizer) -> None:
+        """Raises ``UserError`` for a tokenizer of chunks of another shape."""
+        check_chunks(tokenizer, policy.horizon, policy.spec.action_dim)
+        self.policy, self.tokenizer = policy, tokenizer
+        self.n_obs_steps, self.horizon = policy.n_obs_steps, policy.horizon
+        self.needs_images = policy.needs_images
+
+    def on_tasks(self, tasks: tuple[str, ...]) -> SnappedPolicy:
+        """As ``Policy.on_tasks``."""
+        self.policy.on_tasks(tasks)
+        return self
+
+    def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
+        """Chunks float32 [B, H, d] in raw action units, each of them one of the code."""
+        emitted = self.policy.emit(asked, seeds)
+        snapped = _through(self.tokenizer, self.tokenizer.encode(emitted.chunk))
+        return _raw(replace(snapped, ok=snapped.ok & emitted.ok), self.policy.normaliser)
+
+
+def coded_round_trip(
+    tokenizer: ActionTokenizer, normaliser: Normaliser, prefix: int | None = None
+) -> Callable[[np.ndarray], Emission]:
+    """Raw chunks [B, H, d] through the code and back: what expert-coded executes.
+
+    ``prefix``: only the first so many tokens are kept, of a tokenizer whose prefixes decode.
+    """
 
     def code(raw: np.ndarray) -> Emission:
         tokens = tokenizer.encode(normaliser.normalise(raw.astype(np.float32)))
-        decoded = tokenizer.decode(tokens)
-        return Emission(normaliser.denormalise(decoded.chunk), decoded.ok, tokens.ids)
+        if prefix is not None:
+            tokens = Tokens(tokens.ids[:, :prefix], np.minimum(tokens.lengths, prefix))
+        return _raw(_through(tokenizer, tokens), normaliser)
 
     return code
+
+
+def _through(tokenizer: ActionTokenizer, tokens: Tokens) -> Emission:
+    decoded = tokenizer.decode(tokens)
+    return Emission(decoded.chunk, decoded.ok, tokens.ids, tokens.lengths)
+
+
+def _raw(emitted: Emission, normaliser: Normaliser) -> Emission:
+    """From normalised to raw action units."""
+    return replace(emitted, chunk=normaliser.denormalise(emitted.chunk).astype(np.float32))

@@ -27,19 +27,30 @@ class Split:
 
     frames: Tensor  # int64 [N, T]
     actions: Tensor  # int64 [N, H]
-    valid: Tensor  # float32 [N, H]
+    valid: Tensor  # bool [N, H]
     task: Tensor  # int64 [N]
     tokens: Tensor | None  # int64 [N, L]
+    lengths: Tensor | None  # int64 [N]
+    coded: Tensor | None  # float32 [N, H, d], normalised
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a training step gathers from."""
+    """Everything a training step gathers from. ``swapped``: the head's chunks are what the code makes of them."""
 
     features: Tensor  # [F, C, ...]
     proprio: Tensor  # float32 [F, p]
     actions: Tensor  # float32 [F, d], normalised
     splits: dict[str, Split]
+    swapped: bool = False
+
+    def target(self, split: str, rows: Tensor) -> Target:
+        """The training targets of rows of one split."""
+        s = self.splits[split]
+        tokens, lengths, coded = (None if t is None else t[rows] for t in (s.tokens, s.lengths, s.coded))
+        chunk = coded if self.swapped else self.actions[s.actions[rows]]
+        assert chunk is not None
+        return Target(chunk=chunk, valid=s.valid[rows], tokens=tokens, lengths=lengths, coded=coded)
 
     def loss(self, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
         """The loss per sample of rows of one split."""
@@ -47,23 +58,31 @@ class TrainingData:
 
         def loss(module: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
             assert isinstance(module, PolicyModule)
-            frames = s.frames[rows]
-            tokens = None if s.tokens is None else s.tokens[rows]
-            target = Target(self.actions[s.actions[rows]], tokens, s.valid[rows])
+            frames, target = s.frames[rows], self.target(split, rows)
             return module.loss(self.features[frames], self.proprio[frames], s.task[rows], target, rng=rng)
 
         return loss
 
 
-def _split(windows: Windows, tokens: Tokens | None, device: torch.device) -> Split:
+def _split(
+    windows: Windows, tokens: Tokens | None, longest: int, coded: np.ndarray | None, device: torch.device
+) -> Split:
     if tokens is not None and len(tokens.ids) != len(windows):
         raise ValueError(f"{len(tokens.ids)} target token rows for {len(windows)} decision points")
+    if coded is not None and len(coded) != len(windows):
+        raise ValueError(f"{len(coded)} coded chunks for {len(windows)} decision points")
+
+    def on_device(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
     return Split(
-        frames=torch.from_numpy(windows.frames).to(device),
-        actions=torch.from_numpy(windows.actions).to(device),
-        valid=torch.from_numpy(windows.valid).to(device, torch.float32),
-        task=torch.from_numpy(windows.task).to(device),
-        tokens=None if tokens is None else torch.from_numpy(tokens.ids).to(device),
+        frames=on_device(windows.frames),
+        actions=on_device(windows.actions),
+        valid=on_device(windows.valid),
+        task=on_device(windows.task),
+        tokens=None if tokens is None else on_device(tokens.ids[:, :longest]),
+        lengths=None if tokens is None else on_device(tokens.lengths),
+        coded=None if coded is None else on_device(coded.astype(np.float32)),
     )
 
 
@@ -74,6 +93,7 @@ def train_policy(
     normaliser: Normaliser,
     tokenizer: ActionTokenizer | None,
     tokens: Mapping[str, Tokens] | None,
+    coded: Mapping[str, np.ndarray] | None = None,
     *,
     out: Path,
     work: Path | None = None,
@@ -82,9 +102,15 @@ def train_policy(
 ) -> dict[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
-    ``spec``: encoder, head, size, horizon, n_obs_steps, tasks, seed, training, options. ``features``: the
-    cached ones, one array per set, or None for a trained encoder. ``tokens``: target ids per split.
+    ``spec``: encoder, head, size, horizon, n_obs_steps, tasks, seed, training, options, and ``target``:
+    "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
+    nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
+    a trained encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
+    normalised. Rows of both are in the order of ``make_windows``.
     """
+    swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
+    if coded is None and (swapped or spec["head"] == "hybrid"):
+        raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images))
     if features is None:
@@ -95,11 +121,16 @@ def train_policy(
         for name in ("train", "validation")
     }
     actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))
+    longest = max(int(tokens[n].lengths.max(initial=0)) for n in windows) if tokens else 0
     data = TrainingData(
         features=torch.from_numpy(np.concatenate(features)).to(device),
         proprio=torch.from_numpy(np.concatenate([d.proprio for d in demosets])).to(device),
         actions=torch.from_numpy(actions).to(device),
-        splits={n: _split(w, tokens[n] if tokens else None, device) for n, w in windows.items()},
+        splits={
+            n: _split(w, tokens[n] if tokens else None, longest, coded[n] if coded else None, device)
+            for n, w in windows.items()
+        },
+        swapped=swapped,
     )
     images = demosets[0].images
     policy_spec = PolicySpec(

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^"  # a colour comes again with another marker
 GREY = "#6b7280"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -39,12 +40,23 @@ STYLE: Any = {
 }
 
 
-def colours(actions: Sequence[str]) -> dict[str, str]:
-    """A fixed colour for every action representation of a study."""
-    return dict(zip(dict.fromkeys(actions), itertools.cycle(PALETTE), strict=False))
+def colours(summary: dict[str, Any]) -> dict[str, str]:
+    """A fixed colour for every action representation of a study, the same in all figures."""
+    ordered = sorted(summary["cells"], key=lambda c: not _whole(c))
+    return dict(zip(dict.fromkeys(c["action"] for c in ordered), itertools.cycle(PALETTE), strict=False))
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _marker(action: str, colour: dict[str, str]) -> str:
+    return MARKERS[list(colour).index(action) // len(PALETTE) % len(MARKERS)]
+
+
+def _whole(cell: dict[str, Any]) -> bool:
+    """No mixed cell of the controlled swap: those stand in its own tables."""
+    return (cell["trained_on"] == "coded") == (cell["executed"] == "snapped")
+
+
+def svg(figure: Figure, title: str) -> str:
+    """The figure as SVG for a page: as wide as its place, text that can be selected."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
     plt.close(figure)
@@ -59,15 +71,15 @@ def _svg(figure: Figure, title: str) -> str:
 
 def success_by_encoder(summary: dict[str, Any]) -> str:
     """Success against the encoder ladder, a line per action representation, experts as thin lines."""
-    cells = [c for c in summary["cells"] if c["rate"]]
+    cells = [c for c in summary["cells"] if c["rate"] and _whole(c)]
     encoders = list(dict.fromkeys(c["encoder"] for c in summary["cells"]))
-    colour = colours([c["action"] for c in summary["cells"]])
+    colour = colours(summary)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.8))
         series: dict[str, list[dict[str, Any]]] = {}
         for c in cells:
             series.setdefault(c["label"].replace(f" · {c['encoder']}", "", 1), []).append(c)
-        shift = 0.09
+        shift = min(0.09, 0.7 / len(series))
         for i, (name, points) in enumerate(series.items()):
             offset = (i - (len(series) - 1) / 2) * shift
             _errorbars(axes, [encoders.index(p["encoder"]) + offset for p in points], points, name, colour)
@@ -77,8 +89,11 @@ def success_by_encoder(summary: dict[str, Any]) -> str:
         axes.set_ylim(0, 104)
         axes.set_ylabel("success, % of episodes")
         axes.set_xlabel("encoder: from the lower limit to the upper")
-        axes.legend(loc=(0.02, 0.7))
-        return _svg(figure, "Success against encoder")
+        if len(series) > 4:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5)
+        else:
+            axes.legend(loc=(0.02, 0.7))
+        return svg(figure, "Success against encoder")
 
 
 def _errorbars(
@@ -89,27 +104,32 @@ def _errorbars(
     below = [100 * (r["value"] - r["low"]) for r in rates]
     above = [100 * (r["high"] - r["value"]) for r in rates]
     bars: Any = [below, above]
-    shade = colour[points[0]["action"]]
-    axes.errorbar(x, y, yerr=bars, marker="o", ms=5, lw=1.8, capsize=3, color=shade, label=name)
+    action = points[0]["action"]
+    shade, marker = colour[action], _marker(action, colour)
+    axes.errorbar(x, y, yerr=bars, marker=marker, ms=5, lw=1.8, capsize=3, color=shade, label=name)
 
 
 def _reference_lines(axes: Axes, references: Sequence[dict[str, Any]], right: int) -> None:
     """Thin lines for the expert levels; labels of lines that coincide are joined."""
     rows: dict[int, list[str]] = {}
     for ref in references:
-        rows.setdefault(round(100 * ref["rate"]["value"]), []).append(ref["label"])
+        name = ref["label"]
+        if rest := name.removeprefix("expert-coded (").removesuffix(")"):
+            name = name if rest == name else f"coded: {rest}"
+        rows.setdefault(round(100 * ref["rate"]["value"]), []).append(name)
     last = 200.0
     for y, names in sorted(rows.items(), reverse=True):
         axes.axhline(y, color=GREY, lw=0.8, ls=(0, (4, 3)))
-        at = min(y, last - 4.5)
-        axes.text(right - 0.55, at, ", ".join(names), color=GREY, fontsize=8, va="top")
-        last = at
+        lines = ["; ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
+        at = min(y, last)
+        axes.text(right - 0.55, at, "\n".join(lines), color=GREY, fontsize=8, va="top")
+        last = at - 4.5 * len(lines)
 
 
-def gains(verdicts: Sequence[dict[str, Any]]) -> str:
+def gains(summary: dict[str, Any]) -> str:
     """What relaxing one stage gains, in points, with intervals."""
-    rows = [(v["label"], v["action"], g) for v in verdicts for g in v["gains"]]
-    colour = colours([v["action"] for v in verdicts])
+    rows = [(v["label"], v["action"], g) for v in summary["verdicts"] for g in v["gains"]]
+    colour = colours(summary)
     with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(rows)))
         for i, (_, action, gain) in enumerate(rows):
@@ -120,7 +140,7 @@ def gains(verdicts: Sequence[dict[str, Any]]) -> str:
         axes.set_yticks(range(len(rows)), [f"{label}: relax {g['stage']}" for label, _, g in rows])
         axes.invert_yaxis()
         axes.set_xlabel("points of success gained")
-        return _svg(figure, "Single-stage gains")
+        return svg(figure, "Single-stage gains")
 
 
 def waterfall(fall: dict[str, Any], colour: str) -> str:
@@ -140,28 +160,36 @@ def waterfall(fall: dict[str, Any], colour: str) -> str:
         axes.set_xticks(range(len(levels)), names, fontsize=8.5)
         axes.set_ylim(0, 106)
         axes.set_ylabel("success, %")
-        return _svg(figure, f"Waterfall {fall['label']}")
+        return svg(figure, f"Waterfall {fall['label']}")
 
 
 def curves(summary: dict[str, Any]) -> str:
     """Validation loss of every cell, a panel per action representation (their losses differ in kind)."""
-    actions = list(dict.fromkeys(c["action"] for c in summary["cells"] if c["curves"]))
+    cells = [c for c in summary["cells"] if c["curves"] and c["executed"] == "chunk"]
+    actions = list(dict.fromkeys(c["action"] for c in cells))
     encoders = list(dict.fromkeys(c["encoder"] for c in summary["cells"]))
+    columns = min(3, len(actions))
+    rows = -(-len(actions) // columns)
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, max(1, len(actions)), figsize=(6.4, 2.8), squeeze=False)
-        for axes, action in zip(panels[0], actions, strict=False):
-            for c in (c for c in summary["cells"] if c["action"] == action):
+        figure, panels = plt.subplots(rows, columns, figsize=(6.4, 2.8 * rows), squeeze=False)
+        for axes in panels.flat[len(actions) :]:
+            axes.set_visible(False)
+        for axes, action in zip(panels.flat, actions, strict=False):
+            for c in (c for c in cells if c["action"] == action):
                 for i, curve in enumerate(c["curves"]):
                     shade = PALETTE[encoders.index(c["encoder"]) % len(PALETTE)]
                     name = None if i else c["encoder"]
                     axes.plot(curve["step"], curve["validation"], color=shade, lw=1.2, label=name)
-            axes.set_title(action, fontsize=10)
+            axes.set_title(
+                action.replace(" the code", "\nthe code"), fontsize=10 if len(actions) < 3 else 8.5
+            )
             axes.set_xlabel("step")
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
             axes.legend(fontsize=8)
-        panels[0][0].set_ylabel("validation loss")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("validation loss")
         figure.tight_layout()
-        return _svg(figure, "Learning curves")
+        return svg(figure, "Learning curves")

@@ -20,7 +20,11 @@ from . import figures
 
 def write_page(summary: dict[str, Any], films: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw a study's summary (``study.results.summarise``) and its films into ``path``."""
-    text = render_page(summary, films)
+    write_text(render_page(summary, films), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a page in one step: a reader never sees half of it."""
     scratch = path.with_name(f".{path.name}.part")
     try:
         scratch.write_text(text, encoding="utf-8")
@@ -29,31 +33,38 @@ def write_page(summary: dict[str, Any], films: Sequence[dict[str, Any]], path: P
         raise disk_error(error, path.parent) from error
 
 
+def environment() -> Environment:
+    """Jinja with the pages' filters; everything is escaped."""
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"points": points, "percent": percent, "span": span, "count": count}
+    return made
+
+
 def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str:
     """The page's HTML."""
     folder = resources.files("compression_gap.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"points": points, "percent": percent, "span": span, "count": count}
-    colour = figures.colours([c["action"] for c in summary["cells"]])
+    colour = figures.colours(summary)
     measured = [c for c in summary["cells"] if c["rate"]]
-    return environment.from_string((folder / "page.html").read_text()).render(
-        s=summary,
-        style=(folder / "page.css").read_text(),
-        script=(folder / "page.js").read_text(),
-        main=figures.success_by_encoder(summary) if measured else "",
-        gains=figures.gains(summary["verdicts"]) if summary["verdicts"] else "",
-        falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
-        curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
-        films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
-        study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
-        csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
-        failures=[
-            {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
-            for c in summary["cells"]
-            for f in c["failures"]
-        ],
+    return (
+        environment()
+        .from_string((folder / "page.html").read_text())
+        .render(
+            s=summary,
+            style=(folder / "page.css").read_text(),
+            script=(folder / "page.js").read_text(),
+            main=figures.success_by_encoder(summary) if measured else "",
+            gains=figures.gains(summary) if summary["verdicts"] else "",
+            falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
+            curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
+            films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
+            study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
+            csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
+            failures=[
+                {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
+                for c in summary["cells"]
+                for f in c["failures"]
+            ],
+        )
     )
 
 

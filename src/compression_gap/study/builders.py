@@ -94,43 +94,37 @@ def _normaliser(job: Job) -> dict[str, Any]:
 
 def _chunks(job: Job, horizon: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Normalised chunks [N, H, d] and their valid mask [N, H], in the order of ``make_windows``."""
+    return _chunks_by_episode(job, horizon, split)[:2]
+
+
+def _chunks_by_episode(job: Job, horizon: int, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     demosets = job.demosets()
     tasks = sorted({t for d in demosets for t in d.tasks})
     windows = make_windows(demosets, tasks, horizon, 1, split)
     actions = np.concatenate([d.actions for d in demosets])
     chunks = Normaliser.load(job.input("normaliser")).normalise(actions)[windows.actions]
-    return chunks, windows.valid
+    return chunks, windows.valid, windows.episode
 
 
 def _tokenizer(job: Job) -> dict[str, Any]:
     from ..tokenizers import make_tokenizer
 
     spec = job.spec
-    tokenizer = make_tokenizer(
-        spec["tokenizer"],
-        horizon=spec["horizon"],
-        tokens=spec["tokens"],
-        levels=spec["levels"],
-        size=spec["size"],
-    )
+    how: dict[str, Any] = dict(spec["fitting"])
+    if how:  # the others have no network to train
+        how |= {
+            "work": job.store.work(job.step.recipe),
+            "should_stop": job.should_stop,
+            "progress": job.progress,
+        }
     chunks, valid = _chunks(job, spec["horizon"], "train")
-    meta = tokenizer.fit(
-        chunks,
-        valid,
-        validation=_chunks(job, spec["horizon"], "validation"),
-        seed=spec["seed"],
-        steps=spec["steps"],
-        batch_size=spec["batch_size"],
-        lr=spec["lr"],
-        work=job.store.work(job.step.recipe),
-        should_stop=job.should_stop,
-        progress=job.progress,
-    )
+    tokenizer = make_tokenizer(spec["tokenizer"], **spec["options"])
+    tokenizer.fit(chunks, valid, validation=_chunks(job, spec["horizon"], "validation"), **how)
     tokenizer.save(job.out)
     test, test_valid = _chunks(job, spec["horizon"], "test")
     error = (tokenizer.decode(tokenizer.encode(test)).chunk - test) ** 2
     return {
-        "training": meta,
+        "training": tokenizer.report,
         "capacity_bits": tokenizer.capacity_bits,
         "distortion": float(error[test_valid].mean()),  # held-out, normalised units²
     }
@@ -143,8 +137,11 @@ def _tokens(job: Job) -> dict[str, Any]:
     for split in ("train", "validation", "test"):
         chunks, _ = _chunks(job, job.spec["horizon"], split)
         tokens = tokenizer.encode(chunks)
-        np.save(job.out / f"ids-{split}.npy", tokens.ids, allow_pickle=False)
-        np.save(job.out / f"lengths-{split}.npy", tokens.lengths, allow_pickle=False)
+        coded = tokenizer.decode(tokens)
+        if not coded.ok.all():
+            raise ValueError(f"{tokenizer.name} cannot decode {(~coded.ok).sum()} of its own sequences")
+        for name, array in {"ids": tokens.ids, "lengths": tokens.lengths, "coded": coded.chunk}.items():
+            np.save(job.out / f"{name}-{split}.npy", array, allow_pickle=False)
     return {}
 
 
@@ -162,17 +159,16 @@ def _policy(job: Job) -> dict[str, Any]:
     from ..policies.train import train_policy
     from ..tokenizers import Tokens, load_tokenizer
 
-    tokens, tokenizer = None, None
-    if "tokenizer" in job.step.inputs:
-        tokenizer = load_tokenizer(job.input("tokenizer"))
+    tokenizer = load_tokenizer(job.input("tokenizer")) if "tokenizer" in job.step.inputs else None
+    tokens, coded = {}, {}
+    if "tokens" in job.step.inputs:
         folder = job.input("tokens")
-        tokens = {
-            split: Tokens(
-                np.load(folder / f"ids-{split}.npy", allow_pickle=False),
-                np.load(folder / f"lengths-{split}.npy", allow_pickle=False),
+        for split in ("train", "validation"):
+            ids, lengths, coded[split] = (
+                np.load(folder / f"{name}-{split}.npy", allow_pickle=False)
+                for name in ("ids", "lengths", "coded")
             )
-            for split in ("train", "validation")
-        }
+            tokens[split] = Tokens(ids, lengths)
     features = [
         np.load(job.store.open(r) / "features.npy", mmap_mode="r", allow_pickle=False)
         for r in job.recipes("features")
@@ -183,7 +179,8 @@ def _policy(job: Job) -> dict[str, Any]:
         features or None,
         Normaliser.load(job.input("normaliser")),
         tokenizer,
-        tokens,
+        tokens if tokenizer else None,
+        coded or None,
         out=job.out,
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
@@ -220,6 +217,7 @@ ROLLOUT_WORKERS = 4
 def make_actor(step: Step, store: Store) -> Any:
     """The actor that an ``episodes`` step rolls out."""
     from ..rollouts import CodedActor, ExpertActor, ExpertChunkedActor
+    from ..tokenizers import load_tokenizer
 
     spec, kind = step.recipe.spec, step.recipe.spec["actor"]
     if kind == "expert":
@@ -227,17 +225,25 @@ def make_actor(step: Step, store: Store) -> Any:
     if kind == "expert-chunked":
         return ExpertChunkedActor(spec["horizon"])
     if kind == "expert-coded":
-        from ..policies import coded_round_trip
-        from ..tokenizers import load_tokenizer
+        return CodedActor(spec["horizon"], _round_trip(step, store))
+    if kind in ("policy", "snapped"):
+        from ..policies import Policy, SnappedPolicy
 
-        tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
-        normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
-        return CodedActor(spec["horizon"], coded_round_trip(tokenizer, normaliser))
-    if kind == "policy":
-        from ..policies import Policy
-
-        return Policy.load(store.open(step.inputs["policy"]))
+        policy = Policy.load(store.open(step.inputs["policy"]))
+        if kind == "policy":
+            return policy
+        return SnappedPolicy(policy, load_tokenizer(store.open(step.inputs["tokenizer"])))
     raise UserError(f"unknown actor '{kind}' in the plan")
+
+
+def _round_trip(step: Step, store: Store) -> Any:
+    """Raw chunks through the step's code and back; ``prefix`` keeps the first tokens alone."""
+    from ..policies import coded_round_trip
+    from ..tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
+    normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
+    return coded_round_trip(tokenizer, normaliser, step.recipe.spec.get("prefix"))
 
 
 def _episodes(job: Job) -> dict[str, Any]:
@@ -251,6 +257,61 @@ def _episodes(job: Job) -> dict[str, Any]:
     table = run_episodes(actor, protocol, pool, actor_key=job.step.recipe.key, progress=job.progress)
     parquet.write_table(table, job.out / "episodes.parquet")
     return {"protocol": protocol.hash}
+
+
+def _replay(job: Job) -> dict[str, Any]:
+    """Open-loop replay of the held-out recordings, raw or through a code: a diagnostic of demonstrations."""
+    import pyarrow.parquet as parquet
+
+    from ..rollouts import ReplayActor, run_episodes
+
+    protocol = EvaluationProtocol.model_validate(_tuples(job.spec["protocol"]))
+    recorded = {
+        (e.task, e.initial_state): np.asarray(d.actions[e.start : e.start + e.length])
+        for d in job.demosets()
+        for e in d.split("test")
+    }
+    code = _round_trip(job.step, job.store) if "tokenizer" in job.step.inputs else None
+    table = run_episodes(
+        ReplayActor(recorded, job.spec["horizon"], code),
+        protocol,
+        pool_for(protocol.sim, ROLLOUT_WORKERS),
+        actor_key=job.step.recipe.key,
+        episodes=[(task, state, 0) for task, state in recorded],
+        progress=job.progress,
+    )
+    parquet.write_table(table, job.out / "episodes.parquet")
+    return {"protocol": protocol.hash}
+
+
+def _health(job: Job) -> dict[str, Any]:
+    from ..bits.health import code_health, throughput
+    from ..bits.prior import prior_bits
+    from ..tokenizers import Tokens, load_tokenizer
+
+    tokenizer = load_tokenizer(job.input("tokenizer"))
+    folder, horizon = job.input("tokens"), job.spec["horizon"]
+    tokens = {
+        split: Tokens(*(np.load(folder / f"{n}-{split}.npy", allow_pickle=False) for n in ("ids", "lengths")))
+        for split in ("train", "validation", "test")
+    }
+    chunks, valid, episode = _chunks_by_episode(job, horizon, "test")
+    health = code_health(tokenizer, tokens["train"], chunks, valid, episode, sigma=job.spec["sigma"])
+    prior = prior_bits(
+        tokenizer,
+        tokens,
+        steps=job.spec["prior_steps"],
+        work=job.store.work(job.step.recipe),
+        should_stop=job.should_stop,
+        progress=job.progress,
+    )
+    health |= {
+        "used_bits": float(prior.per_chunk.mean()),
+        "prior_converged": prior.converged,
+        "fitting": tokenizer.report,
+        **throughput(tokenizer, chunks[:256]),
+    }
+    return health
 
 
 def _tuples(value: Any) -> Any:
@@ -270,4 +331,6 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "features": _features,
     "policy": _policy,
     "episodes": _episodes,
+    "replay": _replay,
+    "health": _health,
 }

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..artifacts import Recipe, Store, write_json
 from ..errors import UserError
-from .plan import Plan, Step
+from .plan import Graph, Plan, Step
 
 
 @dataclass
@@ -52,21 +52,21 @@ class Watcher(Protocol):
         """The step has failed."""
 
 
-def missing_steps(plan: Plan, store: Store) -> list[Step]:
+def missing_steps(plan: Graph, store: Store) -> list[Step]:
     """The steps still to run: those that a result needs, directly or not, and that are not in the store."""
-    wanted = [c.episodes for c in plan.cells] + [c.policy for c in plan.cells]
-    wanted += [r.episodes for r in plan.references]
     missing: dict[str, Step] = {}
 
     def visit(recipe: Recipe) -> None:
         if recipe.key in missing or store.has(recipe):
             return
+        if recipe.key not in plan.steps:
+            raise UserError(f"{recipe.kind} {recipe.key} is no longer in the store {store.root}")
         step = plan.steps[recipe.key]
         for needed in step.inputs.values():
             visit(needed)
         missing[recipe.key] = step
 
-    for recipe in wanted:
+    for recipe in plan.wanted:
         visit(recipe)
     return list(missing.values())
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..artifacts import Recipe, Store
 from .builders import make_actor
+from .evidence import label, read_rows
 from .plan import Cell, Plan
-from .results import label, read_rows
 
 VERSION = 1
 

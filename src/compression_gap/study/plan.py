@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any, Literal
 
 from ..artifacts import Recipe
-from ..errors import UserError
+from ..errors import UserError, unknown_name
 from ..sims import (
     EVALUATION_STATES,
     TUNING_STATES,
@@ -16,13 +20,11 @@ from ..sims import (
     sim_info,
     suite,
 )
-from .spec import Study
+from ..tokenizers import tokenizer_entry, tokenizer_names
+from ..tokenizers.levels import Levels, codebook_name
+from .spec import Study, Tokenizer
 
-# What an action representation is made of: head, and tokenizer if its targets are tokens.
-ACTIONS: dict[str, tuple[str, str | None]] = {
-    "diffusion": ("diffusion", None),
-    "oat": ("autoregressive", "oat"),
-}
+CONTINUOUS = ("diffusion", "flow", "regression")
 
 # Encoders that are trained with the policy: they have no cached features.
 TRAINED_ENCODERS = ("resnet18",)
@@ -31,11 +33,13 @@ TRAINED_ENCODERS = ("resnet18",)
 BUILDER_VERSIONS = {
     "demos": 2,
     "normaliser": 1,
-    "tokenizer": 1,
-    "tokens": 1,
+    "tokenizer": 2,
+    "tokens": 2,
     "features": 1,
-    "policy": 1,
+    "policy": 2,
     "episodes": 1,
+    "health": 1,
+    "replay": 1,
 }
 
 
@@ -50,23 +54,71 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A fitted tokenizer's levels: its name, its FSQ levels if it has any, its seed if it is trained."""
+
+    tokenizer: str
+    codebook: Levels | None
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """The tokenizer, with its codebook."""
+        return self.tokenizer + ("" if self.codebook is None else f" {codebook_name(self.codebook)}")
+
+
+TrainedOn = Literal["chunk", "coded"]
+Executed = Literal["chunk", "snapped"]
+_SWAPS: dict[tuple[TrainedOn, Executed], str] = {
+    ("coded", "snapped"): "with the code of",
+    ("coded", "chunk"): "trained on the code of",
+    ("chunk", "snapped"): "snapped to the code of",
+}
+
+
+def _representation(action: str, code: Code | None, trained_on: TrainedOn, executed: Executed) -> str:
+    how = _SWAPS.get((trained_on, executed))
+    return action if how is None or code is None else f"{action} {how} {code.tokenizer}"
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One trained policy of the factorial: its levels, and the keys of what it needs."""
+    """One trained policy as it is executed: its levels, and the keys of what it needs.
+
+    ``code`` is the tokenizer of a token policy, or the one that a swapped policy is trained on (``trained_on``
+    "coded") or snapped to (``executed`` "snapped").
+    """
 
     encoder: str
     action: str
     size: str
     demos: int
-    codebook: tuple[int, ...] | None
-    tokenizer_seed: int | None
+    code: Code | None
     seed: int
     policy: Recipe
     episodes: Recipe
+    trained_on: TrainedOn = "chunk"
+    executed: Executed = "chunk"
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the controlled swap switches the code on, in training or in execution."""
+        return (self.trained_on, self.executed) != ("chunk", "chunk")
+
+    @property
+    def representation(self) -> str:
+        """The action representation in words."""
+        return _representation(self.action, self.code, self.trained_on, self.executed)
 
     @property
     def levels(self) -> tuple[Any, ...]:
         """The levels without the training seed: cells that share them are replicates."""
-        return (self.encoder, self.action, self.size, self.demos, self.codebook, self.tokenizer_seed)
+        return (self.encoder, *self.others)
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The levels without encoder and training seed."""
+        return (self.action, self.trained_on, self.executed, self.size, self.demos, self.code)
 
 
 @dataclass(frozen=True)
@@ -74,23 +126,16 @@ class Reference:
     """A reference actor that needs no training: expert, expert-chunked, expert-coded."""
 
     actor: str
-    codebook: tuple[int, ...] | None
-    tokenizer_seed: int | None
+    code: Code | None
     demos: int | None
     episodes: Recipe
 
 
-@dataclass
-class Plan:
-    """The steps in an order in which they can run, and what the study reads from them."""
+@dataclass(kw_only=True)
+class Graph:
+    """Steps in an order in which they can run, each listed once however many need it."""
 
-    study: Study
-    protocol: EvaluationProtocol
-    tasks: tuple[str, ...]
     steps: dict[str, Step] = field(default_factory=dict)
-    cells: list[Cell] = field(default_factory=list)
-    references: list[Reference] = field(default_factory=list)
-    demos: dict[int, list[Recipe]] = field(default_factory=dict)
 
     def add(
         self, kind: str, spec: dict[str, Any], inputs: dict[str, Recipe], label: str, cost: float
@@ -100,6 +145,29 @@ class Plan:
         self.steps.setdefault(recipe.key, Step(recipe, label, inputs, cost))
         return recipe
 
+    @property
+    def wanted(self) -> list[Recipe]:
+        """The artefacts that results are read from."""
+        raise NotImplementedError
+
+
+@dataclass
+class Plan(Graph):
+    """The steps of a study, and what it reads from them."""
+
+    study: Study
+    protocol: EvaluationProtocol
+    tasks: tuple[str, ...]
+    cells: list[Cell] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    demos: dict[int, list[Recipe]] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """Episodes and policies of all cells, and the references' episodes."""
+        cells = [r for c in self.cells for r in (c.episodes, c.policy)]
+        return cells + [r.episodes for r in self.references]
+
 
 def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
     """The demonstrations of one task: one artefact, shared by every suite that holds the task."""
@@ -107,6 +175,72 @@ def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]
     made = {"sim": one, "task": task, "episodes": episodes, "versions": versions}
     recipe = Recipe("demos", made, {}, BUILDER_VERSIONS["demos"])
     return Step(recipe, f"{episodes} demonstrations of {task}", {}, 0.8 * episodes)
+
+
+def action_parts(action: str) -> tuple[str, str | None]:
+    """The head of an action representation, and its tokenizer if its targets are tokens.
+
+    A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
+    tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
+    """
+    tokenizers = tokenizer_names()
+    others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
+    if action in (*CONTINUOUS, *others):
+        return action, None
+    if action in tokenizers:
+        return "autoregressive", action
+    if action.removesuffix("-hybrid") in tokenizers:
+        return "hybrid", action.removesuffix("-hybrid")
+    raise unknown_name(
+        "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
+    )
+
+
+def _check_swap(study: Study) -> None:
+    if study.swap is None:
+        return
+    for head in study.swap.head:
+        if action_parts(head)[1] is not None:
+            raise UserError(f"swap.head: '{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
+    for tokenizer in study.swap.tokenizer:
+        tokenizer_entry(tokenizer)
+
+
+def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int]) -> list[Code]:
+    """The codes of one tokenizer: codebooks × seeds, where it has them."""
+    entry = tokenizer_entry(tokenizer)
+    levels = codebooks if entry.codebook else (None,)
+    return [Code(tokenizer, *c) for c in itertools.product(levels, seeds if entry.trained else (None,))]
+
+
+def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
+    """Refuse at once what fitting would refuse after hours of other steps."""
+    positions = len(code.codebook or ())
+    if positions > 1 and positions != section.tokens:
+        raise UserError(
+            f"a codebook for each of {positions} positions, but {section.tokens} tokens a chunk "
+            "(tokenizer.tokens): make the two agree"
+        )
+    stride = horizon / section.tokens
+    if code.tokenizer == "quest" and (stride < 1 or not math.log2(stride).is_integer()):
+        raise UserError(
+            f"quest halves the horizon until its tokens remain; {horizon} steps do not become "
+            f"{section.tokens} tokens so: take a power of two times as many steps as tokens"
+        )
+
+
+def _codes(study: Study, tokenizer: str | None = None) -> list[Code]:
+    """The codes of one tokenizer, or all that the study needs."""
+    names = [tokenizer]
+    if tokenizer is None:
+        names = [t for a in study.factors.action if (t := action_parts(a)[1])]
+        names += study.swap.tokenizer if study.swap else ()
+    factors = study.factors
+    return [
+        code
+        for name in dict.fromkeys(names)
+        for code in codes_of(name, factors.codebook, factors.tokenizer_seed)
+    ]
 
 
 def make_plan(study: Study) -> Plan:
@@ -126,10 +260,10 @@ def make_plan(study: Study) -> Plan:
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size)
     for action in study.factors.action:
-        if action not in ACTIONS:
-            from ..errors import unknown_name
-
-            raise unknown_name("action", action, ACTIONS)
+        action_parts(action)
+    _check_swap(study)
+    for code in _codes(study):
+        check_code(code, study.tokenizer, study.policy.horizon)
     if study.rollout.execute > study.policy.horizon:
         raise UserError(
             f"rollout.execute ({study.rollout.execute}) is longer than policy.horizon "
@@ -169,7 +303,7 @@ def _add_plain_references(plan: Plan) -> None:
             f"episodes of {actor}",
             _episodes_cost(plan, 0.3),
         )
-        plan.references.append(Reference(actor, None, None, None, episodes))
+        plan.references.append(Reference(actor, None, None, episodes))
 
 
 def _add_cells(plan: Plan, n_demos: int) -> None:
@@ -185,60 +319,58 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     normaliser = plan.add("normaliser", {}, sets, "normaliser", 1)
     base = {**sets, "normaliser": normaliser}
 
-    codes: dict[tuple, tuple[Recipe, Recipe]] = {}
-    if any(ACTIONS[a][1] for a in factors.action):
-        for codebook, seed in itertools.product(factors.codebook, factors.tokenizer_seed):
-            codes[codebook, seed] = _add_tokenizer(plan, base, codebook, seed)
-            if study.references:
-                tokenizer = codes[codebook, seed][0]
-                episodes = plan.add(
-                    "episodes",
-                    {
-                        "protocol": plan.protocol.model_dump(mode="json"),
-                        "actor": "expert-coded",
-                        "horizon": study.policy.horizon,
-                    },
-                    {"tokenizer": tokenizer, "normaliser": normaliser},
-                    f"episodes of expert-coded ({_levels(codebook)})",
-                    _episodes_cost(plan, 0.6),
-                )
-                plan.references.append(Reference("expert-coded", codebook, seed, n_demos, episodes))
+    codes: dict[Code, tuple[Recipe, Recipe]] = {}
+    for code in _codes(study):
+        codes[code] = add_tokenizer(plan, base, code, study.tokenizer, study.policy.horizon)
+        if study.references:
+            episodes = plan.add(
+                "episodes",
+                {
+                    "protocol": plan.protocol.model_dump(mode="json"),
+                    "actor": "expert-coded",
+                    "horizon": study.policy.horizon,
+                },
+                {"tokenizer": codes[code][0], "normaliser": normaliser},
+                f"episodes of expert-coded ({code.name})",
+                _episodes_cost(plan, 0.6),
+            )
+            plan.references.append(Reference("expert-coded", code, n_demos, episodes))
 
-    for encoder, size, action, seed in itertools.product(
-        study.encoders, factors.size, factors.action, factors.seed
-    ):
+    actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
+    for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
         inputs = dict(base)
         if encoder not in TRAINED_ENCODERS:
             for i, d in enumerate(demos):
                 inputs[f"features/{i}"] = plan.add(
                     "features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5
                 )
-        for code in codes if ACTIONS[action][1] else [None]:
-            _add_cell(plan, inputs, encoder, size, action, seed, n_demos, code, codes)
+        add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
+        tokenizer = action_parts(action)[1]
+        own: list[Code | None] = [*_codes(study, tokenizer)] if tokenizer else [None]
+        for of in own:
+            add(of, "chunk", ("chunk",))
+        if study.swap and action in study.swap.head:
+            for code in itertools.chain(*(_codes(study, t) for t in study.swap.tokenizer)):
+                add(code, "chunk", ("snapped",))
+                add(code, "coded", ("chunk", "snapped"))
 
 
-def _add_cell(
+def _add_cells_of(
     plan: Plan,
     inputs: dict[str, Recipe],
+    codes: dict[Code, tuple[Recipe, Recipe]],
     encoder: str,
     size: str,
-    action: str,
     seed: int,
     n_demos: int,
-    code: tuple | None,
-    codes: dict[tuple, tuple[Recipe, Recipe]],
+    action: str,
+    code: Code | None,
+    trained_on: TrainedOn,
+    executions: tuple[Executed, ...],
 ) -> None:
+    """One policy, and a cell for each way in which it is executed."""
     study = plan.study
-    head, tokenizer = ACTIONS[action]
-    options: dict[str, Any] = {"attention": study.policy.attention}
-    if tokenizer:
-        options |= {"temperature": study.policy.temperature, "top_k": study.policy.top_k}
-    else:
-        options |= {
-            "prediction": study.policy.prediction,
-            "sampler": study.policy.sampler,
-            "sampling_steps": study.policy.sampling_steps,
-        }
+    head, tokenizer = action_parts(action)
     training = study.training.for_action(action)
     spec = {
         "sim": plan.protocol.sim.sim,
@@ -250,41 +382,67 @@ def _add_cell(
         "tasks": list(plan.tasks),
         "seed": seed,
         "training": training,
-        "options": options,
+        "options": _head_options(study, head),
+        "target": trained_on,
     }
-    name = f"{action}{'' if code is None else ' ' + _levels(code[0])} · {encoder} · {size} · seed {seed}"
-    if code is not None:
-        inputs = {**inputs, "tokenizer": codes[code][0], "tokens": codes[code][1]}
+    at = f"{encoder} · {size} · seed {seed}"
+    name = _representation(action, code, trained_on, "chunk")
+    inputs = dict(inputs)
+    if tokenizer and code:
+        inputs |= {"tokenizer": codes[code][0], "tokens": codes[code][1]}
+    elif trained_on == "coded" and code:
+        inputs |= {"tokens": codes[code][1]}
     slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
-    policy = plan.add("policy", spec, inputs, f"training {name}", 5 + slow * training["steps"])
-    episodes = plan.add(
-        "episodes",
-        {"protocol": plan.protocol.model_dump(mode="json"), "actor": "policy"},
-        {"policy": policy},
-        f"episodes of {name}",
-        _episodes_cost(plan, 1.0),
-    )
-    codebook, tokenizer_seed = code or (None, None)
-    plan.cells.append(Cell(encoder, action, size, n_demos, codebook, tokenizer_seed, seed, policy, episodes))
+    slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
+    policy = plan.add("policy", spec, inputs, f"training {name} · {at}", 5 + slow * training["steps"])
+    for executed in executions:
+        actor, needs = {"actor": "policy"}, {"policy": policy}
+        if executed == "snapped" and code:
+            actor, needs = {"actor": "snapped"}, {"policy": policy, "tokenizer": codes[code][0]}
+        episodes = plan.add(
+            "episodes",
+            {"protocol": plan.protocol.model_dump(mode="json"), **actor},
+            needs,
+            f"episodes of {_representation(action, code, trained_on, executed)} · {at}",
+            _episodes_cost(plan, 1.0),
+        )
+        cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed)
+        plan.cells.append(cell)
 
 
-def _add_tokenizer(
-    plan: Plan, base: dict[str, Recipe], codebook: tuple[int, ...], seed: int
+def _head_options(study: Study, head: str) -> dict[str, Any]:
+    """The switches of the study file that this head has."""
+    p = study.policy
+    tokens = {"temperature": p.temperature, "top_k": p.top_k, "constrained": p.constrained}
+    denoiser = {"attention": p.attention, "sampling_steps": p.sampling_steps}
+    known: dict[str, dict[str, Any]] = {
+        "diffusion": {**denoiser, "prediction": p.prediction, "sampler": p.sampler},
+        "flow": denoiser,
+        "autoregressive": tokens,
+        "hybrid": tokens,
+    }
+    return known.get(head, {})
+
+
+def add_tokenizer(
+    graph: Graph, base: dict[str, Recipe], code: Code, section: Tokenizer, horizon: int
 ) -> tuple[Recipe, Recipe]:
-    study = plan.study
-    t = study.tokenizer
-    spec = {"tokenizer": "oat", "horizon": study.policy.horizon, "levels": list(codebook), "seed": seed}
-    spec |= t.model_dump(mode="json")
-    tokenizer = plan.add("tokenizer", spec, base, f"tokenizer oat {_levels(codebook)}", 5 + 0.05 * t.steps)
-    tokens = plan.add(
+    """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser."""
+    entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
+    options = {name: values[name] for name in entry.takes}
+    if code.codebook is not None:
+        options["levels"] = [list(p) for p in code.codebook]
+    spec = {"tokenizer": code.tokenizer, "horizon": horizon, "options": options, "fitting": {}}
+    cost = 10.0
+    if entry.trained:
+        spec["fitting"] = {"seed": code.seed, **{n: values[n] for n in ("steps", "batch_size", "lr")}}
+        cost = 5 + {"xs": 0.15, "S": 0.8, "M": 4}[section.size] * section.steps * section.batch_size / 256
+    tokenizer = graph.add("tokenizer", spec, base, f"tokenizer {code.name}", cost)
+    tokens = graph.add(
         "tokens",
-        {"horizon": study.policy.horizon},
+        {"horizon": horizon},
         {**base, "tokenizer": tokenizer},
-        f"target tokens of oat {_levels(codebook)}",
+        f"target tokens of {code.name}",
         5,
     )
     return tokenizer, tokens
-
-
-def _levels(codebook: tuple[int, ...]) -> str:
-    return f"[{','.join(map(str, codebook))}]"

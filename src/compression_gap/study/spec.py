@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import UserError, unknown_name
+from ..tokenizers.levels import as_levels
 
 
 class _Model(BaseModel):
@@ -26,27 +27,54 @@ class _Model(BaseModel):
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-Codebook = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]  # FSQ levels
+
+
+def _codebook(value: Any) -> Any:
+    try:
+        return as_levels(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+# FSQ levels, one tuple for all positions or one for each: fsq-1000, [8, 5, 5, 5], or a list of such.
+Codebook = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_codebook)]
 Demos = Annotated[int, Field(ge=3)]  # per task; a three-way split needs three
 
 
+def _no_level_twice(levels: tuple) -> tuple:
+    if len(set(levels)) != len(levels):
+        raise ValueError("a level is listed twice")
+    return levels
+
+
+Level = TypeVar("Level")
+Factor = Annotated[tuple[Level, ...], Field(min_length=1), AfterValidator(_no_level_twice)]
+
+
 class Factors(_Model):
-    """What is crossed. Every combination is a cell; ``codebook`` applies to token actions alone."""
+    """What is crossed. Every combination is a cell.
 
-    encoder: tuple[str, ...] = Field(min_length=1)
-    action: tuple[str, ...] = Field(min_length=1)
-    size: tuple[Literal["xs", "S", "M", "L"], ...] = Field(default=("xs",), min_length=1)
-    seed: tuple[Seed, ...] = Field(default=(0, 1), min_length=1)
-    codebook: tuple[Codebook, ...] = Field(default=((8, 5, 5, 5),), min_length=1)
-    tokenizer_seed: tuple[Seed, ...] = Field(default=(0,), min_length=1)
-    demos: tuple[Demos, ...] = Field(default=(100,), min_length=1)
+    ``codebook`` applies to tokenizers with FSQ levels (oat, quest), ``tokenizer_seed`` to those that are trained.
+    """
 
-    @field_validator("encoder", "action", "size", "seed", "codebook", "tokenizer_seed", "demos")
-    @classmethod
-    def _no_level_twice(cls, levels: tuple) -> tuple:
-        if len(set(levels)) != len(levels):
-            raise ValueError("a level is listed twice")
-        return levels
+    encoder: Factor[str]
+    action: Factor[str]
+    size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
+    seed: Factor[Seed] = (0, 1)
+    codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
+    tokenizer_seed: Factor[Seed] = (0,)
+    demos: Factor[Demos] = (100,)
+
+
+class Swap(_Model):
+    """The controlled swap (THEORY, section 6): these continuous heads with and without these codes.
+
+    Each head is trained on the demonstrations' chunks and on what the code makes of them, and each policy is
+    executed as it is and snapped to the code: the codebook alone is switched on.
+    """
+
+    head: Factor[str] = ("diffusion",)
+    tokenizer: Factor[str] = ("oat",)
 
 
 class Cameras(_Model):
@@ -81,10 +109,15 @@ class Training(_Model):
 
 
 class Tokenizer(_Model):
-    """How the tokenizers of the study are fitted."""
+    """What the study's tokenizers are, and how those with a network are trained."""
 
-    tokens: int = Field(default=8, ge=1)
-    size: Literal["xs", "S", "M"] = "xs"
+    tokens: int = Field(default=8, ge=1)  # oat, quest: tokens a chunk
+    bins: int = Field(default=256, ge=2)  # bins: a dimension and step
+    vocabulary: int = Field(default=1024, ge=2)  # fast
+    scale: Rate = 10.0  # fast: coefficients are rounded to 1 / scale
+    layers: int = Field(default=2, ge=1)  # rvq: tokens a chunk
+    codes: int = Field(default=16, ge=2)  # rvq: codes a layer
+    size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=256, ge=1)
     lr: Rate = 1e-3
@@ -97,10 +130,11 @@ class Policy(_Model):
     n_obs_steps: int = Field(default=2, ge=1)
     attention: Literal["full", "causal-as-published"] = "full"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
-    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"
-    sampling_steps: int = Field(default=10, ge=1, le=100)
-    temperature: float = Field(default=1.0, ge=0)  # 0 is greedy
+    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
+    sampling_steps: int = Field(default=10, ge=1, le=100)  # diffusion, flow
+    temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
+    constrained: bool = True  # sample only tokens that can still decode (fast)
 
 
 class Rollout(_Model):
@@ -124,6 +158,7 @@ class Study(_Model):
     training: Training = Training()
     tokenizer: Tokenizer = Tokenizer()
     rollout: Rollout = Rollout()
+    swap: Swap | None = None
     references: bool = True  # expert, expert-chunked, expert-coded
     limits: bool = True  # adds blind and oracle to the encoders
 
@@ -281,5 +316,6 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, i
 def _fields(path: list[str]) -> dict[str, Any]:
     model: Any = Study
     for part in path:
-        model = model.model_fields[part].annotation
+        kind = model.model_fields[part].annotation
+        model = next((m for m in get_args(kind) if hasattr(m, "model_fields")), kind)  # ``Swap | None``
     return dict(model.model_fields)

@@ -1,53 +1,53 @@
 """Action tokenizers: chunk ⇄ tokens, one file per paper."""
 
-from __future__ import annotations
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import json
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
+from .registry import load_tokenizer, make_tokenizer, tokenizer_entry, tokenizer_names
 
-from ..errors import UserError, unknown_name
-from .base import ActionTokenizer, Decoded, Tokens
-from .fsq import FSQ, FSQ_LEVELS
-from .oat import OAT
+if TYPE_CHECKING:
+    from .base import ActionTokenizer, Decoded, Tokens
+    from .bins import Bins
+    from .fast import FAST
+    from .fsq import FSQ
+    from .levels import FSQ_LEVELS
+    from .oat import OAT
+    from .quest import QueST
+    from .rvq import ResidualVQ
 
-GROUP = "compression_gap.tokenizers"  # entry points: name → class with ``load``
-TOKENIZERS: dict[str, Any] = {OAT.name: OAT}
-
-
-def _class(name: str) -> Any:
-    if name in TOKENIZERS:
-        return TOKENIZERS[name]
-    others = {e.name: e for e in entry_points(group=GROUP)}
-    if name not in others:
-        raise unknown_name("tokenizer", name, (*TOKENIZERS, *others))
-    return others[name].load()
-
-
-def make_tokenizer(name: str, **options: Any) -> ActionTokenizer:
-    """An unfitted tokenizer by name."""
-    made: ActionTokenizer = _class(name)(**options)
-    return made
-
-
-def load_tokenizer(folder: Path) -> ActionTokenizer:
-    """The fitted tokenizer in a folder. Runs no code from it."""
-    try:
-        name = json.loads((folder / "tokenizer.json").read_text())["name"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} holds no tokenizer (tokenizer.json): {error}") from error
-    loaded: ActionTokenizer = _class(name).load(folder)
-    return loaded
-
+# Loaded when asked for: the registry is read while a study is planned, which must not wait for torch.
+_HOMES = {
+    "FAST": "fast",
+    "FSQ": "fsq",
+    "FSQ_LEVELS": "levels",
+    "OAT": "oat",
+    "ActionTokenizer": "base",
+    "Bins": "bins",
+    "Decoded": "base",
+    "QueST": "quest",
+    "ResidualVQ": "rvq",
+    "Tokens": "base",
+}
 
 __all__ = [
+    "FAST",
     "FSQ",
     "FSQ_LEVELS",
     "OAT",
     "ActionTokenizer",
+    "Bins",
     "Decoded",
+    "QueST",
+    "ResidualVQ",
     "Tokens",
     "load_tokenizer",
     "make_tokenizer",
+    "tokenizer_entry",
+    "tokenizer_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(name)

@@ -2,6 +2,8 @@
 
 A latent z [..., D] is bounded to D intervals and rounded to ``levels[i]`` values in dimension i; the codebook
 is their product. Codes lie in [−1, 1]; an index is the mixed-radix number of a code, first dimension lowest.
+Levels may differ by position (codebooks that grow along a sequence): z is then [..., L, D], and a position
+with fewer dimensions than D leaves the last ones at 0.
 """
 
 from __future__ import annotations
@@ -12,16 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# The paper's table, and 1920 of the experiments reproduced here.
-FSQ_LEVELS: dict[int, tuple[int, ...]] = {
-    240: (8, 6, 5),
-    512: (8, 8, 8),
-    1000: (8, 5, 5, 5),
-    1920: (8, 8, 6, 5),
-    4375: (7, 5, 5, 5, 5),
-    15360: (8, 8, 8, 6, 5),
-    64000: (8, 8, 8, 5, 5, 5),
-}
+from .levels import Levels, as_levels
 
 
 class FSQ(nn.Module):
@@ -30,41 +23,75 @@ class FSQ(nn.Module):
     half_width: Tensor
     offset: Tensor
     shift: Tensor
+    middle: Tensor
     scale: Tensor
     basis: Tensor
     levels: Tensor
 
-    def __init__(self, levels: Sequence[int], eps: float = 1e-3) -> None:
+    def __init__(self, levels: Sequence[int] | Sequence[Sequence[int]], eps: float = 1e-3) -> None:
         super().__init__()
-        if not levels or min(levels) < 2:
-            raise ValueError(f"FSQ needs at least two levels in every dimension, not {list(levels)}")
-        n = torch.tensor(levels, dtype=torch.long)
+        per_position = as_levels(levels)
+        if len({*map(len, per_position)}) > 1 or len(per_position) > 1:
+            most = max(map(len, per_position))
+            n = torch.tensor([[*p, *[1] * (most - len(p))] for p in per_position])
+        else:
+            n = torch.tensor(per_position[0])
         half = (n - 1) * (1 + eps) / 2
         offset = torch.where(n % 2 == 0, 0.5, 0.0)
-        self.register_buffer("levels", n, persistent=False)
-        self.register_buffer("half_width", half, persistent=False)
-        self.register_buffer("offset", offset, persistent=False)
-        self.register_buffer("shift", (offset / half).atanh(), persistent=False)
-        self.register_buffer("scale", (n // 2).float(), persistent=False)
-        self.register_buffer(
-            "basis", torch.cumprod(torch.cat([torch.ones(1).long(), n[:-1]]), 0), persistent=False
-        )
-        self.size = math.prod(levels)
+        one = torch.ones_like(n[..., :1])
+        buffers = {
+            "levels": n,
+            "half_width": half,
+            "offset": offset,
+            "shift": torch.where(n > 1, offset / half, 0.0).atanh(),
+            "middle": n // 2,
+            "scale": (n // 2).clamp_min(1).float(),
+            "basis": torch.cumprod(torch.cat([one, n[..., :-1]], -1), -1),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+        self.sizes = tuple(math.prod(p) for p in per_position)  # one a position; a single one serves all
+        self.dimensions = n.shape[-1]
 
     def bound(self, z: Tensor) -> Tensor:
         """tanh(z + shift)·half − offset: just inside the outermost levels."""
         return (z + self.shift).tanh() * self.half_width - self.offset
 
     def forward(self, z: Tensor) -> Tensor:
-        """z → codes in [−1, 1], with the gradient of ``bound``."""
-        bounded = self.bound(z)
+        """z → float32 codes in [−1, 1], with the gradient of ``bound``."""
+        bounded = self.bound(z.float())
         return (bounded + (bounded.round() - bounded).detach()) / self.scale
 
     def index(self, codes: Tensor) -> Tensor:
         """Codes [..., D] → indices int64 [...]."""
-        return ((codes * self.scale + self.scale).round().long() * self.basis).sum(-1)
+        return (((codes * self.scale).round().long() + self.middle) * self.basis).sum(-1)
 
     def code(self, indices: Tensor) -> Tensor:
         """Indices [...] → codes [..., D]."""
         digits = indices[..., None] // self.basis % self.levels
-        return (digits - self.scale) / self.scale
+        return (digits - self.middle) / self.scale
+
+
+class Bottleneck(nn.Module):
+    """FSQ between a network's states: [B, L, w] → codes [B, L, D] → [B, L, w].
+
+    In float32 under autocast too: half precision moves a latent across the edge between two codes.
+    """
+
+    def __init__(self, width: int, levels: Levels) -> None:
+        super().__init__()
+        self.fsq = FSQ(levels)
+        self.norm = nn.LayerNorm(width)
+        self.to_latent = nn.Linear(width, self.fsq.dimensions)
+        self.from_latent = nn.Linear(self.fsq.dimensions, width)
+
+    def codes(self, states: Tensor) -> Tensor:
+        """States → codes."""
+        with torch.autocast(states.device.type, enabled=False):
+            codes: Tensor = self.fsq(self.to_latent(self.norm(states.float())))
+        return codes
+
+    def states(self, codes: Tensor) -> Tensor:
+        """Codes → states."""
+        states: Tensor = self.from_latent(codes)
+        return states

@@ -1,0 +1,240 @@
+"""Comparisons of cells: contrasts, trends, waterfalls, verdicts, the controlled swap. All JSON values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from . import statistics
+from .evidence import Group, code_words, label, label_without_encoder, rate
+from .plan import Cell, Plan, Reference, action_parts
+from .verdict import locate
+
+
+def _ladders(plan: Plan, found: Sequence[Group]) -> list[list[Group]]:
+    """Cells with evidence that differ in the encoder alone, in the order of the ladder."""
+    out: dict[tuple, list[Group]] = {}
+    order = {e: i for i, e in enumerate(plan.study.encoders)}
+    for g in found:
+        if g.success is not None:
+            out.setdefault(g.head.others, []).append(g)
+    return [sorted(ladder, key=lambda g: order[g.head.encoder]) for ladder in out.values()]
+
+
+def _pairs(ladder: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Neighbours on the ladder, and its two ends."""
+    pairs = list(itertools.pairwise(ladder))
+    return pairs if len(ladder) < 3 else [*pairs, (ladder[0], ladder[-1])]
+
+
+def _evidence(g: Group) -> np.ndarray:
+    assert g.success is not None
+    return g.success
+
+
+def contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
+    """Δ_enc of every head and size, and its interaction with the action representation; Holm over all of them.
+
+    The interaction compares each representation with the first continuous one, and a head with its own code
+    switched on (the controlled swap) with that head.
+    """
+    out: list[dict[str, Any]] = []
+    deltas: dict[tuple, list[tuple[Group, Group]]] = {}
+    for ladder in _ladders(plan, found):
+        for low, high in _pairs(ladder):
+            c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
+            name = f"Δ_enc {high.head.encoder} − {low.head.encoder} · {label_without_encoder(low.head, plan)}"
+            out.append({"kind": "delta_enc", "label": name, "action": low.head.representation, **asdict(c)})
+            at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos)
+            deltas.setdefault(at, []).append((low, high))
+    for (low_name, high_name, *_), pairs in deltas.items():
+        continuous = [p[0].head.action for p in pairs if action_parts(p[0].head.action)[1] is None]
+        reference = [*continuous, pairs[0][0].head.action][0]
+        pairs.sort(key=lambda pair: pair[0].head.action != reference)
+        for one, two in itertools.combinations(pairs, 2):
+            if not _compared(one[0].head, two[0].head, reference):
+                continue
+            cells = [_evidence(g) for g in (one[1], one[0], two[1], two[0])]
+            c = statistics.contrast(cells, [1, -1, -1, 1], tasks)
+            odds = statistics.interaction_log_odds([cells[:2], cells[2:]], tasks)
+            pair = f"{label_without_encoder(one[0].head, plan)} − {label_without_encoder(two[0].head, plan)}"
+            name = f"Δ_enc({high_name} − {low_name}): {pair}"
+            out.append({"kind": "interaction", "label": name, **asdict(c), "log_odds": asdict(odds)})
+    for row, adjusted in zip(out, statistics.holm([r["p"] for r in out]), strict=True):
+        row["p_holm"] = adjusted
+    return out
+
+
+def _compared(one: Cell, two: Cell, reference: str) -> bool:
+    """Whether an interaction compares these two, ``one`` first in the order of the pairs."""
+    if one.swapped or one.representation == two.representation:
+        return False
+    return one.action == two.action if two.swapped else one.action == reference
+
+
+def trends(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
+    """Page's trend along every ladder with three rungs or more and the same number of seeds."""
+    out = []
+    for ladder in _ladders(plan, found):
+        if len(ladder) >= 3 and len({len(g.seeds) for g in ladder}) == 1:
+            trend = statistics.page_trend([_evidence(g) for g in ladder], tasks)
+            rest = label_without_encoder(ladder[0].head, plan)
+            encoders = [g.head.encoder for g in ladder]
+            out.append({"label": rest, "encoders": encoders, **asdict(trend)})
+    return out
+
+
+def _find(found: Sequence[Group], **levels: Any) -> Group | None:
+    for g in found:
+        if g.success is not None and all(getattr(g.head, k) == v for k, v in levels.items()):
+            return g
+    return None
+
+
+def _levels_of(cell: Cell) -> dict[str, Any]:
+    names = ("encoder", "action", "trained_on", "executed", "size", "demos", "code")
+    return {n: getattr(cell, n) for n in names}
+
+
+def waterfalls(
+    plan: Plan, found: Sequence[Group], measured: Sequence[tuple[Reference, np.ndarray]], tasks: np.ndarray
+) -> list[dict[str, Any]]:
+    """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped."""
+    out = []
+    for g in found:
+        if g.success is None or g.head.encoder in ("blind", "oracle"):
+            continue
+        levels: list[tuple[str, np.ndarray]] = []
+        for r, success in measured:
+            # A hybrid adds a continuous offset to what it decodes: the code is no stage that it goes through.
+            hybrid = action_parts(g.head.action)[0] == "hybrid"
+            fits = r.code is None or ((r.code, r.demos) == (g.head.code, g.head.demos) and not hybrid)
+            if fits:
+                levels.append((r.actor, success[None]))
+        order = ["expert", "expert-chunked", "expert-coded"]
+        levels.sort(key=lambda level: order.index(level[0]))
+        own = _levels_of(g.head)
+        for encoder in ("oracle", g.head.encoder, "blind"):
+            policy = _find(found, **{**own, "encoder": encoder})
+            if policy is not None:
+                levels.append((f"{encoder} policy", _evidence(policy)))
+        names = {"expert-chunked": "horizon", "expert-coded": "code", "oracle policy": "policy"}
+        names |= {f"{g.head.encoder} policy": "encoder", "blind policy": "vision"}
+        steps = []
+        for (_, before), (name, after) in itertools.pairwise(levels):
+            c = statistics.contrast([after, before], [1, -1], tasks)
+            steps.append({"names": names[name], "to": name, **asdict(c)})
+        out.append(
+            {
+                "label": label(g.head, plan),
+                "action": g.head.representation,
+                "levels": [{"name": n, **rate(s, tasks)} for n, s in levels],
+                "steps": steps,
+            }
+        )
+    return out
+
+
+def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
+    """What binds each policy under test: relax one stage at a time and measure (THEORY.md, section 5)."""
+    out = []
+    sizes: list[str] = list(plan.study.factors.size)
+    continuous = [a for a in plan.study.factors.action if action_parts(a)[1] is None]
+    for g in found:
+        if g.success is None or g.head.encoder in ("blind", "oracle"):
+            continue
+        own = _levels_of(g.head)
+        relaxed: dict[str, tuple[np.ndarray, str]] = {}
+        if (oracle := _find(found, **{**own, "encoder": "oracle"})) is not None:
+            relaxed["encoder"] = (_evidence(oracle), f"replacing {g.head.encoder} by the true state")
+        joint = None
+        if g.head.code is not None and (g.head.swapped or continuous):
+            other = g.head.action if g.head.swapped else continuous[0]
+            swap = {**own, "code": None, "action": other, "trained_on": "chunk", "executed": "chunk"}
+            if (open_code := _find(found, **swap)) is not None:
+                how = "with head, loss and sampler as they are" if g.head.swapped else "another head"
+                relaxed["code"] = (
+                    _evidence(open_code),
+                    f"replacing the codebook by continuous actions ({other}, {how})",
+                )
+            both = _find(found, **{**swap, "encoder": "oracle"})
+            joint = None if both is None else _evidence(both)
+        larger = sizes.index(g.head.size) + 1
+        if larger < len(sizes) and (bigger := _find(found, **{**own, "size": sizes[larger]})) is not None:
+            relaxed["policy"] = (_evidence(bigger), f"growing the policy to size {sizes[larger]}")
+        if relaxed:
+            verdict = locate(g.success, relaxed, joint, tasks)
+            out.append(
+                {
+                    "label": label(g.head, plan),
+                    "encoder": g.head.encoder,
+                    "action": g.head.representation,
+                    **asdict(verdict),
+                }
+            )
+    return out
+
+
+def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
+    """The controlled swap's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (THEORY, section 6).
+
+    One table a head, encoder, size, number of demonstrations, tokenizer and codebook. With several tokenizer
+    seeds each is a replicate, averaged over its training seeds; with one, training seeds are the replicates
+    and the spread between fitted tokenizers is unknown, which the table says.
+    """
+    tables: dict[tuple, dict[tuple[str, str], list[Group]]] = {}
+    for g in found:
+        if g.head.swapped and g.head.code is not None and g.success is not None:
+            c, code = g.head, g.head.code
+            at = (c.encoder, c.action, c.size, c.demos, code.tokenizer, code.codebook)
+            tables.setdefault(at, {}).setdefault((c.trained_on, c.executed), []).append(g)
+    out = []
+    for (encoder, action, size, demos, tokenizer, codebook), cells in tables.items():
+        plain = _find(
+            found, encoder=encoder, action=action, size=size, demos=demos, code=None,
+            trained_on="chunk", executed="chunk",
+        )  # fmt: skip
+        if plain is None or len(cells) < 3:
+            continue
+        replicates = {k: _replicates(groups) for k, groups in cells.items()}
+        replicates["chunk", "chunk"] = _evidence(plain)
+        free, head = replicates["chunk", "chunk"], cells["coded", "snapped"][0].head
+
+        def against(trained_on: str, executed: str, free: np.ndarray = free, of: dict = replicates) -> dict:
+            return asdict(statistics.contrast([free, of[trained_on, executed]], [1, -1], tasks))
+
+        seeds = len(cells["coded", "snapped"])
+        words = [encoder, *([size] if len(plan.study.factors.size) > 1 else [])]
+        words += [w for w in code_words(head.code, plan) if "seed" not in w]
+        words += [f"{demos} demos"] * (len(plan.study.factors.demos) > 1)
+        out.append(
+            {
+                "label": " · ".join([head.representation, *words]),
+                "encoder": encoder,
+                "action": action,
+                "tokenizer": tokenizer,
+                "codebook": None if codebook is None else [list(p) for p in codebook],
+                "cells": [
+                    {"trained_on": t, "executed": e, **rate(replicates[t, e], tasks)}
+                    for t in ("chunk", "coded")
+                    for e in ("chunk", "snapped")
+                ],
+                "g_code": against("coded", "snapped"),
+                "training": against("coded", "chunk"),
+                "execution": against("chunk", "snapped"),
+                "tokenizer_seeds": seeds,
+                "tokenizer_is_trained": head.code is not None and head.code.seed is not None,
+            }
+        )
+    return out
+
+
+def _replicates(groups: Sequence[Group]) -> np.ndarray:
+    """Rows [replicates, states] of cells that differ in the tokenizer's seed alone."""
+    if len(groups) == 1:
+        return _evidence(groups[0])
+    return np.stack([_evidence(g).mean(0) for g in groups])

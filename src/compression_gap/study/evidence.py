@@ -1,0 +1,125 @@
+"""Evidence: the episode rows of a study, read, checked and gathered by cell.
+
+An evidence row is one episode. Rows are unique in (actor, protocol, task, initial state, repeat); a set of
+rows that is not, or that was measured under another protocol, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..artifacts import Recipe, Store
+from ..errors import UserError
+from ..tokenizers.levels import codebook_name
+from . import statistics
+from .plan import Cell, Code, Plan
+
+
+@dataclass(frozen=True)
+class Group:
+    """The replicates of one cell: the same levels, several training seeds."""
+
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]  # those with evidence
+    success: np.ndarray | None  # float [seeds, states]; None without evidence
+    decode_failures: float | None  # share of decisions
+
+    @property
+    def head(self) -> Cell:
+        """A cell that stands for the levels."""
+        return self.cells[0]
+
+
+def read_rows(plan: Plan, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
+    """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
+    import pyarrow.parquet as parquet
+
+    if not store.has(recipe):
+        return None
+    table = parquet.read_table(store.open(recipe) / "episodes.parquet")
+    rows = {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+    if set(rows["protocol"]) != {plan.protocol.hash}:
+        raise UserError(
+            f"episodes {recipe.key} were measured under another protocol than {plan.protocol.hash}: "
+            "rates of two protocols cannot be compared; run the study again"
+        )
+    return rows
+
+
+def success_matrix(plan: Plan, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Success per initial state [states], averaged over repeats, in the protocol's order."""
+    values: dict[tuple[str, int], dict[int, float]] = {}
+    for task, state, repeat, success in zip(
+        rows["task"], rows["initial_state"], rows["repeat"], rows["success"], strict=True
+    ):
+        of_state = values.setdefault((str(task), int(state)), {})
+        if int(repeat) in of_state:
+            raise UserError(
+                f"two rows for {task}, initial state {state}, repeat {repeat}: evidence counted twice"
+            )
+        of_state[int(repeat)] = float(success)
+    states = [(t, s) for t in plan.tasks for s in plan.protocol.initial_states]
+    if set(states) != set(values) or any(len(v) != plan.protocol.repeats for v in values.values()):
+        raise UserError("the episode rows are not those of the protocol; run the study again")
+    return np.array([np.mean(list(values[s].values())) for s in states])
+
+
+def strata(plan: Plan) -> np.ndarray:
+    """The task index of each initial state [states]."""
+    return np.repeat(np.arange(len(plan.tasks)), plan.protocol.episodes_per_task)
+
+
+def groups(plan: Plan, store: Store) -> list[Group]:
+    """The cells of the factorial with their evidence, in the plan's order."""
+    by_levels: dict[tuple, list[Cell]] = {}
+    for cell in plan.cells:
+        by_levels.setdefault(cell.levels, []).append(cell)
+    out = []
+    for cells in by_levels.values():
+        found = [(c.seed, r) for c in cells if (r := read_rows(plan, store, c.episodes)) is not None]
+        decisions = sum(int(r["decisions"].sum()) for _, r in found)
+        failures = sum(int(r["decode_failures"].sum()) for _, r in found)
+        out.append(
+            Group(
+                tuple(cells),
+                tuple(seed for seed, _ in found),
+                np.stack([success_matrix(plan, r) for _, r in found]) if found else None,
+                failures / decisions if decisions else None,
+            )
+        )
+    return out
+
+
+def label(cell: Cell, plan: Plan) -> str:
+    """A cell's levels in words; factors with one level are left out."""
+    return " · ".join([cell.representation, cell.encoder, *_varied(cell, plan)])
+
+
+def label_without_encoder(cell: Cell, plan: Plan) -> str:
+    """A cell's levels without its encoder."""
+    return " · ".join([cell.representation, *_varied(cell, plan)])
+
+
+def _varied(cell: Cell, plan: Plan) -> list[str]:
+    factors = plan.study.factors
+    parts = [cell.size] if len(factors.size) > 1 else []
+    parts += code_words(cell.code, plan)
+    return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
+
+
+def code_words(code: Code | None, plan: Plan) -> list[str]:
+    """Codebook and tokenizer seed, where the study has several."""
+    factors, parts = plan.study.factors, []
+    if code is not None and code.codebook is not None and len(factors.codebook) > 1:
+        parts.append(f"codebook {codebook_name(code.codebook)}")
+    if code is not None and code.seed is not None and len(factors.tokenizer_seed) > 1:
+        parts.append(f"tokenizer seed {code.seed}")
+    return parts
+
+
+def rate(success: np.ndarray, tasks: np.ndarray) -> dict[str, Any]:
+    """A success rate of outcomes [seeds, states] with its interval."""
+    return asdict(statistics.rate_interval(success, tasks))

@@ -1,0 +1,234 @@
+"""The comparison of tokenizers on a set of demonstrations: a graph of its own, and the table read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..artifacts import Recipe, Store
+from ..errors import UserError
+from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
+from ..tokenizers.levels import Levels
+from . import statistics
+from .plan import Code, Graph, Step, add_tokenizer, check_code, codes_of
+from .spec import Tokenizer
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What is compared, and how."""
+
+    tokenizers: tuple[str, ...]
+    codebooks: tuple[Levels, ...] = (((8, 5, 5, 5),),)
+    seeds: tuple[int, ...] = (0,)
+    section: Tokenizer = field(default_factory=Tokenizer)
+    horizon: int = 16
+    execute: int = 8
+    sigma: float = 0.1
+    prior_steps: int = 500
+    episodes: int = 20  # of expert-coded per task; 0: no rollouts
+
+
+@dataclass
+class Row:
+    """One code, or a prefix of it, with the steps that measure it."""
+
+    code: Code
+    health: Recipe
+    prefix: int | None = None  # None: the whole code
+    coded: Recipe | None = None
+    replay: Recipe | None = None
+
+
+@dataclass
+class TablePlan(Graph):
+    """The graph, and what the table reads from it."""
+
+    spec: TableSpec
+    demos: tuple[Recipe, ...]
+    tasks: tuple[str, ...]
+    protocol: EvaluationProtocol | None
+    rows: list[Row] = field(default_factory=list)
+    references: dict[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """Health and rollouts of every row, and the references' rollouts."""
+        rows = [r for row in self.rows for r in (row.health, row.coded, row.replay) if r is not None]
+        return [*self.references.values(), *rows]
+
+
+def open_demos(folders: Sequence[Path]) -> tuple[Store, list[Recipe]]:
+    """The store and the recipes of folders ``STORE/demos/KEY``. Raises ``UserError`` for any other folder."""
+    roots, recipes = set(), []
+    for folder in folders:
+        try:
+            about = json.loads((folder / "artifact.json").read_text())
+            recipe = Recipe(about["kind"], about["spec"], about["inputs"], about["version"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder} holds no demonstrations: name a suite, or folders STORE/demos/KEY "
+                f"as 'cgap demos make' prints them ({error})"
+            ) from error
+        if recipe.kind != "demos" or recipe.key != about["key"]:
+            raise UserError(f"{folder} is a {recipe.kind}, not demonstrations; name a folder STORE/demos/KEY")
+        recipes.append(recipe)
+        roots.add(folder.resolve().parent.parent)
+    if len(roots) != 1:
+        raise UserError("the demonstrations lie in several stores; name folders of one store")
+    return Store(roots.pop()), recipes
+
+
+def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step] = ()) -> TablePlan:
+    """The graph of a comparison. ``making``: steps that collect the demonstrations, where they are not there."""
+    sim, tasks = _simulator(recipes)
+    protocol = None
+    if sim is not None and spec.episodes:
+        info = sim_info(sim)
+        if spec.execute > spec.horizon:
+            raise UserError(f"--execute {spec.execute} is longer than --horizon {spec.horizon}")
+        protocol = EvaluationProtocol(
+            sim=sim,
+            episodes_per_task=spec.episodes,
+            first_initial_state=EVALUATION_STATES,
+            execute=spec.execute,
+            n_obs_steps=1,
+            step_limit=info.step_limit,
+            versions=info.versions,
+        )
+    plan = TablePlan(spec, tuple(recipes), tasks, protocol, steps={s.recipe.key: s for s in making})
+    base = {f"demos/{i}": recipe for i, recipe in enumerate(recipes)}
+    base["normaliser"] = plan.add("normaliser", {}, base, "normaliser", 1)
+    if protocol is not None:
+        _add_references(plan, base)
+    for name in dict.fromkeys(spec.tokenizers):
+        for code in codes_of(name, spec.codebooks, spec.seeds):
+            check_code(code, spec.section, spec.horizon)
+            _add_code(plan, base, code)
+    return plan
+
+
+def _simulator(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, ...]]:
+    """The simulator that the demonstrations come from, if it is one and the same, and their tasks."""
+    known = [r.spec["sim"] for r in recipes if "sim" in r.spec]
+    tasks = tuple(str(r.spec.get("task", r.key)) for r in recipes)
+    others = [{k: v for k, v in s.items() if k != "tasks"} for s in known]
+    if len(known) < len(recipes) or any(o != others[0] for o in others):
+        return None, tasks
+    return SimSpec.model_validate_json(json.dumps({**known[0], "tasks": list(tasks)})), tasks
+
+
+def _rollout(plan: TablePlan, actor: str, prefix: int | None = None) -> dict[str, Any]:
+    assert plan.protocol is not None
+    spec = {"protocol": plan.protocol.model_dump(mode="json"), "horizon": plan.spec.horizon}
+    spec |= {"actor": actor} if actor else {}
+    return spec if prefix is None else {**spec, "prefix": prefix}
+
+
+def _add_references(plan: TablePlan, base: dict[str, Recipe]) -> None:
+    assert plan.protocol is not None
+    cost = 5 + 0.6 * len(plan.protocol.episodes())
+    spec = _rollout(plan, "expert-chunked")
+    plan.references["expert-chunked"] = plan.add("episodes", spec, {}, "episodes of expert-chunked", cost)
+    demos = {r: i for r, i in base.items() if r != "normaliser"}
+    plan.references["replay"] = plan.add("replay", _rollout(plan, ""), demos, "open-loop replay", 20)
+
+
+def _add_code(plan: TablePlan, base: dict[str, Recipe], code: Code) -> None:
+    spec = plan.spec
+    tokenizer, tokens = add_tokenizer(plan, base, code, spec.section, spec.horizon)
+    inputs = {**base, "tokenizer": tokenizer}
+    health = plan.add(
+        "health",
+        {"horizon": spec.horizon, "sigma": spec.sigma, "prior_steps": spec.prior_steps},
+        {**inputs, "tokens": tokens},
+        f"health of {code.name}",
+        20 + 0.15 * spec.prior_steps,
+    )
+    for prefix in (*_prefixes(code, spec.section), None):
+        row = Row(code, health, prefix)
+        if plan.protocol is not None:
+            name = code.name if prefix is None else f"{code.name}, first {prefix}"
+            row.coded = plan.add(
+                "episodes",
+                _rollout(plan, "expert-coded", prefix),
+                {"tokenizer": tokenizer, "normaliser": base["normaliser"]},
+                f"episodes of expert-coded ({name})",
+                5 + 0.6 * len(plan.protocol.episodes()),
+            )
+            row.replay = plan.add(
+                "replay", _rollout(plan, "", prefix), inputs, f"open-loop replay ({name})", 20
+            )
+        plan.rows.append(row)
+
+
+def _prefixes(code: Code, section: Tokenizer) -> list[int]:
+    """Shorter prefixes that are rolled out: powers of two, of codes whose prefixes mean something."""
+    if code.tokenizer not in ("oat", "rvq"):
+        return []
+    full = section.tokens if code.tokenizer == "oat" else section.layers
+    return [1 << i for i in range(full.bit_length()) if 1 << i < full]
+
+
+def table(plan: TablePlan, store: Store) -> dict[str, Any]:
+    """Everything that the table and the page show. JSON values; raises ``UserError`` while it is incomplete."""
+    import pyarrow.parquet as parquet
+
+    def rate(recipe: Recipe | None) -> dict[str, Any] | None:
+        if recipe is None:
+            return None
+        rows = parquet.read_table(store.open(recipe) / "episodes.parquet").to_pylist()
+        tasks = sorted({r["task"] for r in rows})
+        task = np.array([tasks.index(r["task"]) for r in rows])
+        success = np.array([float(r["success"]) for r in rows])
+        found = vars(statistics.rate_interval(success[None], task))
+        return {
+            **found,
+            "episodes": len(rows),
+            "per_task": {t: float(success[task == i].mean()) for i, t in enumerate(tasks)},
+        }
+
+    rows = []
+    for row in plan.rows:
+        health = store.manifest(row.health)["meta"]
+        tokens = row.prefix or health["prefixes"][-1]["tokens"]
+        (of_prefix,) = (p for p in health["prefixes"] if p["tokens"] == tokens)
+        whole = row.prefix is None
+        rows.append(
+            {
+                "label": row.code.name if whole else f"{row.code.name}, first {row.prefix}",
+                "tokenizer": row.code.tokenizer,
+                "codebook": None if row.code.codebook is None else [list(p) for p in row.code.codebook],
+                "tokenizer_seed": row.code.seed,
+                "prefix": row.prefix,
+                "nominal_bits": of_prefix["bits"],
+                "distortion": of_prefix["distortion"],
+                "expert_coded": rate(row.coded),
+                "replay": rate(row.replay),
+                "health": health if whole else None,
+            }
+        )
+    first = store.manifest(plan.rows[0].health)["meta"]
+    demosets = [store.manifest(r) for r in plan.demos]
+    return {
+        "version": __version__,
+        "tasks": list(plan.tasks),
+        "demos": [str(m["key"]) for m in demosets],
+        "horizon": plan.spec.horizon,
+        "execute": plan.spec.execute,
+        "sigma": plan.spec.sigma,
+        "chunks": first["chunks"],
+        "episodes": first["episodes"],
+        "machine": first["machine"],
+        "eigenvalues": first["covariance_eigenvalues"],
+        "section": plan.spec.section.model_dump(mode="json"),
+        "protocol": None if plan.protocol is None else plan.protocol.hash,
+        "references": {name: rate(recipe) for name, recipe in plan.references.items()},
+        "rows": rows,
+    }

@@ -1,0 +1,177 @@
+"""What tokenizers with a network share: units, training on the mean squared error, work in sub-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import unknown_name
+from ..nn import Schedule, train
+from .base import Arrays, Chunks, Fitting
+
+# width, encoder layers, decoder layers, heads; M is OAT's published size.
+SIZES = {"xs": (64, 2, 2, 4), "S": (128, 2, 3, 4), "M": (256, 2, 4, 4)}
+BATCH = 64  # larger ones fall out of the processor's cache
+CONSTANT_SPREAD = 1e-6  # a dimension that moves less is left unscaled
+
+
+class Units(nn.Module):
+    """The network's own units: mean 0, std 1 per dimension over the chunks it was fitted on."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, action_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(action_dim))
+        self.register_buffer("spread", torch.ones(action_dim))
+
+    def fit(self, actions: np.ndarray) -> None:
+        """Take mean and standard deviation of actions [M, d]; a constant dimension keeps std 1."""
+        spread = actions.std(0, dtype=np.float64)
+        spread[spread < CONSTANT_SPREAD] = 1
+        self.centre.copy_(torch.from_numpy(actions.mean(0, dtype=np.float64)))
+        self.spread.copy_(torch.from_numpy(spread))
+
+    def forward(self, chunks: Tensor) -> Tensor:
+        """Chunks [..., d] in the network's units."""
+        return (chunks - self.centre) / self.spread
+
+    def back(self, x: Tensor) -> Tensor:
+        """And back."""
+        return x * self.spread + self.centre
+
+
+def check_size(size: str) -> None:
+    """``UserError`` for a size that is not among ``SIZES``."""
+    if size not in SIZES:
+        raise unknown_name("tokenizer size", size, SIZES)
+
+
+class Autoencoder(Protocol):
+    """A network that turns chunks x [B, H, d], in its own units, into tokens and back."""
+
+    units: Units
+
+    def reconstruct(self, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor | float]:
+        """The reconstruction of x, and a further loss.
+
+        Draws come from ``rng``; without one, what is drawn in training is left out.
+        """
+
+    def ids(self, x: Tensor) -> Tensor:
+        """Token ids int64 [B, L]."""
+
+    def chunks(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Chunks of ids [B, L], of which the first ``lengths`` [B] count."""
+
+
+def fit_autoencoder(
+    network: nn.Module,
+    chunks: Chunks,
+    validation: Chunks,
+    how: Fitting,
+    begin: Callable[[Tensor, int], None] = lambda x, batch_size: None,
+) -> tuple[Any, dict[str, Any]]:
+    """Train with AdamW on the mean squared error of valid actions; the averaged network and its report.
+
+    ``begin`` is called before the first step, with the chunks in the network's units and the batch size.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device)
+    network.units.fit(chunks.actions)  # type: ignore[union-attr, operator]
+
+    def in_units(data: Chunks) -> Tensor:
+        x: Tensor = network.units(torch.from_numpy(data.values).to(device))  # type: ignore[operator]
+        return x
+
+    def loss_on(data: Chunks, training: bool) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
+        x = in_units(data)
+        valid = torch.from_numpy(data.valid).to(device, torch.float32)
+
+        def loss(module: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
+            chunk, ok = x[rows], valid[rows]
+            made, further = module.reconstruct(chunk, rng if training else None)  # type: ignore[operator]
+            error = (made.float() - chunk).square().mean(-1)
+            return (error * ok).sum(1) / ok.sum(1) + further
+
+        return loss
+
+    begin(in_units(chunks), how.batch_size)
+    schedule = Schedule(how.steps, how.batch_size, how.lr, warmup=min(100, how.steps // 10), weight_decay=0.0)
+    average, curve = train(
+        network,
+        loss_on(chunks, True),
+        len(chunks.values),
+        len(validation.values),
+        schedule,
+        validation_loss=loss_on(validation, False),
+        seed=how.seed,
+        device=device,
+        work=how.work,
+        should_stop=how.should_stop,
+        progress=how.progress,
+    )
+    report = {"curve": vars(curve), "converged": curve.converged()}
+    return average.eval().requires_grad_(False), report
+
+
+def encode(network: Autoencoder, chunks: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int64 [B, L] and lengths of chunks [B, H, d]."""
+
+    def ids(x: Tensor) -> Tensor:
+        return network.ids(network.units(x))
+
+    found = _in_batches(ids, chunks, device=network.units.centre.device, empty=(tokens,))
+    return found.astype(np.int64), np.full(len(chunks), tokens)
+
+
+def decode(
+    network: Autoencoder, ids: np.ndarray, lengths: np.ndarray, tokens: int, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chunks [B, *shape] of ids [B, ≤ L], of which the first ``lengths`` count; all decode."""
+    padded = np.zeros((len(ids), tokens), np.int64)
+    padded[:, : ids.shape[1]] = ids
+
+    def chunks(rows: Tensor, keep: Tensor) -> Tensor:
+        return network.units.back(network.chunks(rows, keep))
+
+    made = _in_batches(chunks, padded, lengths, device=network.units.centre.device, empty=shape)
+    return made, np.ones(len(ids), bool)
+
+
+@torch.no_grad()
+def _in_batches(
+    function: Callable[..., Tensor], *rows: np.ndarray, device: torch.device, empty: tuple[int, ...]
+) -> np.ndarray:
+    """``function`` over sub-batches of rows, joined; without rows, an array [0, *empty].
+
+    In float32 whatever the caller's autocast: tokens must not depend on who asks for them.
+    """
+    if not len(rows[0]):
+        return np.zeros((0, *empty), np.float32)
+    parts = [torch.from_numpy(r).to(device).split(BATCH) for r in rows]
+    with torch.autocast(device.type, enabled=False):
+        done = [function(*part).cpu().numpy() for part in zip(*parts, strict=True)]
+    return np.concatenate(done)
+
+
+def state_arrays(network: nn.Module) -> Arrays:
+    """The network's parameters and buffers as arrays."""
+    return {n: t.detach().cpu().numpy() for n, t in network.state_dict().items()}
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def restore(network: Network, arrays: Arrays) -> Network:
+    """Put ``state_arrays`` back; frozen, in eval mode. ``ValueError`` for those of another network."""
+    try:
+        network.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
+    except RuntimeError as error:
+        raise ValueError("its tensors are those of another network") from error
+    return network.eval().requires_grad_(False)

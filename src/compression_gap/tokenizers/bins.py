@@ -1,0 +1,85 @@
+"""Bins: each action is its own token, as in RT-1 (arXiv 2212.06817) and OpenVLA (arXiv 2406.09246).
+
+Each dimension's range [low, high] is cut into V bins of width w = (high − low) / V:
+
+    id = ⌊(a − low) / w⌋, at least 0 and at most V − 1;        â = low + (id + ½)·w.
+
+Inside the range |â − a| ≤ w / 2, and no code with V values does better. The range is that of the actions
+(``uniform``, RT-1), or from their 1st to their 99th percentile (``quantile``, OpenVLA): narrower bins, for
+which the outermost bins also take the two per cent of actions outside, at an error without a bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, unknown_name
+from .base import ActionTokenizer, Arrays, Chunks, Fitting
+
+EDGES = ("uniform", "quantile")
+NARROW = 1e-6  # of the whole range: percentiles nearer to each other than this are one value in float32
+
+
+class Bins(ActionTokenizer):
+    """``Bins(bins=256, edges="uniform")``: H·d tokens a chunk, by step and then by dimension."""
+
+    name = "bins"
+
+    def __init__(self, *, bins: int = 256, edges: str = "uniform") -> None:
+        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
+            raise UserError(
+                f"bins is {bins!r}; it is the number of bins of a dimension: a whole number from 2 on"
+            )
+        if edges not in EDGES:
+            raise unknown_name("edges", str(edges), EDGES)
+        super().__init__(bins=bins, edges=edges)
+        self._start = self._width = np.zeros(0)  # float64 [d]: low and w
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """V for each action."""
+        bins: int = self.options["bins"]
+        return (bins,) * (self.horizon * self.action_dim)
+
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+        if self.options["edges"] == "quantile":
+            low, high = percentile_range(chunks.actions)
+        else:
+            low, high = self.low.astype(np.float64), self.high.astype(np.float64)
+        self._start, self._width = low, (high - low) / self.options["bins"]
+        return {}
+
+    def _encode(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        width = np.where(self._width > 0, self._width, 1)  # a constant dimension: bin 0
+        ids = np.floor((chunks - self._start) / width).clip(0, self.options["bins"] - 1)
+        size = self.horizon * self.action_dim
+        return ids.astype(np.int64).reshape(len(ids), size), np.full(len(ids), size)
+
+    def _decode(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shaped = ids.reshape(len(ids), self.horizon, self.action_dim)
+        return self._start + (shaped + 0.5) * self._width, np.ones(len(ids), bool)
+
+    def _arrays(self) -> Arrays:
+        return {"start": self._start, "width": self._width}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self._start, self._width = arrays["start"], arrays["width"]
+        if not self._start.shape == self._width.shape == (self.action_dim,):
+            raise ValueError(
+                f"bins of {self._start.shape} and {self._width.shape} for {self.action_dim} dimensions"
+            )
+
+
+def percentile_range(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Actions [M, d] → float64 [d], [d]: each dimension's 1st and 99th percentile.
+
+    Where the two are one value (a gripper that is open in more than 98 % of the actions) but the dimension
+    moves, its least and its greatest action: there would be nothing between the percentiles.
+    """
+    exact = actions.astype(np.float64)
+    least, greatest = exact.min(0), exact.max(0)
+    low, high = np.percentile(exact, (1, 99), axis=0)
+    narrow = high - low <= NARROW * (greatest - least)
+    return np.where(narrow, least, low), np.where(narrow, greatest, high)

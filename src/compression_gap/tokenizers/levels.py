@@ -1,0 +1,79 @@
+"""FSQ's levels by name, or any list: one list for all positions, or one for each (codebooks that grow)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import UserError, unknown_name
+
+# The paper's table (arXiv 2309.15505), and 1920 of the experiments reproduced here.
+FSQ_LEVELS: dict[int, tuple[int, ...]] = {
+    240: (8, 6, 5),
+    512: (8, 8, 8),
+    1000: (8, 5, 5, 5),
+    1920: (8, 8, 6, 5),
+    4375: (7, 5, 5, 5, 5),
+    15360: (8, 8, 8, 6, 5),
+    64000: (8, 8, 8, 5, 5, 5),
+}
+LARGEST = 2**20  # codes; a policy's output layer has a row for each
+
+_HOW = "write FSQ levels as [8, 5, 5, 5], fsq-1000, or a list of such for the positions in turn"
+
+Levels = tuple[tuple[int, ...], ...]  # one a position; a single one serves all
+
+
+def as_levels(levels: str | Sequence[int] | Sequence[str | Sequence[int]]) -> Levels:
+    """``fsq-1000``, [8, 5, 5, 5], or a list of such for the positions in turn → one tuple a position.
+
+    One tuple alone serves all positions. Raises ``UserError`` for what is no codebook.
+    """
+    if isinstance(levels, str):
+        return (_by_name(levels),)
+    if not isinstance(levels, Sequence) or not levels:
+        raise UserError(f"{levels!r} is no codebook; {_HOW}")
+    if all(isinstance(n, int) for n in levels):
+        return (_checked(levels),)  # type: ignore[arg-type]
+    if all(isinstance(p, str | Sequence) for p in levels):
+        return tuple(_by_name(p) if isinstance(p, str) else _checked(p) for p in levels)  # type: ignore[arg-type]
+    raise UserError(f"{levels!r} is no codebook; {_HOW}")
+
+
+def token_levels(tokens: int, levels: str | Sequence[int] | Sequence[str | Sequence[int]]) -> Levels:
+    """``as_levels`` for a sequence of that many tokens."""
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        raise UserError(f"tokens is {tokens!r}; a chunk needs at least one token")
+    found = as_levels(levels)
+    if len(found) not in (1, tokens):
+        raise UserError(
+            f"{len(found)} codebooks for {tokens} tokens; give one for all, or one for each token"
+        )
+    return found
+
+
+def sizes_of(tokens: int, levels: Levels) -> tuple[int, ...]:
+    """The number of codes at each of the positions: the product of its levels."""
+    sizes = tuple(math.prod(p) for p in levels)
+    return sizes if len(sizes) > 1 else sizes * tokens
+
+
+def codebook_name(levels: Levels) -> str:
+    """A codebook in words: its number of codes, or those of the first and the last position."""
+    sizes = [math.prod(p) for p in levels]
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}→{sizes[-1]}"
+
+
+def _by_name(name: str) -> tuple[int, ...]:
+    names = {f"fsq-{size}": levels for size, levels in FSQ_LEVELS.items()}
+    if name not in names:
+        raise unknown_name("codebook", name, names)
+    return names[name]
+
+
+def _checked(levels: Sequence[int]) -> tuple[int, ...]:
+    if not levels or not all(isinstance(n, int) for n in levels) or min(levels) < 2:
+        raise UserError(f"a codebook needs at least two levels in every dimension, not {list(levels)}")
+    if math.prod(levels) > LARGEST:
+        raise UserError(f"a codebook of {math.prod(levels)} codes is too large; take at most {LARGEST}")
+    return tuple(levels)
