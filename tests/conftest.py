@@ -74,3 +74,32 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     close_pools()
     assert code == 0, log.getvalue()
     return Finished(file, store, out.getvalue(), log.getvalue())
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The store and the printed table of ``cgap tokenizers`` on a few demonstrations of the channel."""
+    from compression_gap.cli import main
+    from compression_gap.study.builders import close_pools
+
+    store = tmp_path_factory.mktemp("compared") / "store"
+    out, log = io.StringIO(), io.StringIO()
+    arguments = [
+        "--demo-episodes",
+        "12",
+        "--steps",
+        "6",
+        "--batch-size",
+        "8",
+        "--episodes",
+        "3",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    arguments += ["--prior-steps", "4", "--processes", "0", "--store", str(store), "--json"]
+    with redirect_stdout(out), redirect_stderr(log):
+        code = main(["tokenizers", "channel", "--tokenizers", "bins", "fast", "oat", *arguments])
+    close_pools()
+    assert code == 0, log.getvalue()
+    return store, json.loads(out.getvalue())

@@ -21,6 +21,7 @@ VERBS = [
     ["study", "status"],
     ["report"],
     ["rollout"],
+    ["tokenizers"],
 ]
 
 
@@ -304,6 +305,17 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("demos make channel --episodes 2", "2 episodes are too few: a three-way split needs at least 3 per task"),
         ("demos make channel --image-size 0", "--image-size 0 is too small; give 8 or more"),
         ("demos make channel --cameras front", "unknown channel camera 'front'; known: channel"),
+        ("tokenizers chanel", "unknown simulator 'chanel' (did you mean 'channel'?)"),
+        ("tokenizers channel reach", "channel, reach: name one suite, or folders STORE/demos/KEY that exist"),
+        ("tokenizers .", ". holds no demonstrations: name a suite, or folders STORE/demos/KEY"),
+        ("tokenizers channel --tokenizers fats", "unknown tokenizer 'fats' (did you mean 'fast'?); known: bins, "),
+        ("tokenizers channel --codebooks fsq-7", "unknown codebook 'fsq-7'"),
+        ("tokenizers channel --codebooks 8,1", "a codebook needs at least two levels in every dimension, not [8, 1]"),
+        ("tokenizers channel --tokenizers quest --tokens 3", "quest halves the horizon until its tokens remain; 16"),
+        ("tokenizers channel --sigma 0", "--sigma 0.0 is no resolution; give standard deviations above 0"),
+        ("tokenizers channel --execute 17", "--execute 17 is longer than --horizon 16"),
+        ("tokenizers channel --demo-episodes 2", "2 episodes are too few"),
+        ("tokenizers channel --tokens 0", "--tokens 0 is too small; give 1 or more"),
         ("rollout nowhere", "nowhere holds no policy (policy.json): "),
         ("rollout .", ". holds no policy (policy.json): "),
         ("rollout nowhere --episodes 0", "--episodes 0 is too small; give 1 or more"),

@@ -149,6 +149,7 @@ def tokenizers(
     tokens: int = 8,
     size: Literal["xs", "S", "M"] = "xs",
     steps: int = 1500,
+    batch_size: int = 128,
     sigma: float = 0.1,
     demo_episodes: int = 100,
     episodes: int = 20,
@@ -174,6 +175,7 @@ def tokenizers(
         tokens: tokens a chunk of quest and oat.
         size: network of quest, oat and rvq: xs, S or M (published).
         steps: training steps of quest, oat and rvq.
+        batch_size: chunks per training step.
         sigma: resolution of "within σ", in standard deviations.
         demo_episodes: demonstrations per task, when a suite is named.
         episodes: rollouts of the coded expert per task; 0 for none.
@@ -185,15 +187,14 @@ def tokenizers(
         processes: worker processes; as many as cores by default, 0 for this process alone.
         json: print the table as JSON.
     """
-    from .commands import codebook, compare_tokenizers
-    from .study.spec import Tokenizer
+    from .commands import codebook, compare_tokenizers, tokenizer_section
     from .study.tokenizer_table import TableSpec
 
     spec = TableSpec(
         tokenizers=tokenizers,
         codebooks=tuple(codebook(c) for c in codebooks),
         seeds=seeds,
-        section=Tokenizer(tokens=tokens, size=size, steps=steps),
+        section=tokenizer_section(tokens=tokens, size=size, steps=steps, batch_size=batch_size),
         horizon=horizon,
         execute=execute,
         sigma=sigma,

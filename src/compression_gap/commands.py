@@ -10,12 +10,12 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .artifacts import Store, disk_error, write_json
 from .errors import UserError
 from .study.plan import Plan, Step, make_plan
-from .study.spec import Cameras, Study, load_study
+from .study.spec import Cameras, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
 
@@ -258,6 +258,14 @@ def codebook(text: str) -> Levels:
     if re.fullmatch(r"\d+(,\d+)*", text):
         return as_levels([int(n) for n in text.split(",")])
     return as_levels(text)
+
+
+def tokenizer_section(
+    *, tokens: int, size: Literal["xs", "S", "M"], steps: int, batch_size: int
+) -> Tokenizer:
+    """The study file's section of that name, from options."""
+    _at_least(1, tokens=tokens, steps=steps, batch_size=batch_size)
+    return Tokenizer(tokens=tokens, size=size, steps=steps, batch_size=batch_size)
 
 
 def compare_tokenizers(

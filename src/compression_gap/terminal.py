@@ -15,6 +15,7 @@ from rich.table import Table
 from .study.plan import Step
 
 console = Console(highlight=False)
+HEADLINES = 3  # verdicts that are printed; the report has them all
 
 
 def _interval(low: float, high: float, scale: float = 100) -> str:
@@ -212,9 +213,12 @@ def summary_tables(summary: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     console.print()
-    for sentence in summary["headline"]:
+    for sentence in summary["headline"][:HEADLINES]:
         console.print(sentence, markup=False)
         console.print()
+    more = len(summary["headline"]) - HEADLINES
+    if more > 0:
+        console.print(f"{more} more action representations stand in the report.")
 
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -229,39 +233,38 @@ def episode_table(rows: Sequence[dict[str, Any]]) -> None:
 
 def tokenizer_tables(found: dict[str, Any]) -> None:
     """One line for each code and prefix; then the health of the codes."""
-    success = ("expert-coded", "replay (diagnostic)") if found["references"] else ()
-    within = f"within {found['sigma']:g} σ"
-    table = _table(
-        "tokenizer", "capacity bits", "used", "tokens", "distortion", within, "order kept", *success
-    )
+    success = ("coded", "replay") if found["references"] else ()
+    table = _table("tokenizer", "bits", "used", "tokens", "distortion", f"≤ {found['sigma']:g} σ", *success)
     for row in found["rows"]:
         h = row["health"]
-        cells = [f"{row['nominal_bits']:.0f}", "", str(row["prefix"]), f"{row['distortion']:.2g}", "", ""]
-        if h:
-            tokens = f"{h['tokens_mean']:.1f} ({h['tokens_p95']:.0f})"
-            kept = [f"{100 * h['within_sigma']:.0f} %", f"{h['order_preservation']:.3f}"]
-            cells = [cells[0], f"{h['used_bits']:.0f}", tokens, cells[3], *kept]
-        rates = [r for r in (row["expert_coded"], row["replay"]) if r]
-        table.add_row(row["label"], *cells, *(_rate(r) for r in rates))
+        tokens = f"{h['tokens_mean']:.1f}" if h else f"{row['prefix']}"
+        used = f"{h['used_bits']:.0f}" if h else ""
+        within = f"{100 * h['within_sigma']:.0f} %" if h else ""
+        rates = [_rate(r) for r in (row["expert_coded"], row["replay"]) if r]
+        bits, distortion = f"{row['nominal_bits']:.0f}", f"{row['distortion']:.2g}"
+        table.add_row(row["label"], bits, used, tokens, distortion, within, *rates)
     for name, r in found["references"].items():
-        where = ["", _rate(r)] if name == "replay" else [_rate(r), ""]
-        table.add_row(name, *[""] * 6, *where)
+        table.add_row(name, *[""] * 5, *(["", _rate(r)] if name == "replay" else [_rate(r), ""]))
     console.print()
     console.print(table)
     table = _table(
-        "health", "dead codes", "perplexity", "Σ position bits", "Gaussian reference", "undecodable after a wrong token",
-        "encode/s", "decode/s", "converged",
-    )  # fmt: skip
+        "health", "order", "dead", "perplexity", "Σ bits", "Gauss", "breaks", "encode/s", "decode/s"
+    )
     for row in found["rows"]:
         if h := row["health"]:
-            done = {None: "", True: "yes", False: "no"}[h["fitting"].get("converged")]
+            name = row["label"] + (" (not converged)" if h["fitting"].get("converged") is False else "")
             table.add_row(
-                row["label"], f"{h['dead_codes']} of {h['codes']}", f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}",
-                f"{h['gaussian_reference_rate']:.0f}", f"{100 * h['decode_failures_corrupted']:.0f} %",
-                f"{h['encode_per_second']:,.0f}", f"{h['decode_per_second']:,.0f}", done,
+                name, f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
+                f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}", f"{h['gaussian_reference_rate']:.0f}",
+                f"{100 * h['decode_failures_corrupted']:.0f} %",
+                f"{h['encode_per_second']:,.0f}", f"{h['decode_per_second']:,.0f}",
             )  # fmt: skip
     console.print()
     console.print(table)
+    print(
+        "bits: capacity; used: held-out cost under a prior; order: rank correlation of chunk distances; Gauss: "
+        "bits of a Gaussian source at this distortion; breaks: undecodable after one wrong token; replay: a diagnostic"
+    )
 
 
 def _rate(r: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def test_memories_in_one_buffer_equal_those_made_anew(attention):
 
 
 def test_an_unknown_attention():
-    with pytest.raises(UserError, match="unknown attention 'causal'.*causal-as-published"):
+    with pytest.raises(UserError, match=r"unknown attention 'causal'.*causal-as-published"):
         network("causal")
 
 

@@ -70,13 +70,32 @@ def test_flops_of_a_token_decision_by_hand():
     assert policy("autoregressive").flops() == ADAPTER + memory + tokens + decode
 
 
+def test_flops_of_one_pass_by_hand():
+    """Queries are one row, and so is what they do before they meet the context: at batch 1 it is all the same."""
+    layer = linear(H, W, 3 * W) + 3 * linear(H, W, W) + 2 * linear(H, W, 4 * W)
+    layer += attention(H, H, W) + attention(H, CONTEXT, W)
+    expected = ADAPTER + LAYERS * (linear(CONTEXT, W, 2 * W) + layer) + linear(H, W, D)
+    assert policy("regression").flops() == expected
+
+
+def test_flops_of_a_hybrid_are_those_of_its_tokens_and_of_one_more_block():
+    layer = linear(H, W, 3 * W) + 3 * linear(H, W, W) + 2 * linear(H, W, 4 * W)
+    layer += attention(H, H, W) + attention(H, CONTEXT, W)
+    offset = linear(H, D, W) + linear(CONTEXT, W, 2 * W) + layer + linear(H, W, D)
+    assert policy("hybrid").flops() == policy("autoregressive").flops() + offset
+
+
+def test_flow_costs_what_diffusion_does():
+    assert policy("flow").flops() == policy("diffusion").flops()
+
+
 def test_counting_leaves_the_fast_path_as_it_was():
     before = torch.backends.mha.get_fastpath_enabled()
     policy("autoregressive").flops()
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
-def make(name, tokenizer=None):
+def make(name, tokenizer=None, **options):
     return registry.make_head(
         name,
         SIZES["xs"],
@@ -85,15 +104,48 @@ def make(name, tokenizer=None):
         context_tokens=CONTEXT,
         clip=2.0,
         tokenizer=tokenizer,
-        options={},
+        options=options,
     )
 
 
 def test_unknown_heads_and_missing_tokenizers_are_told():
     with pytest.raises(UserError, match="did you mean 'diffusion'"):
         make("difusion")
-    with pytest.raises(UserError, match="needs a fitted tokenizer"):
-        make("autoregressive")
+    for name in ("autoregressive", "hybrid"):
+        with pytest.raises(UserError, match=f"the {name} head needs a fitted tokenizer"):
+            make(name)
+
+
+def test_a_tokenizer_of_other_chunks_is_refused():
+    other = SimpleNamespace(name="bins", horizon=H, action_dim=D + 1, codebook_sizes=(4,))
+    with pytest.raises(
+        UserError, match=r"emits chunks \[16, 4\]; this bins tokenizer was fitted on \[16, 5\]"
+    ):
+        make("autoregressive", other)
+
+
+def test_a_head_gets_the_options_it_knows():
+    code = SimpleNamespace(name="code", horizon=H, action_dim=D, codebook_sizes=(4, 4))
+    options = {
+        "attention": "causal-as-published", "sampling_steps": 3, "sampler": "ddpm", "prediction": "sample",
+        "temperature": 0.5, "top_k": 7, "constrained": False, "offset_weight": 3.0,
+    }  # fmt: skip
+    diffusion, flow = make("diffusion", **options), make("flow", **options)
+    assert (diffusion.sampler, diffusion.prediction) == ("ddpm", "sample")
+    for made in (diffusion, flow):
+        assert made.sampling_steps == 3
+        assert made.network.causal
+    hybrid = make("hybrid", code, **options)
+    assert hybrid.offset_weight == 3.0
+    for made in (make("autoregressive", code, **options), hybrid.tokens):
+        assert (made.temperature, made.top_k, made.constrained) == (0.5, 7, False)
+    make("regression", **options)
+    with pytest.raises(UserError, match=r"unknown option of a head 'topk' .did you mean 'top_k'"):
+        make("regression", topk=3)
+
+
+def test_own_heads_are_known():
+    assert registry.names()[:5] == ("autoregressive", "diffusion", "flow", "hybrid", "regression")
 
 
 def other_head(size, **given):

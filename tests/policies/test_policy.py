@@ -7,9 +7,10 @@ import torch
 
 from compression_gap.demos import Normaliser
 from compression_gap.errors import UserError
-from compression_gap.policies import Policy, coded_round_trip
+from compression_gap.policies import Policy, SnappedPolicy, coded_round_trip
 from compression_gap.policies.policy import PolicyModule, PolicySpec
 from compression_gap.sims import Observation
+from compression_gap.tokenizers import OAT, Decoded, Tokens
 
 NORMALISER = Normaliser.fit(np.random.default_rng(0).normal([1, -2], [0.1, 5], (500, 2)))
 
@@ -47,9 +48,13 @@ def observation(n=6, seed=1):
 SEEDS = np.arange(6) + 2**61
 
 
-@pytest.fixture(params=["diffusion", "autoregressive"])
+HEADS = ("autoregressive", "diffusion", "flow", "hybrid", "regression")
+TOKENS = ("autoregressive", "hybrid")
+
+
+@pytest.fixture(params=HEADS)
 def policy(request, grid):
-    return make(request.param, grid if request.param == "autoregressive" else None)
+    return make(request.param, grid if request.param in TOKENS else None)
 
 
 def test_save_and_load_give_identical_acts(policy, tmp_path):
@@ -67,7 +72,8 @@ def test_save_and_load_give_identical_acts(policy, tmp_path):
 def test_another_seed_and_another_network_act_otherwise(policy):
     first = policy.act(observation(), SEEDS).chunk
     np.testing.assert_array_equal(policy.act(observation(), SEEDS).chunk, first)
-    assert not np.array_equal(policy.act(observation(), SEEDS + 1).chunk, first)
+    drawn = not np.array_equal(policy.act(observation(), SEEDS + 1).chunk, first)
+    assert drawn == (policy.spec.head != "regression")
     other = make(policy.spec.head, policy.tokenizer, seed=1)
     assert not np.array_equal(other.act(observation(), SEEDS).chunk, first)
 
@@ -102,13 +108,17 @@ def test_parameter_counts_add_up(policy):
     assert counts["adapter"] == (3 * w + w) + (5 * w + w) + 2 * (w * w + w) + 2 * w + 4 * w + 2 * w
 
 
-def test_both_heads_share_trunk_and_adapter(grid):
-    a, b = make().parameter_counts(), make("autoregressive", grid).parameter_counts()
-    assert (a["trunk"], a["adapter"]) == (b["trunk"], b["adapter"])
-    # Autoregressive: 9 codes and a start to embed, 2 positions, 9 logits.
-    assert b["head"] == 10 * 128 + 2 * 128 + 128 * 9 + 9
-    # Diffusion: actions in and out (2), 4 positions, the time's two layers.
-    assert a["head"] == (2 * 128 + 128) + 4 * 128 + (128 * 512 + 512 + 512 * 128 + 128) + (128 * 2 + 2)
+def test_all_heads_share_trunk_and_adapter_and_add_their_own(grid):
+    counts = {h: make(h, grid if h in TOKENS else None).parameter_counts() for h in HEADS}
+    assert len({(c["trunk"], c["adapter"]) for c in counts.values()}) == 1
+    own, w = {h: c["head"] for h, c in counts.items()}, 128
+    # 9 codes and a start to embed, 2 positions, 9 logits.
+    assert own["autoregressive"] == 10 * w + 2 * w + w * 9 + 9
+    # Actions in and out (2), 4 positions, the time's two layers.
+    ends = (2 * w + w) + 4 * w + (w * 2 + 2)
+    assert own["diffusion"] == own["flow"] == ends + (w * 512 + 512 + 512 * w + w)
+    assert own["regression"] == 4 * w + (w * 2 + 2)
+    assert own["hybrid"] == own["autoregressive"] + ends + (16 * w**2 + 19 * w) + 2 * w  # one block, its norm
 
 
 def test_trained_encoders_count_as_encoder():
@@ -215,6 +225,68 @@ def test_the_round_trip_through_the_code_is_encode_then_decode(grid):
     assert emitted.ok.all()
     again = coded_round_trip(grid, NORMALISER)(emitted.chunk)
     np.testing.assert_array_equal(again.tokens, emitted.tokens)
+
+
+def test_a_prefix_of_the_code_is_decoded_alone():
+    chunks = np.random.default_rng(0).normal(size=(40, 4, 2)).astype(np.float32)
+    oat = OAT(tokens=2, levels=(8, 5)).fit(chunks, steps=3, batch_size=16)
+    raw = NORMALISER.denormalise(chunks)
+    first = coded_round_trip(oat, NORMALISER, 1)(raw)
+    tokens = oat.encode(NORMALISER.normalise(raw))
+    expected = oat.decode(Tokens(tokens.ids, np.ones(40, np.int64))).chunk
+    np.testing.assert_allclose(NORMALISER.normalise(first.chunk), expected, atol=1e-4)
+    assert first.lengths.tolist() == [1] * 40
+    whole = coded_round_trip(oat, NORMALISER)(raw)
+    np.testing.assert_array_equal(coded_round_trip(oat, NORMALISER, 2)(raw).chunk, whole.chunk)
+    assert not np.array_equal(first.chunk, whole.chunk)
+
+
+@pytest.mark.parametrize("head", ["diffusion", "flow", "regression"])
+def test_a_snapped_policy_executes_the_code_of_what_it_emits(head, grid, monkeypatch):
+    """On a grid on which odd first tokens do not decode."""
+    decode = grid.decode
+    monkeypatch.setattr(grid, "decode", lambda t: Decoded(decode(t).chunk, t.ids[:, 0] % 2 == 0))
+    policy = make(head)
+    snapped = SnappedPolicy(policy, grid)
+    emitted, found = policy.act(observation(), SEEDS), snapped.act(observation(), SEEDS)
+    means = ((emitted.chunk - NORMALISER.mean) / NORMALISER.std).mean(1)
+    ids = np.clip(np.rint((means + 2.25) / 0.5625), 0, 8)
+    np.testing.assert_array_equal(found.tokens, ids)
+    expected = np.repeat((ids * 0.5625 - 2.25)[:, None] * NORMALISER.std + NORMALISER.mean, 4, 1)
+    np.testing.assert_allclose(found.chunk, expected, rtol=1e-5, atol=1e-5)
+    assert found.ok.tolist() == (ids[:, 0] % 2 == 0).tolist()
+    assert found.chunk.dtype == np.float32
+    assert emitted.tokens is None
+    attributes = ("asks", "n_obs_steps", "horizon", "needs_images")
+    assert all(getattr(snapped, a) == getattr(policy, a) for a in attributes)
+
+
+def test_a_snapped_policy_on_some_of_its_tasks(grid):
+    obs = dataclasses.replace(observation(), task=np.zeros(6, np.int64))
+    second = dataclasses.replace(obs, task=np.ones(6, np.int64))
+    wanted = SnappedPolicy(make(), grid).act(second, SEEDS).chunk
+    np.testing.assert_array_equal(
+        SnappedPolicy(make(), grid).on_tasks(("push",)).act(obs, SEEDS).chunk, wanted
+    )
+
+
+def test_a_policy_is_not_snapped_to_a_code_of_other_chunks(grid, monkeypatch):
+    monkeypatch.setattr(grid, "horizon", 8)
+    with pytest.raises(UserError, match=r"emits chunks \[4, 2\]; this grid tokenizer was fitted on \[8, 2\]"):
+        SnappedPolicy(make(), grid)
+
+
+def test_bfloat16_acts_nearly_the_same(policy):
+    half = policy.to_bfloat16()
+    assert {p.dtype for p in half.module.head.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in half.module.adapter.parameters()} == {torch.float32}
+    assert {p.dtype for p in policy.module.parameters()} == {torch.float32}
+    a, b = (NORMALISER.normalise(p.act(observation(), SEEDS).chunk) for p in (policy, half))
+    if policy.tokenizer is None:
+        assert 0 < np.abs(a - b).max() < 0.1
+    else:  # a token may flip
+        assert (np.abs(a - b).max((1, 2)) < 0.1).mean() >= 5 / 6
+    np.testing.assert_array_equal(half.act(observation(), SEEDS).chunk, half.act(observation(), SEEDS).chunk)
 
 
 def test_a_policy_on_some_of_its_tasks_keeps_each_tasks_own_number(tmp_path):

@@ -38,7 +38,7 @@ class Words(ActionTokenizer):
     def allowed(self, prefix):
         self.asked += 1
         left = SYMBOLS - WORDS[list(prefix)].sum()
-        return np.append(WORDS <= left, left == 0)
+        return np.append(left >= WORDS, left == 0)
 
     def _nothing(self, *given):
         raise NotImplementedError

@@ -57,7 +57,12 @@ def test_new_chunks_come_back_better_than_as_the_mean(tokenizer):
 def test_numpy_and_torch_and_float64_give_the_same_tokens(tokenizer):
     chunks = some_chunks(20, seed=1)
     tokens = tokenizer.encode(chunks)
-    for other in (torch.from_numpy(chunks), chunks.astype(np.float64), np.asfortranarray(chunks), chunks.tolist()):
+    for other in (
+        torch.from_numpy(chunks),
+        chunks.astype(np.float64),
+        np.asfortranarray(chunks),
+        chunks.tolist(),
+    ):
         again = tokenizer.encode(other)
         np.testing.assert_array_equal(again.ids, tokens.ids)
         np.testing.assert_array_equal(again.lengths, tokens.lengths)
@@ -147,6 +152,11 @@ def test_padding_may_hold_anything(tokenizer, padding):
     np.testing.assert_array_equal(plain.ok, padded.ok)
 
 
+def test_which_tokens_are_ordered_and_which_ragged(all_fitted):
+    assert {name for name, t in all_fitted.items() if t.ordered} == {"rvq", "oat"}
+    assert {name for name, t in all_fitted.items() if t.ragged} == {"fast"}
+
+
 def test_prefixes_decode_where_the_tokens_are_ordered(tokenizer):
     chunks = some_chunks(100, seed=1)
     tokens = tokenizer.encode(chunks)
@@ -157,7 +167,9 @@ def test_prefixes_decode_where_the_tokens_are_ordered(tokenizer):
         assert errors[0] > 1.3 * errors[1]
         assert errors[1] > errors[2]
     elif not tokenizer.ragged:
-        with pytest.raises(UserError, match=f"a chunk is {full} tokens.*got {full - 1}: prefixes do not decode"):
+        with pytest.raises(
+            UserError, match=f"a chunk is {full} tokens.*got {full - 1}: prefixes do not decode"
+        ):
             tokenizer.decode(Tokens(tokens.ids[:, :-1], np.full(100, full - 1)))
 
 
@@ -173,15 +185,27 @@ def with_id(tokenizer, value):
 
 
 MISTAKES = {
-    "horizon": (lambda t: t.encode(np.zeros((3, 9, DIM))), r"shape \(3, 9, 3\).*\[N, 8, 3\].*of that horizon"),
-    "dimensions": (lambda t: t.encode(np.zeros((3, 8, 4))), r"shape \(3, 8, 4\).*fitted on chunks \[N, 8, 3\]"),
+    "horizon": (
+        lambda t: t.encode(np.zeros((3, 9, DIM))),
+        r"shape \(3, 9, 3\).*\[N, 8, 3\].*of that horizon",
+    ),
+    "dimensions": (
+        lambda t: t.encode(np.zeros((3, 8, 4))),
+        r"shape \(3, 8, 4\).*fitted on chunks \[N, 8, 3\]",
+    ),
     "one chunk": (lambda t: t.encode(np.zeros((8, DIM))), r"shape \(8, 3\); a tokenizer takes \[N, H, d\]"),
     "nan": (lambda t: t.encode(np.full((3, 8, DIM), np.nan)), "3 of 3 chunks hold NaN or infinite"),
     "infinity": (lambda t: t.encode(np.full((2, 8, DIM), np.inf)), "2 of 2 chunks hold NaN or infinite"),
-    "id": (lambda t: t.decode(with_id(t, max(t.codebook_sizes))), "outside the codebook 0 … .* of another one"),
+    "id": (
+        lambda t: t.decode(with_id(t, max(t.codebook_sizes))),
+        "outside the codebook 0 … .* of another one",
+    ),
     "id of its position": (lambda t: t.decode(with_id(t, t.codebook_sizes[-1])), "outside the codebook"),
     "id below 0": (lambda t: t.decode(with_id(t, -1)), "outside the codebook"),
-    "float ids": (lambda t: t.decode(Tokens(np.full((1, 2), 0.5), np.array([2]))), "whole numbers, not float64"),
+    "float ids": (
+        lambda t: t.decode(Tokens(np.full((1, 2), 0.5), np.array([2]))),
+        "whole numbers, not float64",
+    ),
     "too long": (lambda t: t.decode(Tokens(*all_zero(t, extra=1))), r"\d+ tokens a chunk.* at most \d+"),
     "longer than ids": (
         lambda t: t.decode(Tokens(np.zeros((1, 1), int), np.array([2]))),
@@ -189,7 +213,10 @@ MISTAKES = {
     ),
     "lengths below 0": (lambda t: t.decode(Tokens(np.zeros((1, 1), int), np.array([-1]))), "none below 0"),
     "lengths": (lambda t: t.decode(Tokens(np.zeros((2, 1), int), np.array([1]))), r"\(2, 1\), \(1,\)"),
-    "ids of one row": (lambda t: t.decode(Tokens(np.zeros(4, int), np.array([4]))), "ids .B, L. and B lengths"),
+    "ids of one row": (
+        lambda t: t.decode(Tokens(np.zeros(4, int), np.array([4]))),
+        "ids .B, L. and B lengths",
+    ),
 }
 
 
@@ -296,7 +323,9 @@ def test_a_missing_array_is_told_in_a_sentence(tokenizer, tmp_path):
     arrays = load_file(tmp_path / "tokenizer.safetensors")
     for left_out in ("range/high", next(n for n in sorted(arrays) if n.startswith("learned/"))):
         save_file({n: a for n, a in arrays.items() if n != left_out}, tmp_path / "tokenizer.safetensors")
-        with pytest.raises(UserError, match=f"{tmp_path} holds no {tokenizer.name} tokenizer that can be read"):
+        with pytest.raises(
+            UserError, match=f"{tmp_path} holds no {tokenizer.name} tokenizer that can be read"
+        ):
             load_tokenizer(tmp_path)
 
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from compression_gap.errors import UserError
 from compression_gap.tokenizers import FAST, OAT, Bins, Tokens, load_tokenizer, make_tokenizer
 from compression_gap.tokenizers.fast import LEADING, MOST_INTEGERS, IntegerBPE
-from tokenizers import Tokenizer
 
 HORIZON, DIM = 16, 3
 

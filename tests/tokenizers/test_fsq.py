@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_the_bound(levels):
 
 @pytest.mark.parametrize("bad", [(8, 1), (0,), ()])
 def test_too_few_levels(bad):
-    with pytest.raises(UserError, match="at least two levels|is no codebook"):
+    with pytest.raises(UserError, match=r"at least two levels|is no codebook"):
         FSQ(bad)
 
 

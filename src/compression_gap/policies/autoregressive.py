@@ -132,6 +132,8 @@ class AutoregressiveHead(nn.Module):
             [torch.rand(self.length, generator=g, device=device) for g in row_generators(seeds, device)]
         )
         memory = self.trunk.condition(context)
+        if self.trunk.folds(context.shape[1], uses=self.length):
+            memory = self.trunk.fold(memory)
         cache = KVCache(self.trunk.size, rows, self.length, context)
         allowed = self._constraint(rows, device)
         token = torch.full((rows,), self.start, device=device)

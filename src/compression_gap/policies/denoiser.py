@@ -66,17 +66,17 @@ class Denoiser(nn.Module):
         return self.out(x).float()
 
     def memories(self, times: Tensor, context: Tensor) -> Iterator[Memory]:
-        """The memory at each of the sampling times [S] in turn, in one buffer: only the time's slot changes."""
-
-        def packed(memory: Memory) -> Tensor:  # [layers, 2, B, heads, N, w / heads]
-            return torch.stack([torch.stack(pair) for pair in memory.layers])
-
-        slots = packed(self.trunk.condition(self.time_tokens(times)))
-        rest = packed(self.trunk.condition(context))
-        buffer = torch.cat([torch.empty_like(rest[..., :1, :]), rest], -2)
-        memory = Memory(tuple((k, v) for k, v in buffer))
+        """The memory at each of the sampling times [S] in turn, in one place: only the time's slot changes."""
+        parts = [self.trunk.condition(self.time_tokens(times)), self.trunk.condition(context)]
+        if self.trunk.folds(1 + context.shape[1], uses=len(times) * self.horizon):
+            parts = [self.trunk.fold(part) for part in parts]
+        slots, rest = parts
+        room = Memory(tuple(tuple(t[:1].expand(len(context), -1, -1, -1) for t in s) for s in slots.layers))
+        memory = room.join(rest)
         for i in range(len(times)):
-            buffer[..., :1, :] = slots[:, :, i : i + 1]
+            for layer, slot in zip(memory.layers, slots.layers, strict=True):
+                for tensor, now in zip(layer, slot, strict=True):
+                    tensor[:, :, :1] = now[i]
             yield memory
 
     def noise(self, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, list[torch.Generator]]:

@@ -80,6 +80,17 @@ class PolicyModule(nn.Module):
         return value
 
 
+def lay_out(module: nn.Module) -> nn.Module:
+    """Store weights of layers that widen by input: products with few rows read them twice as fast.
+
+    Shapes and values stay as they are.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and layer.out_features > layer.in_features:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+    return module
+
+
 class Policy:
     """Observations in, action chunks out. An actor: ``run_episodes`` drives it as it is."""
 
@@ -92,7 +103,7 @@ class Policy:
         normaliser: Normaliser,
         tokenizer: ActionTokenizer | None = None,
     ) -> None:
-        self.spec, self.module = spec, module.eval().requires_grad_(False)
+        self.spec, self.module = spec, lay_out(module.eval().requires_grad_(False))
         self.normaliser, self.tokenizer = normaliser, tokenizer
         self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras))
         self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon

@@ -82,10 +82,15 @@ def _reference_curve(axes: Axes, found: dict[str, Any]) -> None:
     eigenvalues = np.array(found["eigenvalues"])
     values = [r["distortion"] for r in found["rows"]]
     grid = np.geomspace(min(values) / 2, min(max(values) * 1.5, 0.95 * eigenvalues.mean()), 100)
-    rates = [gaussian_rate_of(eigenvalues, d) for d in grid]
+    least = min(min(r["nominal_bits"], (r["health"] or {}).get("used_bits", np.inf)) for r in found["rows"])
+    pairs = [(r, d) for d in grid if (r := gaussian_rate_of(eigenvalues, d)) >= min(1, least)]
+    rates, grid = zip(*pairs, strict=True) if pairs else ((), ())
     axes.plot(rates, grid, color=figures.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+    if not rates:
+        return
+    at = len(rates) // 3
     axes.annotate(
-        "Gaussian source of the same\ncovariance: a guide, no bound", (rates[30], grid[30]),
+        "Gaussian source of the same\ncovariance: a guide, no bound", (rates[at], grid[at]),
         color=figures.GREY, fontsize=8, xytext=(6, 2), textcoords="offset points",
     )  # fmt: skip
 
@@ -108,10 +113,12 @@ def success_against_bits(found: dict[str, Any]) -> str:
                     x, y, yerr=bars, ls=ls, lw=1.4, ms=6, capsize=2, elinewidth=0.8,
                     mfc=style["color"] if filled else "white", label=name if filled else None, **style,
                 )  # fmt: skip
-        for name, ref in found["references"].items():
+        for (name, ref), side in zip(found["references"].items(), ("left", "right"), strict=True):
             axes.axhline(100 * ref["value"], color=figures.GREY, lw=0.8, ls=(0, (4, 3)))
-            axes.annotate(name, (1.0, 100 * ref["value"]), xycoords=("axes fraction", "data"), ha="right",
-                          color=figures.GREY, fontsize=8, va="bottom")  # fmt: skip
+            axes.annotate(
+                name, (0.0 if side == "left" else 1.0, 100 * ref["value"]), va="bottom", ha=side,
+                xycoords=("axes fraction", "data"), color=figures.GREY, fontsize=8,
+            )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_ylim(0, 106)

@@ -112,6 +112,7 @@ class Tokenizer(_Model):
     """What the study's tokenizers are, and how those with a network are trained."""
 
     tokens: int = Field(default=8, ge=1)  # oat, quest: tokens a chunk
+    nested_dropout: Literal["all", "powers-of-two"] = "all"  # oat: prefixes trained; the latter as published
     bins: int = Field(default=256, ge=2)  # bins: a dimension and step
     vocabulary: int = Field(default=1024, ge=2)  # fast
     scale: Rate = 10.0  # fast: coefficients are rounded to 1 / scale
@@ -119,8 +120,8 @@ class Tokenizer(_Model):
     codes: int = Field(default=16, ge=2)  # rvq: codes a layer
     size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
     steps: int = Field(default=1500, ge=1)
-    batch_size: int = Field(default=256, ge=1)
-    lr: Rate = 1e-3
+    batch_size: int = Field(default=128, ge=1)
+    lr: Rate = 2e-3
 
 
 class Policy(_Model):

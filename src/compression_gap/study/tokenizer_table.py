@@ -103,8 +103,8 @@ def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step
             versions=info.versions,
         )
     plan = TablePlan(spec, tuple(recipes), tasks, protocol, steps={s.recipe.key: s for s in making})
-    base = {f"demos/{i}": recipe for i, recipe in enumerate(recipes)}
-    base["normaliser"] = plan.add("normaliser", {}, base, "normaliser", 1)
+    sets = {f"demos/{i}": recipe for i, recipe in enumerate(recipes)}
+    base = {**sets, "normaliser": plan.add("normaliser", {}, sets, "normaliser", 1)}
     if protocol is not None:
         _add_references(plan, base)
     for name in dict.fromkeys(spec.tokenizers):
@@ -208,7 +208,7 @@ def table(plan: TablePlan, store: Store) -> dict[str, Any]:
                 "tokenizer_seed": row.code.seed,
                 "prefix": row.prefix,
                 "nominal_bits": of_prefix["bits"],
-                "distortion": of_prefix["distortion"],
+                "distortion": health["distortion"] if whole else of_prefix["distortion"],
                 "expert_coded": rate(row.coded),
                 "replay": rate(row.replay),
                 "health": health if whole else None,

@@ -28,7 +28,8 @@ Arrays = dict[str, np.ndarray]
 class Tokens:
     """Token ids int64 [B, L], and how many of each row count (int64 [B]); the rest is padding.
 
-    ``clipped`` int64 [B]: how many of the row's actions lay outside the range seen in fitting.
+    ``clipped`` int64 [B]: how many of the row's actions lay outside the range seen in fitting, and how many of
+    its coefficients did, in codes that have any (FAST).
     """
 
     ids: np.ndarray

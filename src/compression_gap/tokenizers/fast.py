@@ -23,10 +23,9 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.fft import dct, idct
+from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-
-from tokenizers import Tokenizer
 
 from ..errors import UserError
 from .base import ActionTokenizer, Arrays, Chunks, Fitting, Tokens

@@ -2,8 +2,10 @@
 
 Encoder: the chunk's actions and L learned registers; actions attend to actions, registers to all actions and
 causally to earlier registers; the registers become FSQ codes. Decoder: position queries that cross-attend to
-the codes, in one pass. Nested dropout keeps the first k codes (k uniform on the powers of two up to L) and
-puts a learned mask in place of the others, which orders the tokens from coarse to fine.
+the codes, in one pass. Nested dropout keeps the first k codes and puts a learned mask in place of the others,
+which orders the tokens from coarse to fine. As published, k is uniform on the powers of two up to L; the
+prefixes in between are then worse than shorter ones (on Meta-World 0.045 with three tokens after 0.038 with
+two), so here k is uniform on 1 … L unless one asks for ``powers-of-two``.
 
 Two things are computed once where the published code computes them for each row: nothing reads the actions
 after the last encoder layer, and the queries' first self-attention does not depend on the chunk.
@@ -18,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import unknown_name
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
 from .autoencoder import SIZES, Units, check_size, decode, encode, fit_autoencoder, restore, state_arrays
 from .base import ActionTokenizer, Arrays, Chunks, Fitting
 from .fsq import Bottleneck
 from .levels import Levels, sizes_of, token_levels
+
+NESTED_DROPOUT = ("all", "powers-of-two", "none")
 
 
 class OATNetwork(nn.Module):
@@ -31,14 +36,14 @@ class OATNetwork(nn.Module):
     mask: Tensor
 
     def __init__(
-        self, horizon: int, action_dim: int, tokens: int, levels: Levels, size: str, nested: bool
+        self, horizon: int, action_dim: int, tokens: int, levels: Levels, size: str, nested_dropout: str
     ) -> None:
         super().__init__()
         width, n_encoder, n_decoder, heads = SIZES[size]
         self.horizon, self.tokens = horizon, tokens
-        self.keep = [1 << i for i in range(tokens.bit_length()) if 1 << i <= tokens] if nested else [tokens]
-        if tokens not in self.keep:
-            self.keep.append(tokens)
+        powers = {1 << i for i in range(tokens.bit_length())} | {tokens}
+        kept = {"all": range(1, tokens + 1), "powers-of-two": sorted(powers), "none": (tokens,)}
+        self.keep = list(kept[nested_dropout])
         self.units = Units(action_dim)
         self.embed = nn.Linear(action_dim, width)
         self.position = nn.Parameter(0.02 * torch.randn(horizon, width))
@@ -94,7 +99,8 @@ class OAT(ActionTokenizer):
     """``OAT(tokens=8, levels=[8, 5, 5, 5]).fit(chunks)``, then ``encode`` and ``decode``.
 
     ``levels``: FSQ levels, a name such as ``fsq-1000``, or a list of such for the positions in turn: codebooks
-    that grow along the sequence. ``nested_dropout=False`` is the paper's ablation: tokens without an order.
+    that grow along the sequence. ``nested_dropout``: the prefixes that are trained, "all", "powers-of-two" (as
+    published) or "none", the paper's ablation: tokens without an order.
     """
 
     name = "oat"
@@ -105,14 +111,16 @@ class OAT(ActionTokenizer):
         tokens: int = 8,
         levels: str | Sequence[int] | Sequence[str | Sequence[int]] = (8, 5, 5, 5),
         size: str = "xs",
-        nested_dropout: bool = True,
+        nested_dropout: str = "all",
     ) -> None:
         check_size(size)
         self.levels = token_levels(tokens, levels)
+        if nested_dropout not in NESTED_DROPOUT:
+            raise unknown_name("nested dropout", nested_dropout, NESTED_DROPOUT)
         super().__init__(
             tokens=tokens, levels=[list(p) for p in self.levels], size=size, nested_dropout=nested_dropout
         )
-        self.ordered = nested_dropout
+        self.ordered = nested_dropout != "none"
         self._network: Any = None
 
     @property

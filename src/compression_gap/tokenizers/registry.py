@@ -35,9 +35,9 @@ ENTRIES: dict[str, Entry] = {
     "fast": Entry("fast", "FAST", ("vocabulary", "scale")),
     "rvq": Entry("rvq", "ResidualVQ", ("layers", "codes", "size"), trained=True),
     "quest": Entry("quest", "QueST", ("tokens", "size"), codebook=True, trained=True),
-    "oat": Entry("oat", "OAT", ("tokens", "size"), codebook=True, trained=True),
+    "oat": Entry("oat", "OAT", ("tokens", "size", "nested_dropout"), codebook=True, trained=True),
     "oat-unordered": Entry(
-        "oat", "OAT", ("tokens", "size"), {"nested_dropout": False}, codebook=True, trained=True
+        "oat", "OAT", ("tokens", "size"), {"nested_dropout": "none"}, codebook=True, trained=True
     ),
 }
 

@@ -6,8 +6,8 @@ decodes as well: tokens are ordered from coarse to fine. Codebooks start from k-
 follow the running means of what is assigned to them; codes that nothing is assigned to are replaced.
 
 The quantizer is vector-quantize-pytorch's. Against VQ-BeT: mean squared error for the absolute one, k-means
-start and replacement of dead codes, a latent as wide as the other tokenizers' states; no offset head, which
-would be a policy's.
+start and replacement of dead codes, a lighter commitment loss, a latent as wide as the other tokenizers'
+states; no offset head, which would be a policy's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .autoencoder import SIZES, Units, check_size, decode, encode, fit_autoencod
 from .base import ActionTokenizer, Arrays, Chunks, Fitting
 from .levels import LARGEST
 
+COMMITMENT = 0.25  # weight of a layer's loss, as in VQ-VAE; at 1 training takes longer
 DEAD = 0.1  # a code that is picked this share as often as the average one is replaced
 START = 4096  # chunks for k-means, or four times the codes
 
@@ -51,7 +52,8 @@ class RVQNetwork(nn.Module):
             codebook_size=codes,
             decay=0.8,  # of the running means that the codes are; as published
             kmeans_init=True,
-            rotation_trick=False,  # the straight-through gradient, as published
+            rotation_trick=False,  # the straight-through gradient, once for each layer, as published
+            commitment_weight=COMMITMENT,
             threshold_ema_dead_code=1,  # ``start`` sets it
         )
         self.decoder = mlp(width, 4 * width, horizon * action_dim, n_decoder)
