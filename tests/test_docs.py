@@ -43,6 +43,17 @@ def test_every_study_file_in_the_docs_is_valid():
         assert parse_study(text, page).name == yaml.safe_load(text)["name"]
 
 
+def test_the_python_of_the_tokenizers_page_runs_as_written(tmp_path, monkeypatch):
+    (text,) = (text for page, text in blocks("python") if page == "tokenizers.md")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(text, "tokenizers.md", "exec"), names)
+    assert names["decoded"].chunk.shape == names["chunks"].shape
+    assert f"{names['tokenizer'].capacity_bits:.1f}" == re.search(r"capacity_bits  # ([\d.]+)", text)[1]
+    again = names["OAT"].load(tmp_path / "my-tokenizer").encode(names["chunks"])
+    assert (again.ids == names["tokens"].ids).all()
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """One store for the commands on the presets: the tiny study is built once in it."""
@@ -60,6 +71,14 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
     elif words[0] == "rollout":
         words = [str(finished.policy) if w.endswith("policy/KEY") else w for w in words]
         words[words.index("--episodes") + 1] = "1"
+    elif words[0] == "tokenizers":
+        small = {"steps": 4, "batch-size": 8, "demo-episodes": 8, "episodes": 2, "prior-steps": 3}
+        for name, value in small.items():
+            if f"--{name}" in words:
+                words[words.index(f"--{name}") + 1] = str(value)
+            else:
+                words += [f"--{name}", str(value)]
+        words += ["--store", str(store), "--processes", "0"]
     elif words[0] not in ("published", "power"):
         words += ["--store", str(store)]
     code = main(words)

@@ -21,32 +21,52 @@ def tokens(*shape, seed=1):
     return torch.randn(*shape, 32, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @torch.no_grad()
-def test_cached_tokens_equal_uncached_ones(trunk):
+def test_steps_equal_the_whole(trunk, folded):
     x, memory = tokens(3, 6), trunk.condition(tokens(3, 5, seed=2))
     whole = trunk(x, memory, causal=True)
     cache = KVCache(SMALL, 3, 6, x)
-    one_by_one = torch.cat([trunk(x[:, i : i + 1], memory, causal=True, cache=cache) for i in range(6)], 1)
+    used = trunk.fold(memory) if folded else memory
+    one_by_one = torch.stack([trunk.step(x[:, i], used, cache) for i in range(6)], 1)
     assert cache.filled == 6
-    torch.testing.assert_close(one_by_one, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one_by_one, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_a_folded_memory_gives_the_same(trunk, rows, masked):
+    """With biases, with a mask, and with one row of queries for all rows of the memory."""
+    for block in trunk.blocks:
+        for layer in (block.cross_q, block.cross_kv, block.cross_out):
+            torch.nn.init.normal_(layer.bias)
+    x, memory = tokens(rows, 4), trunk.condition(tokens(3, 5, seed=2))
+    mask = torch.ones(4, 5, dtype=torch.bool).tril() if masked else None
+    expected = trunk(x, memory, causal=False, memory_mask=mask)
+    folded = trunk(x, trunk.fold(memory), causal=False, memory_mask=mask)
+    assert expected.shape == (3, 4, 32)
+    torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_an_empty_cache_takes_several_tokens_at_once(trunk):
-    x, memory = tokens(2, 6), trunk.condition(tokens(2, 4, seed=2))
-    whole = trunk(x, memory, causal=True)
-    cache = KVCache(SMALL, 2, 6, x)
-    prompt = trunk(x[:, :4], memory, causal=True, cache=cache)
-    rest = [trunk(x[:, i : i + 1], memory, causal=True, cache=cache) for i in (4, 5)]
-    torch.testing.assert_close(torch.cat([prompt, *rest], 1), whole, rtol=1e-5, atol=1e-5)
+def test_a_memory_folded_in_parts_equals_the_whole(trunk):
+    x, m = tokens(2, 4), tokens(2, 7, seed=2)
+    parts = [trunk.fold(trunk.condition(part)) for part in (m[:, :2], m[:, 2:])]
+    whole = trunk(x, trunk.condition(m), causal=False)
+    torch.testing.assert_close(trunk(x, parts[0].join(parts[1]), causal=False), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_a_filled_cache_refuses_two_tokens(trunk):
-    x, memory = tokens(1, 4), trunk.condition(tokens(1, 4, seed=2))
-    cache = KVCache(SMALL, 1, 4, x)
-    trunk(x[:, :1], memory, causal=True, cache=cache)
-    with pytest.raises(ValueError, match="one token at a time"):
-        trunk(x[:, 1:3], memory, causal=True, cache=cache)
+def test_folding_pays_for_short_memories_that_are_used_often():
+    """A query costs 4·w² + 4·N·w operations, folded 4·heads·N·w; the folding costs 4·N·w² once."""
+    for size in SIZES.values():
+        for n, uses in ((1, 1), (5, 8), (7, 320), (20, 8), (60, 320), (70, 10_000)):
+            w, folds = size.width, Trunk(size._replace(layers=1)).folds(n, uses)
+            plain, folded = uses * (4 * w * w + 4 * n * w), uses * 4 * size.heads * n * w + 4 * n * w * w
+            if folds:
+                assert folded < 1.35 * plain
+            elif n < uses:
+                assert folded > 0.9 * plain
 
 
 @torch.no_grad()

@@ -52,11 +52,10 @@ def tokens(n=3, seed=2):
 def test_cached_steps_equal_teacher_forcing():
     made, ids = head(), tokens()
     forced = made.logits(context(), ids)
-    memory, cache = made.trunk.condition(context()), KVCache(SMALL, 3, 4, context())
+    memory, cache = made.trunk.fold(made.trunk.condition(context())), KVCache(SMALL, 3, 4, context())
     token = torch.full((3,), made.start)
     for i in range(4):
-        x = made.embed(token)[:, None] + made.position[i]
-        step = made.out(made.trunk(x, memory, causal=True, cache=cache))[:, 0]
+        step = made.out(made.trunk.step(made.embed(token) + made.position[i], memory, cache))
         torch.testing.assert_close(made._masked(step, slice(i, i + 1)), forced[:, i], rtol=1e-4, atol=1e-5)
         token = ids[:, i]
 

@@ -51,22 +51,35 @@ def attention(queries, keys, width):
 ADAPTER = linear(2, 1, W) + linear(2, 4, W) + 2 * linear(2, W, W)
 
 
+HEADS = SIZES["xs"].heads
+
+
+def folded(memory):
+    """The layers around the cross-attention, multiplied into a memory of so many tokens."""
+    return 2 * linear(memory, W, W)
+
+
+def around(rows, memory):
+    """A folded cross-attention of so many rows."""
+    return attention(rows, HEADS * memory, W)
+
+
 def test_flops_of_a_diffusion_decision_by_hand():
-    layer = linear(H, W, 3 * W) + 3 * linear(H, W, W) + 2 * linear(H, W, 4 * W)
-    layer += attention(H, H, W) + attention(H, CONTEXT + 1, W)
+    layer = linear(H, W, 3 * W) + linear(H, W, W) + 2 * linear(H, W, 4 * W)
+    layer += attention(H, H, W) + around(H, CONTEXT + 1)
     step = LAYERS * layer + linear(H, D, W) + linear(H, W, D)
-    memory = LAYERS * linear(CONTEXT + 10, W, 2 * W) + 2 * linear(10, W, 4 * W)  # ten times, made once
-    assert policy("diffusion").flops() == ADAPTER + memory + 10 * step
+    memory = LAYERS * (linear(CONTEXT + 10, W, 2 * W) + folded(CONTEXT + 10))  # ten times, made once
+    assert policy("diffusion").flops() == ADAPTER + memory + 2 * linear(10, W, 4 * W) + 10 * step
 
 
 def test_flops_of_a_token_decision_by_hand():
-    layer = linear(1, W, 3 * W) + 3 * linear(1, W, W) + 2 * linear(1, W, 4 * W) + attention(1, CONTEXT, W)
+    layer = linear(1, W, 3 * W) + linear(1, W, W) + 2 * linear(1, W, 4 * W) + around(1, CONTEXT)
     tokens = sum(LAYERS * (layer + attention(1, i + 1, W)) + linear(1, W, 1000) for i in range(8))
     w = 64
     decoder = linear(H, w, 3 * w) + 3 * linear(H, w, w) + linear(8, w, 2 * w) + 2 * linear(H, w, 4 * w)
     decoder += attention(H, H, w) + attention(H, 8, w)
     decode = linear(8, 4, w) + 2 * decoder + linear(H, w, D)
-    memory = LAYERS * linear(CONTEXT, W, 2 * W)
+    memory = LAYERS * (linear(CONTEXT, W, 2 * W) + folded(CONTEXT))
     assert policy("autoregressive").flops() == ADAPTER + memory + tokens + decode
 
 

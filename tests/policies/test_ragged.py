@@ -199,8 +199,8 @@ def test_a_row_is_the_same_alone_and_in_a_batch(constrained):
 
 def test_sampling_stops_when_all_rows_have_ended(monkeypatch):
     made, calls = head(), []
-    forward = made.trunk.forward
-    monkeypatch.setattr(made.trunk, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    step = made.trunk.step
+    monkeypatch.setattr(made.trunk, "step", lambda *a: calls.append(1) or step(*a))
     drawn = made.draw(context(3), [1, 2, 3])
     assert len(calls) == drawn.lengths.max() + 1
     with torch.no_grad():

@@ -122,25 +122,21 @@ class Block(SelfBlock):
         return torch.baddbmm(x.expand(rows, -1, -1), scores.softmax(-1).flatten(2), value)
 
     def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        memory: tuple[Tensor, ...],
-        memory_mask: Tensor | None,
-        causal: bool,
-        cache: Tensor | None,
-        filled: int,
+        self, x: Tensor, memory: tuple[Tensor, ...], memory_mask: Tensor | None, causal: bool
     ) -> Tensor:
         """Self-attention, cross-attention, MLP."""
-        qkv = self._split(self.qkv(self.norm1(x)), 3)
-        if cache is None:
-            q, k, v = qkv.unbind(0)
-        else:
-            end = filled + x.shape[1]
-            cache[..., filled:end, :] = qkv[1:]
-            q, (k, v) = qkv[0], cache[..., :end, :].unbind(0)
-            causal = causal and filled == 0 and x.shape[1] > 1
+        q, k, v = self._split(self.qkv(self.norm1(x)), 3)
         x = x + self._drop(self.out(self._attend(q, k, v, None, causal)))
         return self._mlp(self._look(x, memory, memory_mask))
+
+    def step(self, x: Tensor, memory: tuple[Tensor, ...], cache: Tensor, at: int) -> Tensor:
+        """The same for one token x [B, w] at place ``at``, after those in the cache. No dropout."""
+        qkv = self.qkv(self.norm1(x)).view(len(x), 3, self.heads, 1, -1)
+        cache[:, :, :, at : at + 1] = qkv[:, 1:].transpose(0, 1)
+        k, v = cache[:, :, :, : at + 1].unbind(0)
+        y = F.scaled_dot_product_attention(qkv[:, 0], k, v)
+        x = x + self.out(y.reshape(x.shape))
+        return self._mlp(self._look(x[:, None], memory, None)[:, 0])
 
 
 class Trunk(nn.Module):
@@ -170,28 +166,22 @@ class Trunk(nn.Module):
         return Memory(tuple(block.fold(*layer) for block, layer in pairs))  # type: ignore[operator]
 
     def forward(
-        self,
-        x: Tensor,
-        memory: Memory,
-        *,
-        causal: bool,
-        memory_mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        self, x: Tensor, memory: Memory, *, causal: bool, memory_mask: Tensor | None = None
     ) -> Tensor:
         """Run the blocks.
 
         ``memory_mask`` bool [L, N]: True where token i may look at memory token j (None: everywhere).
         x with one row serves every row of the memory (queries that do not depend on the sample).
-        With a ``cache``, x holds the tokens after those already in it; more than one only if it is empty.
         """
-        filled = 0 if cache is None else cache.filled
-        if filled and x.shape[1] != 1:
-            raise ValueError("a filled cache takes one token at a time")
-        for i, block in enumerate(self.blocks):
-            own = None if cache is None else cache.layers[i]
-            x = block(x, memory.layers[i], memory_mask, causal, own, filled)
-        if cache is not None:
-            cache.filled += x.shape[1]
+        for block, layer in zip(self.blocks, memory.layers, strict=True):
+            x = block(x, layer, memory_mask, causal)
+        return self.norm(x)
+
+    def step(self, x: Tensor, memory: Memory, cache: KVCache) -> Tensor:
+        """One token [B, w] after those in the cache, which takes it in: what ``forward`` gives, causal."""
+        for block, layer, own in zip(self.blocks, memory.layers, cache.layers, strict=True):
+            x = block.step(x, layer, own, cache.filled)  # type: ignore[operator]
+        cache.filled += 1
         return self.norm(x)
 
 

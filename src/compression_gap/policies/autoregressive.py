@@ -141,9 +141,8 @@ class AutoregressiveHead(nn.Module):
         lengths = torch.full((rows,), 0 if self.ragged else self.length, device=device)
         ids: list[Tensor] = []
         for i in range(self.length):
-            x = (self.embed(token) + self.position[i])[:, None]
-            logits = self.out(self.trunk(x, memory, causal=True, cache=cache)[:, 0])
-            logits = self._masked(logits, slice(i, i + 1))
+            x = self.trunk.step(self.embed(token) + self.position[i], memory, cache)
+            logits = self._masked(self.out(x), slice(i, i + 1))
             if allowed is not None:
                 logits = logits.masked_fill(~allowed(ids, ended), -math.inf)
             token = self._choose(logits, uniform[:, i])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ class PolicySpec:
     options: dict[str, Any]
 
 
+Module = TypeVar("Module", bound=nn.Module)
+
+
 class PolicyModule(nn.Module):
     """The trainable part."""
 
@@ -80,7 +83,7 @@ class PolicyModule(nn.Module):
         return value
 
 
-def lay_out(module: nn.Module) -> nn.Module:
+def lay_out(module: Module) -> Module:
     """Store weights of layers that widen by input: products with few rows read them twice as fast.
 
     Shapes and values stay as they are.

@@ -83,10 +83,10 @@ def _reference_curve(axes: Axes, found: dict[str, Any]) -> None:
     values = [r["distortion"] for r in found["rows"]]
     grid = np.geomspace(min(values) / 2, min(max(values) * 1.5, 0.95 * eigenvalues.mean()), 100)
     least = min(min(r["nominal_bits"], (r["health"] or {}).get("used_bits", np.inf)) for r in found["rows"])
-    pairs = [(r, d) for d in grid if (r := gaussian_rate_of(eigenvalues, d)) >= min(1, least)]
-    rates, grid = zip(*pairs, strict=True) if pairs else ((), ())
+    rates = np.array([gaussian_rate_of(eigenvalues, d) for d in grid])
+    rates, grid = rates[rates >= min(1, least)], grid[rates >= min(1, least)]
     axes.plot(rates, grid, color=figures.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-    if not rates:
+    if not len(rates):
         return
     at = len(rates) // 3
     axes.annotate(

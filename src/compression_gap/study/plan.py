@@ -231,7 +231,7 @@ def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
 
 def _codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     """The codes of one tokenizer, or all that the study needs."""
-    names = [tokenizer]
+    names = [] if tokenizer is None else [tokenizer]
     if tokenizer is None:
         names = [t for a in study.factors.action if (t := action_parts(a)[1])]
         names += study.swap.tokenizer if study.swap else ()

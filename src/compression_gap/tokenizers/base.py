@@ -170,9 +170,10 @@ class ActionTokenizer(ABC):
             )
         return np.ones(sizes[len(prefix)] + self.ragged, bool)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write ``tokenizer.json`` and ``tokenizer.safetensors``."""
         self._need_fit()
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
             "name": self.name,
