@@ -63,10 +63,12 @@ def test_folding_pays_for_short_memories_that_are_used_often():
         for n, uses in ((1, 1), (5, 8), (7, 320), (20, 8), (60, 320), (70, 10_000)):
             w, folds = size.width, Trunk(size._replace(layers=1)).folds(n, uses)
             plain, folded = uses * (4 * w * w + 4 * n * w), uses * 4 * size.heads * n * w + 4 * n * w * w
-            if folds:
-                assert folded < 1.35 * plain
-            elif n < uses:
-                assert folded > 0.9 * plain
+            assert folds == (folded < plain)
+    m = Trunk(SIZES["M"])
+    assert m.folds(6, uses=8)  # eight tokens
+    assert m.folds(7, uses=320)  # ten steps of 32 actions
+    assert not m.folds(6, uses=1)
+    assert not m.folds(100, uses=10_000)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def test_ddim_equals_a_plain_loop(attention):
 @pytest.mark.parametrize("steps", [1, 7, 10, 100])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_ddim_steps_are_those_of_diffusers(prediction, steps):
-    """Each step from its own x and prediction, in float64, with values that are clipped and values that are not."""
+    """Each step from its own x and prediction, in float64, with values that are clipped and others."""
     scheduler = make_scheduler("ddim", CLIP, prediction)
     made = DDIMStep.all(scheduler, steps, prediction)
     assert [step.t for step in made] == scheduler.timesteps.tolist()

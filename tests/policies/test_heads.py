@@ -84,7 +84,6 @@ def test_flops_of_a_token_decision_by_hand():
 
 
 def test_flops_of_one_pass_by_hand():
-    """Queries are one row, and so is what they do before they meet the context: at batch 1 it is all the same."""
     layer = linear(H, W, 3 * W) + 3 * linear(H, W, W) + 2 * linear(H, W, 4 * W)
     layer += attention(H, H, W) + attention(H, CONTEXT, W)
     expected = ADAPTER + LAYERS * (linear(CONTEXT, W, 2 * W) + layer) + linear(H, W, D)

@@ -4,11 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from compression_gap.demos import Normaliser
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy, SnappedPolicy, coded_round_trip
-from compression_gap.policies.policy import PolicyModule, PolicySpec
+from compression_gap.policies.policy import PolicyModule, PolicySpec, lay_out
 from compression_gap.sims import Observation
 from compression_gap.tokenizers import OAT, Decoded, Tokens
 
@@ -95,6 +97,22 @@ def test_a_row_is_the_same_alone_and_in_a_batch(policy):
         at = slice(b, b + 1)
         one = Observation(images={}, proprio=obs.proprio[at], task=obs.task[at], state=obs.state[at])
         np.testing.assert_allclose(policy.act(one, SEEDS[at]).chunk[0], whole[b], rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_laid_out_for_products_with_few_rows_and_saved_as_ever(tmp_path):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 24), nn.Linear(24, 8))
+    before, x = {n: t.clone() for n, t in layers.state_dict().items()}, torch.randn(3, 8)
+    expected = layers(x)
+    lay_out(layers)
+    assert layers[0].weight.stride() == (1, 24)
+    assert layers[1].weight.stride() == (24, 1)
+    assert all(torch.equal(t, before[n]) for n, t in layers.state_dict().items())
+    torch.testing.assert_close(layers(x), expected)
+    policy = make()
+    policy.save(tmp_path)
+    saved = load_file(tmp_path / "policy.safetensors")
+    assert all(torch.equal(t, saved[n]) for n, t in policy.module.state_dict().items())
 
 
 def test_parameter_counts_add_up(policy):

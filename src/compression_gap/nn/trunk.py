@@ -20,7 +20,7 @@ from .sizes import TrunkSize
 
 @dataclass(frozen=True)
 class Memory:
-    """What each layer looks at, tensors [B, heads, N, ...]: keys and values, or what ``Block.fold`` made of them."""
+    """What each layer looks at: keys and values [B, heads, N, w / heads], or what ``Block.fold`` makes of them."""
 
     layers: tuple[tuple[Tensor, ...], ...]
 
@@ -93,10 +93,11 @@ class Block(SelfBlock):
         return k, v
 
     def fold(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The layers before and after the cross-attention, multiplied into its keys and values [B, heads, N, w / heads].
+        """The layers around the cross-attention multiplied into keys and values [B, heads, N, w / heads].
 
         Head h of a query x looks at memory token j by (Q_h x + b_h)·k_j / √(w / heads) = x·K_hj + c_hj, and
-        Σ_hj p_hj O_h v_j + o = Σ_hj p_hj V_hj. Returns K [B, heads, N, w], c [B, heads, N, 1], V [B, heads, N, w].
+        Σ_hj p_hj O_h v_j + o = Σ_hj p_hj V_hj. Returns K [B, heads, N, w], c [B, heads, N, 1]
+        and V [B, heads, N, w].
         """
         w, heads = self.cross_q.in_features, self.heads
         k = k / math.sqrt(w // heads)
@@ -158,7 +159,8 @@ class Trunk(nn.Module):
 
         A query costs 4·heads·N·w in place of 4·w² + 4·N·w, and the folding 4·N·w² once.
         """
-        return tokens * self.size.heads < self.size.width and tokens < uses
+        _, w, heads = self.size
+        return uses * heads * tokens + tokens * w < uses * (w + tokens)
 
     def fold(self, memory: Memory) -> Memory:
         """The same memory for repeated use, without dropout: to be had with fewer operations."""

@@ -1,7 +1,8 @@
 """The autoregressive head on the shared trunk: next-token prediction over a frozen tokenizer's codes.
 
-Of a ragged tokenizer a sequence ends with an end token. Its decoder may refuse a sequence: with ``constrained``
-only what can still decode is sampled, without it everything is, and ``Emission.ok`` says what decoded.
+Of a ragged tokenizer a sequence ends with an end token. Its decoder may refuse a sequence: with
+``constrained`` only what can still decode is sampled, without it everything is, and ``Emission.ok`` says what
+decoded.
 """
 
 from __future__ import annotations

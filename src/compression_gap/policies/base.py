@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Target:
     """Training targets of B samples, in normalised units.
 
-    ``chunk`` [B, H, d]; ``valid`` [B, H]: which actions count; ``tokens`` int64 [B, L] and their ``lengths``
-    int64 [B]; ``coded`` [B, H, d]: Ã, what the tokens decode to.
+    ``chunk`` [B, H, d]; ``valid`` [B, H]: which actions count; ``tokens`` int64 [B, L], their ``lengths`` int64
+    [B]; ``coded`` [B, H, d]: Ã, what the tokens decode to.
     """
 
     chunk: Tensor

@@ -22,8 +22,8 @@ ATTENTION = ("full", "causal-as-published")
 class Denoiser(nn.Module):
     """Times are on the scale of diffusion's 100 training steps.
 
-    ``attention``: as published (``causal-as-published``), action i sees actions up to i and memory tokens up to
-    i + 1, of which the first is the time; or it sees all (``full``).
+    ``attention``: as published (``causal-as-published``), action i sees actions up to i and memory tokens up
+    to i + 1, of which the first is the time; or it sees all (``full``).
     """
 
     def __init__(
@@ -66,17 +66,21 @@ class Denoiser(nn.Module):
         return self.out(x).float()
 
     def memories(self, times: Tensor, context: Tensor) -> Iterator[Memory]:
-        """The memory at each of the sampling times [S] in turn, in one place: only the time's slot changes."""
+        """The memory at each sampling time [S] in turn, in one place: only the time's slot changes."""
         parts = [self.trunk.condition(self.time_tokens(times)), self.trunk.condition(context)]
         if self.trunk.folds(1 + context.shape[1], uses=len(times) * self.horizon):
             parts = [self.trunk.fold(part) for part in parts]
         slots, rest = parts
         room = Memory(tuple(tuple(t[:1].expand(len(context), -1, -1, -1) for t in s) for s in slots.layers))
         memory = room.join(rest)
+        filled = [
+            (tensor[:, :, :1], slot)
+            for layers in zip(memory.layers, slots.layers, strict=True)
+            for tensor, slot in zip(*layers, strict=True)
+        ]
         for i in range(len(times)):
-            for layer, slot in zip(memory.layers, slots.layers, strict=True):
-                for tensor, now in zip(layer, slot, strict=True):
-                    tensor[:, :, :1] = now[i]
+            for place, slot in filled:
+                place.copy_(slot[i])
             yield memory
 
     def noise(self, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, list[torch.Generator]]:

@@ -31,8 +31,10 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> Any:
     """A scheduler of diffusers; DDIM and DDPM clip the clean chunk to ±``clip`` (normalised units)."""
     common: dict[str, Any] = {
-        "num_train_timesteps": TRAIN_STEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": prediction
-    }  # fmt: skip
+        "num_train_timesteps": TRAIN_STEPS,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": prediction,
+    }
     clipped = {**common, "clip_sample": True, "clip_sample_range": clip}
     if sampler == "ddim":
         return DDIMScheduler(**clipped, set_alpha_to_one=True)

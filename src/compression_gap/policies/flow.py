@@ -2,7 +2,7 @@
 
     A^τ = τ·A + (1 − τ)·ε,   velocity A − ε,   training times p(τ) = Beta((s − τ) / s; 1.5, 1), s = 0.999
 
-The density is highest at τ = 0, where there is nothing but noise. Sampling goes from τ = 0 to 1 in equal steps.
+The density is highest at τ = 0, where there is nothing but noise. Sampling goes from 0 to 1 in equal steps.
 """
 
 from __future__ import annotations

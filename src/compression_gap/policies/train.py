@@ -36,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a training step gathers from. ``swapped``: the head's chunks are what the code makes of them."""
+    """Everything a training step gathers from. ``swapped``: the code's chunks stand in for the recorded ones."""
 
     features: Tensor  # [F, C, ...]
     proprio: Tensor  # float32 [F, p]
