@@ -338,7 +338,7 @@ def test_a_diverged_training_ends_its_cell_and_no_other(diverged):
     oat, diffusion = diverged.plan.cells
     record = diverged.outcome.failures[oat.policy.key]
     assert record["kind"] == "diverged"
-    assert record["step"] == "training oat [8,5,5,5] · retina-2 · xs · seed 0"
+    assert record["step"] == "training oat 1000 · retina-2 · xs · seed 0"
     assert record["sentence"].startswith("the training diverged at step 2 of 4 (loss nan")
     assert record["sentence"].endswith("lower the learning rate")
     given_up = diverged.outcome.failures[oat.episodes.key]
@@ -383,7 +383,7 @@ def test_the_report_and_the_status_show_a_diverged_cell(diverged, capsys):
     assert cli.main(["study", "status", str(diverged.file), *where]) == 0
     said = capsys.readouterr().out
     assert "mini: 7 of 9 steps done, 1 failed" in said
-    assert "failed: training oat [8,5,5,5] · retina-2 · xs · seed 0: the training diverged" in said
+    assert "failed: training oat 1000 · retina-2 · xs · seed 0: the training diverged" in said
 
 
 def refuse(job):

@@ -385,6 +385,7 @@ def _add_cells_of(
         "options": _head_options(study, head),
         "target": trained_on,
     }
+    codebook = f" {codebook_name(code.codebook)}" if code and code.codebook else ""
     at = f"{encoder} · {size} · seed {seed}"
     name = _representation(action, code, trained_on, "chunk")
     inputs = dict(inputs)
@@ -394,7 +395,13 @@ def _add_cells_of(
         inputs |= {"tokens": codes[code][1]}
     slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
     slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
-    policy = plan.add("policy", spec, inputs, f"training {name} · {at}", 5 + slow * training["steps"])
+    policy = plan.add(
+        "policy",
+        spec,
+        inputs,
+        f"training {name}{codebook if 'tokens' in inputs else ''} · {at}",
+        5 + slow * training["steps"],
+    )
     for executed in executions:
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
@@ -403,7 +410,7 @@ def _add_cells_of(
             "episodes",
             {"protocol": plan.protocol.model_dump(mode="json"), **actor},
             needs,
-            f"episodes of {_representation(action, code, trained_on, executed)} · {at}",
+            f"episodes of {_representation(action, code, trained_on, executed)}{codebook} · {at}",
             _episodes_cost(plan, 1.0),
         )
         cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed)

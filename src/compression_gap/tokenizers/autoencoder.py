@@ -116,7 +116,9 @@ def fit_autoencoder(
         should_stop=how.should_stop,
         progress=how.progress,
     )
-    report = {"curve": vars(curve), "converged": curve.converged()}
+    # Without the seconds: a tokenizer's files are the same whenever it is fitted.
+    shown = {name: values for name, values in vars(curve).items() if name != "seconds"}
+    report = {"curve": shown, "converged": curve.converged()}
     return average.eval().requires_grad_(False), report
 
 
