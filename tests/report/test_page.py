@@ -126,7 +126,7 @@ def test_figures_are_inline_with_text_that_can_be_selected(summary, page):
     for encoder in ("blind", "retina-4", "oracle"):
         assert encoder in written
     for reference in summary["references"]:
-        assert any(reference["label"] in text.split(", ") for text in written)
+        assert any(reference["label"] in text.split("; ") for text in written)
     for action in ("diffusion", "oat"):
         assert action in written
     assert not any("$" in label or "math" in label for label in written)
