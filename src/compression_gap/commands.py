@@ -190,22 +190,12 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
 
 def _demos_steps(suite_name: str, episodes: int, cameras: Cameras) -> list[Step]:
     """Steps that collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
-    from .sims import SimSpec, sim_info, suite
-    from .study.plan import demos_step
+    from .study.plan import demos_step, resolve_suite
 
     if episodes < 3:
         raise UserError(f"{episodes} episodes are too few: a three-way split needs at least 3 per task")
-    sim, tasks = suite(suite_name)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=cameras.names,
-        image_size=cameras.image_size,
-        rendering=cameras.rendering,
-    )
-    info = sim_info(spec)
-    spec = spec.model_copy(update={"cameras": info.cameras})
-    return [demos_step(spec, task, episodes, info.versions) for task in tasks]
+    spec, info = resolve_suite(suite_name, cameras)
+    return [demos_step(spec, task, episodes, info.versions) for task in spec.tasks]
 
 
 def make_demos(

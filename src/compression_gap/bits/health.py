@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizers import ActionTokenizer, Tokens
+from ..tokenizers import ActionTokenizer, Tokens, levels
 from .entropy import positions
 from .rate_distortion import gaussian_rate
 
@@ -23,11 +23,9 @@ BOOTSTRAP = 1_000
 
 
 def prefix_lengths(tokenizer: ActionTokenizer) -> list[int]:
-    """The prefixes that are looked at: powers of two and the whole; the whole alone if none decodes."""
+    """The prefixes that are looked at; the whole alone if none decodes."""
     full = len(tokenizer.codebook_sizes)
-    if not tokenizer.ordered:
-        return [full]
-    return [*(1 << i for i in range(full.bit_length()) if 1 << i < full), full]
+    return levels.prefix_lengths(full) if tokenizer.ordered else [full]
 
 
 def prefix(tokens: Tokens, length: int) -> Tokens:
@@ -58,6 +56,11 @@ def code_health(
     lengths = tokens.lengths
     where = positions(train.ids, train.lengths, tokenizer.codebook_sizes)
     value, low, high = _distortion(error, valid, episode, rng)
+    *shorter, full = prefix_lengths(tokenizer)
+    distortions = {k: _prefix_distortion(tokenizer, tokens, chunks, valid, k) for k in shorter} | {
+        full: value
+    }
+    prefixes = [{"tokens": k, "bits": _bits(tokenizer, k), "distortion": d} for k, d in distortions.items()]
     return {
         "capacity_bits": tokenizer.capacity_bits,
         "position_bits": sum(p.entropy for p in where),
@@ -67,10 +70,7 @@ def code_health(
         "distortion_low": low,
         "distortion_high": high,
         "distortion_per_dimension": _mean(error, valid).tolist(),
-        "prefixes": [
-            {"tokens": k, "bits": _bits(tokenizer, k), "distortion": _prefix_distortion(tokenizer, tokens, chunks, valid, k)}
-            for k in prefix_lengths(tokenizer)
-        ],
+        "prefixes": prefixes,
         "sigma": sigma,
         "within_sigma": _within(error, valid, sigma),
         "order_preservation": order_preservation(chunks, decoded, rng),

@@ -16,13 +16,14 @@ from ..sims import (
     EVALUATION_STATES,
     TUNING_STATES,
     EvaluationProtocol,
+    SimInfo,
     SimSpec,
     sim_info,
     suite,
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
-from .spec import Study, Tokenizer
+from .spec import Cameras, Study, Tokenizer
 
 CONTINUOUS = ("diffusion", "flow", "regression")
 
@@ -243,20 +244,25 @@ def _codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
+def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
+    """A suite by name, seen by these cameras: the simulator's specification, and what it says of itself."""
+    sim, tasks = suite(name)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=cameras.names,
+        image_size=cameras.image_size,
+        rendering=cameras.rendering,
+    )
+    info = sim_info(spec)
+    return spec.model_copy(update={"cameras": info.cameras}), info
+
+
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
     from ..encoders.registry import check_encoder
 
-    sim, tasks = suite(study.suite)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=study.cameras.names,
-        image_size=study.cameras.image_size,
-        rendering=study.cameras.rendering,
-    )
-    info = sim_info(spec)
-    spec = spec.model_copy(update={"cameras": info.cameras})
+    spec, info = resolve_suite(study.suite, study.cameras)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size)
     for action in study.factors.action:
@@ -279,7 +285,7 @@ def make_plan(study: Study) -> Plan:
         step_limit=study.rollout.step_limit or info.step_limit,
         versions=info.versions,
     )
-    plan = Plan(study, protocol, tasks)
+    plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
     if study.references:

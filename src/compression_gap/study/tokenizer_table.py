@@ -14,7 +14,8 @@ from .. import __version__
 from ..artifacts import Recipe, Store
 from ..errors import UserError
 from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
-from ..tokenizers.levels import Levels
+from ..tokenizers import tokenizer_entry
+from ..tokenizers.levels import Levels, prefix_lengths
 from . import statistics
 from .plan import Code, Graph, Step, add_tokenizer, check_code, codes_of
 from .spec import Tokenizer
@@ -169,11 +170,9 @@ def _add_code(plan: TablePlan, base: dict[str, Recipe], code: Code) -> None:
 
 
 def _prefixes(code: Code, section: Tokenizer) -> list[int]:
-    """Shorter prefixes that are rolled out: powers of two, of codes whose prefixes mean something."""
-    if code.tokenizer not in ("oat", "rvq"):
-        return []
-    full = section.tokens if code.tokenizer == "oat" else section.layers
-    return [1 << i for i in range(full.bit_length()) if 1 << i < full]
+    """Shorter prefixes that are rolled out, of codes whose prefixes decode."""
+    option = tokenizer_entry(code.tokenizer).ordered_by
+    return prefix_lengths(getattr(section, option))[:-1] if option else []
 
 
 def table(plan: TablePlan, store: Store) -> dict[str, Any]:
@@ -208,7 +207,7 @@ def table(plan: TablePlan, store: Store) -> dict[str, Any]:
                 "tokenizer_seed": row.code.seed,
                 "prefix": row.prefix,
                 "nominal_bits": of_prefix["bits"],
-                "distortion": health["distortion"] if whole else of_prefix["distortion"],
+                "distortion": of_prefix["distortion"],
                 "expert_coded": rate(row.coded),
                 "replay": rate(row.replay),
                 "health": health if whole else None,

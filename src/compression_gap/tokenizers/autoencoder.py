@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import unknown_name
 from ..nn import Schedule, train
-from .base import Arrays, Chunks, Fitting
+from .base import ActionTokenizer, Arrays, Chunks, Fitting
 
 # width, encoder layers, decoder layers, heads; M is OAT's published size.
 SIZES = {"xs": (64, 2, 2, 4), "S": (128, 2, 3, 4), "M": (256, 2, 4, 4)}
@@ -122,30 +123,6 @@ def fit_autoencoder(
     return average.eval().requires_grad_(False), report
 
 
-def encode(network: Autoencoder, chunks: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 [B, L] and lengths of chunks [B, H, d]."""
-
-    def ids(x: Tensor) -> Tensor:
-        return network.ids(network.units(x))
-
-    found = _in_batches(ids, chunks, device=network.units.centre.device, empty=(tokens,))
-    return found.astype(np.int64), np.full(len(chunks), tokens)
-
-
-def decode(
-    network: Autoencoder, ids: np.ndarray, lengths: np.ndarray, tokens: int, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chunks [B, *shape] of ids [B, ≤ L], of which the first ``lengths`` count; all decode."""
-    padded = np.zeros((len(ids), tokens), np.int64)
-    padded[:, : ids.shape[1]] = ids
-
-    def chunks(rows: Tensor, keep: Tensor) -> Tensor:
-        return network.units.back(network.chunks(rows, keep))
-
-    made = _in_batches(chunks, padded, lengths, device=network.units.centre.device, empty=shape)
-    return made, np.ones(len(ids), bool)
-
-
 @torch.no_grad()
 def _in_batches(
     function: Callable[..., Tensor], *rows: np.ndarray, device: torch.device, empty: tuple[int, ...]
@@ -162,18 +139,58 @@ def _in_batches(
     return np.concatenate(done)
 
 
-def state_arrays(network: nn.Module) -> Arrays:
-    """The network's parameters and buffers as arrays."""
-    return {n: t.detach().cpu().numpy() for n, t in network.state_dict().items()}
+class NetworkTokenizer(ActionTokenizer):
+    """A tokenizer whose work a network does: a subclass says how it is built, and which options it has."""
 
+    _network: Any = None
 
-Network = TypeVar("Network", bound=nn.Module)
+    @abstractmethod
+    def _build(self) -> nn.Module:
+        """The network, an ``Autoencoder``, for the chunks of this tokenizer."""
 
+    def _begin(self, network: Any) -> Callable[[Tensor, int], None]:
+        """What is called before the first step; see ``fit_autoencoder``."""
+        return lambda x, batch_size: None
 
-def restore(network: Network, arrays: Arrays) -> Network:
-    """Put ``state_arrays`` back; frozen, in eval mode. ``ValueError`` for those of another network."""
-    try:
-        network.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
-    except RuntimeError as error:
-        raise ValueError("its tensors are those of another network") from error
-    return network.eval().requires_grad_(False)
+    @property
+    def network(self) -> Any:
+        """The fitted network, in eval mode."""
+        self._need_fit()
+        return self._network
+
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+        torch.manual_seed(how.seed)
+        network = self._build()
+        self._network, report = fit_autoencoder(network, chunks, validation, how, self._begin(network))
+        return report
+
+    def _encode(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        network, tokens = self.network, len(self.codebook_sizes)
+
+        def ids(x: Tensor) -> Tensor:
+            return network.ids(network.units(x))
+
+        found = _in_batches(ids, chunks, device=network.units.centre.device, empty=(tokens,))
+        return found.astype(np.int64), np.full(len(chunks), tokens)
+
+    def _decode(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        network, shape = self.network, (self.horizon, self.action_dim)
+        padded = np.zeros((len(ids), len(self.codebook_sizes)), np.int64)
+        padded[:, : ids.shape[1]] = ids
+
+        def chunks(rows: Tensor, keep: Tensor) -> Tensor:
+            return network.units.back(network.chunks(rows, keep))
+
+        made = _in_batches(chunks, padded, lengths, device=network.units.centre.device, empty=shape)
+        return made, np.ones(len(ids), bool)
+
+    def _arrays(self) -> Arrays:
+        return {n: t.detach().cpu().numpy() for n, t in self.network.state_dict().items()}
+
+    def _restore(self, arrays: Arrays) -> None:
+        network = self._build()
+        try:
+            network.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
+        except RuntimeError as error:
+            raise ValueError("its tensors are those of another network") from error
+        self._network = network.eval().requires_grad_(False)

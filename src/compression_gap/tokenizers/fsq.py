@@ -31,7 +31,7 @@ class FSQ(nn.Module):
     def __init__(self, levels: Sequence[int] | Sequence[Sequence[int]], eps: float = 1e-3) -> None:
         super().__init__()
         per_position = as_levels(levels)
-        if len({*map(len, per_position)}) > 1 or len(per_position) > 1:
+        if len(per_position) > 1:
             most = max(map(len, per_position))
             n = torch.tensor([[*p, *[1] * (most - len(p))] for p in per_position])
         else:

@@ -58,6 +58,11 @@ def sizes_of(tokens: int, levels: Levels) -> tuple[int, ...]:
     return sizes if len(sizes) > 1 else sizes * tokens
 
 
+def prefix_lengths(tokens: int) -> list[int]:
+    """The prefixes that are looked at, and that OAT trains as published: powers of two, and the whole."""
+    return [*(1 << i for i in range(tokens.bit_length()) if 1 << i < tokens), tokens]
+
+
 def codebook_name(levels: Levels) -> str:
     """A codebook in words: its number of codes, or those of the first and the last position."""
     sizes = [math.prod(p) for p in levels]

@@ -14,18 +14,15 @@ after the last encoder layer, and the queries' first self-attention does not dep
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import unknown_name
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
-from .autoencoder import SIZES, Units, check_size, decode, encode, fit_autoencoder, restore, state_arrays
-from .base import ActionTokenizer, Arrays, Chunks, Fitting
+from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
 from .fsq import Bottleneck
-from .levels import Levels, sizes_of, token_levels
+from .levels import Levels, prefix_lengths, sizes_of, token_levels
 
 NESTED_DROPOUT = ("all", "powers-of-two", "none")
 
@@ -41,8 +38,7 @@ class OATNetwork(nn.Module):
         super().__init__()
         width, n_encoder, n_decoder, heads = SIZES[size]
         self.horizon, self.tokens = horizon, tokens
-        powers = {1 << i for i in range(tokens.bit_length())} | {tokens}
-        kept = {"all": range(1, tokens + 1), "powers-of-two": sorted(powers), "none": (tokens,)}
+        kept = {"all": range(1, tokens + 1), "powers-of-two": prefix_lengths(tokens), "none": (tokens,)}
         self.keep = list(kept[nested_dropout])
         self.units = Units(action_dim)
         self.embed = nn.Linear(action_dim, width)
@@ -95,7 +91,7 @@ class OATNetwork(nn.Module):
         return self.decode(self.bottleneck.fsq.code(ids), lengths)
 
 
-class OAT(ActionTokenizer):
+class OAT(NetworkTokenizer):
     """``OAT(tokens=8, levels=[8, 5, 5, 5]).fit(chunks)``, then ``encode`` and ``decode``.
 
     ``levels``: FSQ levels, a name such as ``fsq-1000``, or a list of such for the positions in turn: codebooks
@@ -121,39 +117,14 @@ class OAT(ActionTokenizer):
             tokens=tokens, levels=[list(p) for p in self.levels], size=size, nested_dropout=nested_dropout
         )
         self.ordered = nested_dropout != "none"
-        self._network: Any = None
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """The product of the levels at each position."""
         return sizes_of(self.options["tokens"], self.levels)
 
-    @property
-    def network(self) -> OATNetwork:
-        """The fitted network, in eval mode."""
-        self._need_fit()
-        assert isinstance(self._network, OATNetwork)
-        return self._network
-
     def _build(self) -> OATNetwork:
         o = self.options
         return OATNetwork(
             self.horizon, self.action_dim, o["tokens"], self.levels, o["size"], o["nested_dropout"]
         )
-
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
-        torch.manual_seed(how.seed)
-        self._network, report = fit_autoencoder(self._build(), chunks, validation, how)
-        return report
-
-    def _encode(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return encode(self.network, chunks, self.options["tokens"])
-
-    def _decode(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return decode(self.network, ids, lengths, self.options["tokens"], (self.horizon, self.action_dim))
-
-    def _arrays(self) -> Arrays:
-        return state_arrays(self.network)
-
-    def _restore(self, arrays: Arrays) -> None:
-        self._network = restore(self._build(), arrays)

@@ -13,17 +13,14 @@ chunk, is computed once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
-from .autoencoder import SIZES, Units, check_size, decode, encode, fit_autoencoder, restore, state_arrays
-from .base import ActionTokenizer, Arrays, Chunks, Fitting
+from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
 from .fsq import Bottleneck
 from .levels import Levels, sizes_of, token_levels
 
@@ -96,7 +93,7 @@ class QueSTNetwork(nn.Module):
         return self.decode(self.bottleneck.fsq.code(ids))
 
 
-class QueST(ActionTokenizer):
+class QueST(NetworkTokenizer):
     """``QueST(tokens=8, levels=[8, 5, 5, 5]).fit(chunks)``; the horizon is ``tokens`` times a power of two.
 
     ``levels``: FSQ levels, a name such as ``fsq-1000``, or a list of such for the positions in turn.
@@ -114,37 +111,12 @@ class QueST(ActionTokenizer):
         check_size(size)
         self.levels = token_levels(tokens, levels)
         super().__init__(tokens=tokens, levels=[list(p) for p in self.levels], size=size)
-        self._network: Any = None
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """The product of the levels at each position."""
         return sizes_of(self.options["tokens"], self.levels)
 
-    @property
-    def network(self) -> QueSTNetwork:
-        """The fitted network, in eval mode."""
-        self._need_fit()
-        assert isinstance(self._network, QueSTNetwork)
-        return self._network
-
     def _build(self) -> QueSTNetwork:
         o = self.options
         return QueSTNetwork(self.horizon, self.action_dim, o["tokens"], self.levels, o["size"])
-
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
-        torch.manual_seed(how.seed)
-        self._network, report = fit_autoencoder(self._build(), chunks, validation, how)
-        return report
-
-    def _encode(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return encode(self.network, chunks, self.options["tokens"])
-
-    def _decode(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return decode(self.network, ids, lengths, self.options["tokens"], (self.horizon, self.action_dim))
-
-    def _arrays(self) -> Arrays:
-        return state_arrays(self.network)
-
-    def _restore(self, arrays: Arrays) -> None:
-        self._network = restore(self._build(), arrays)

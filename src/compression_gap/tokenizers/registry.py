@@ -26,6 +26,7 @@ class Entry:
     takes: tuple[str, ...] = ()  # names of the study file's section ``tokenizer``
     options: dict[str, Any] = field(default_factory=dict)
     codebook: bool = False  # takes FSQ levels: the factor ``codebook``
+    ordered_by: str = ""  # the option that counts its tokens, if every prefix of them decodes
     trained: bool = False  # has a network: the factor ``tokenizer_seed``, and steps
 
 
@@ -33,9 +34,11 @@ ENTRIES: dict[str, Entry] = {
     "bins": Entry("bins", "Bins", ("bins",)),
     "bins-quantile": Entry("bins", "Bins", ("bins",), {"edges": "quantile"}),
     "fast": Entry("fast", "FAST", ("vocabulary", "scale")),
-    "rvq": Entry("rvq", "ResidualVQ", ("layers", "codes", "size"), trained=True),
+    "rvq": Entry("rvq", "ResidualVQ", ("layers", "codes", "size"), ordered_by="layers", trained=True),
     "quest": Entry("quest", "QueST", ("tokens", "size"), codebook=True, trained=True),
-    "oat": Entry("oat", "OAT", ("tokens", "size", "nested_dropout"), codebook=True, trained=True),
+    "oat": Entry(
+        "oat", "OAT", ("tokens", "size", "nested_dropout"), codebook=True, ordered_by="tokens", trained=True
+    ),
     "oat-unordered": Entry(
         "oat", "OAT", ("tokens", "size"), {"nested_dropout": "none"}, codebook=True, trained=True
     ),

@@ -12,17 +12,15 @@ states; no offset head, which would be a policy's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ as Quantizer
 
 from ..errors import UserError
-from .autoencoder import SIZES, Units, check_size, decode, encode, fit_autoencoder, restore, state_arrays
-from .base import ActionTokenizer, Arrays, Chunks, Fitting
+from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
 from .levels import LARGEST
 
 COMMITMENT = 0.25  # weight of a layer's loss, as in VQ-VAE; at 1 training takes longer
@@ -115,7 +113,7 @@ class RVQNetwork(nn.Module):
         return self.decode(q)
 
 
-class ResidualVQ(ActionTokenizer):
+class ResidualVQ(NetworkTokenizer):
     """``ResidualVQ(layers=2, codes=16).fit(chunks)``: a chunk is ``layers`` tokens, each one of ``codes``."""
 
     name = "rvq"
@@ -129,7 +127,6 @@ class ResidualVQ(ActionTokenizer):
                     f"{name} is {number!r}; it is a whole number from {least} on, up to {LARGEST}"
                 )
         super().__init__(layers=layers, codes=codes, size=size)
-        self._network: Any = None
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -137,31 +134,9 @@ class ResidualVQ(ActionTokenizer):
         codes: int = self.options["codes"]
         return (codes,) * self.options["layers"]
 
-    @property
-    def network(self) -> RVQNetwork:
-        """The fitted network, in eval mode."""
-        self._need_fit()
-        assert isinstance(self._network, RVQNetwork)
-        return self._network
-
     def _build(self) -> RVQNetwork:
         o = self.options
         return RVQNetwork(self.horizon, self.action_dim, o["layers"], o["codes"], o["size"])
 
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
-        torch.manual_seed(how.seed)
-        network = self._build()
-        self._network, report = fit_autoencoder(network, chunks, validation, how, begin=network.start)
-        return report
-
-    def _encode(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return encode(self.network, chunks, self.options["layers"])
-
-    def _decode(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return decode(self.network, ids, lengths, self.options["layers"], (self.horizon, self.action_dim))
-
-    def _arrays(self) -> Arrays:
-        return state_arrays(self.network)
-
-    def _restore(self, arrays: Arrays) -> None:
-        self._network = restore(self._build(), arrays)
+    def _begin(self, network: RVQNetwork) -> Callable[[Tensor, int], None]:
+        return network.start
