@@ -212,6 +212,65 @@ def tokenizers(
     return 0
 
 
+@app.command(name="ledger")
+def ledger(
+    target: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    preset: Preset = None,
+    encoders: tuple[str, ...] = ("retina-16", "oracle"),
+    tokenizers: tuple[str, ...] = ("fast", "oat"),
+    codebooks: tuple[str, ...] = ("fsq-1000",),
+    sigma: float | None = None,
+    horizon: int = 16,
+    n_obs_steps: int = 2,
+    execute: int = 8,
+    steps: int | None = None,
+    tokenizer_steps: int = 1500,
+    demo_episodes: int = 100,
+    store: StorePath = Path("store"),
+    budget: str | None = None,
+    processes: int | None = None,
+    json: Json = False,
+) -> int:
+    """Measure in bits: what the task demands, each encoder supplies, each code keeps, and each policy delivers.
+
+    Example: cgap ledger metaworld/push,pick-place --encoders retina-4 retina-16 oracle --tokenizers fast oat
+
+    Args:
+        target: a study file, a suite, or folders STORE/demos/KEY of demonstrations.
+        preset: a preset in place of a study file.
+        encoders: frozen encoders; blind is always among them (not for a study, which has its own).
+        tokenizers: action tokenizers (not for a study).
+        codebooks: FSQ codebooks of quest and oat.
+        sigma: resolution in standard deviations; measured in the simulator by default, 0.1 without one.
+        horizon: steps of a chunk.
+        n_obs_steps: observation steps that a policy sees.
+        execute: actions executed per decision where the resolution is measured.
+        steps: training steps of the denoiser.
+        tokenizer_steps: training steps of tokenizers that have a network.
+        demo_episodes: demonstrations per task, when a suite is named.
+        store: folder of all artefacts, when a suite or a study is named.
+        budget: stop cleanly after this time, as in 90s, 9m or 2h.
+        processes: worker processes; as many as cores by default, 0 for this process alone.
+        json: print the ledger as JSON.
+    """
+    from .commands import make_ledger
+
+    section = {k: v for k, v in {"sigma": sigma, "steps": steps}.items() if v is not None}
+    shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "execute": execute}
+    found = make_ledger(
+        target, preset, encoders, tokenizers, codebooks, {"steps": tokenizer_steps}, section, shape,
+        demo_episodes, store, processes, budget,
+    )  # fmt: skip
+    if json:
+        _print_json(found)
+    else:
+        from .terminal import ledger_tables
+
+        ledger_tables(found)
+    return 0
+
+
 @study_app.command(name="plan")
 def study_plan(
     file: StudyFile = None, *, preset: Preset = None, store: StorePath = Path("store"), json: Json = False

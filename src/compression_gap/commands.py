@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .artifacts import Store, disk_error, write_json
 from .errors import UserError
 from .study.plan import Plan, Step, make_plan
-from .study.spec import Cameras, Study, Tokenizer, load_study
+from .study.spec import Cameras, Ledger, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
 
@@ -311,6 +311,66 @@ def compare_tokenizers(
     write_tokenizer_page(found, path)
     write_json(folder / "tokenizers.json", found)
     return path, found
+
+
+def make_ledger(
+    target: tuple[str, ...],
+    preset: str | None,
+    encoders: tuple[str, ...],
+    tokenizers: tuple[str, ...],
+    codebooks: tuple[str, ...],
+    fitting: dict[str, Any],
+    section: dict[str, Any],
+    shape: dict[str, int],
+    demo_episodes: int,
+    store_root: Path,
+    processes: int | None,
+    budget: str | None,
+) -> dict[str, Any]:
+    """The ledger of a study (a YAML file, or a preset) or of demonstrations (a suite, or folders of a store).
+
+    ``section``: what to set in the study's ledger section. Raises ``UserError`` while steps are missing.
+    """
+    from .study.engine import missing_steps, run_steps
+    from .study.ledger import plan_ledger, read_ledger
+    from .study.tokenizer_table import open_demos
+    from .terminal import RunWatcher
+
+    if preset is not None or (len(target) == 1 and Path(target[0]).suffix in (".yaml", ".yml")):
+        study = load_study(Path(target[0]) if target else None, preset)
+        settings = (study.ledger or Ledger()).model_dump() | section
+        study = study.model_copy(update={"ledger": Ledger(**settings)})
+        plan: Any = make_plan(study)
+        store, folder = Store(store_root), study_folder(study, Store(store_root))
+    else:
+        _at_least(1, **shape)
+        if all(Path(d).is_dir() for d in target) and target:
+            store, recipes = open_demos([Path(d) for d in target])
+            making: list[Step] = []
+            name = "-".join(r.key[:8] for r in recipes)
+        elif len(target) == 1:
+            store, making = Store(store_root), _demos_steps(target[0], demo_episodes, Cameras())
+            recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", target[0])
+        else:
+            raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
+        books = tuple(codebook(c) for c in codebooks)
+        plan = plan_ledger(
+            Ledger(**section), recipes, making, encoders, tokenizers, books, tokenizer_section(**fitting), **shape
+        )
+        folder = _folder(store.root / "ledgers" / name)
+    todo, workers, limit = missing_steps(plan, store), _processes(processes), seconds(budget)
+    with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
+        outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
+    for failure in outcome.failures.values():
+        raise UserError(f"{failure['step']}: {failure['sentence']}")
+    if outcome.stopped:
+        raise UserError(
+            f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
+        )
+    assert plan.ledger is not None
+    found = read_ledger(plan.ledger, store)
+    write_json(folder / "ledger.json", found)
+    return {**found, "file": str(folder / "ledger.json")}
 
 
 def write_report(

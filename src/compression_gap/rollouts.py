@@ -115,6 +115,24 @@ class CodedActor:
 
 
 @dataclass(frozen=True)
+class DisturbedActor:
+    """The expert's chunk with noise on it: how precisely must a chunk be executed (THEORY.md, section 3)?
+
+    ``disturb``: (raw chunks [B, H, d], seeds int64 [B]) → raw chunks.
+    """
+
+    horizon: int
+    disturb: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    asks: Asks = "expert-chunk"
+    n_obs_steps: int = 1
+    needs_images: bool = False
+
+    def act(self, asked: np.ndarray, seeds: np.ndarray) -> Emission:
+        """The chunks after the disturbance."""
+        return _verbatim(self.disturb(asked, seeds))
+
+
+@dataclass(frozen=True)
 class ReplayActor:
     """Open-loop replay of recorded actions from their own initial states, raw or through a code.
 

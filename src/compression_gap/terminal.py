@@ -113,6 +113,51 @@ def failures_list(failures: Sequence[dict[str, str]]) -> None:
             print(failure["traceback"], file=sys.stderr)
 
 
+def _bits(e: dict[str, Any] | None) -> str:
+    if e is None:
+        return ""
+    mark = " *" if e.get("converged") is False else ""
+    return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]{mark}"
+
+
+def ledger_tables(found: dict[str, Any]) -> None:
+    """Bits per action chunk: encoders, codes, pairs, policies."""
+    at = found["resolution"]
+    how = "assumed" if at["assumed"] else "measured" if at["measured"] else "given"
+    console.print(
+        f"bits per action chunk at resolution {at['sigma']:.3g} standard deviations ({how}); "
+        f"{found['chunks']} held-out chunks of {found['episodes']} episodes",
+        markup=False,
+    )
+    demand = found["demand"]
+    console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
+    table = _table("encoder", "supply", "visual supply", "of a Gaussian probe")
+    for e in found["encoders"]:
+        v = e["visual_supply"]
+        table.add_row(e["encoder"], _bits(e["supply"]), _bits(v), f"{v['probe']:.2f}")
+    console.print(table)
+    if found["codes"]:
+        table = _table("code", "capacity", "used", "kept", "distortion")
+        for c in found["codes"]:
+            used = f"{c['used_bits']:.1f}" + ("" if c["prior_converged"] else " *")
+            table.add_row(c["code"], f"{c['capacity_bits']:.1f}", used, _bits(c["kept"]), f"{c['distortion']:.4f}")
+        console.print(table)
+        table = _table("encoder", "code", "gap", "passes", "what holds the bits back")
+        binding = {(b["encoder"], b["code"]): b for b in found["binding"]}
+        for p in found["pairs"]:
+            b = binding.get((p["encoder"], p["code"]))
+            words = "" if b is None else b["stage"] or ("both" if b["jointly"] else "not separated")
+            table.add_row(p["encoder"], p["code"], _bits(p["gap"]), _bits(p["passes"]), words)
+        console.print(table)
+    if found["delivered"]:
+        table = _table("policy", "encoder", "seeds", "delivered")
+        for d in found["delivered"]:
+            name = d["action"] + (f" ({d['code']})" if d["code"] else "")
+            table.add_row(name, d["encoder"], str(d["seeds"]), _bits(d["bits"]) if d["bits"] else "no likelihood")
+        console.print(table)
+    console.print("* still moves with more episodes by more than its interval, or not converged", markup=False)
+
+
 def doctor_table(checks: Sequence[Any]) -> None:
     """One line per check."""
     for check in checks:

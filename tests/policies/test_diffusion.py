@@ -236,3 +236,48 @@ def test_the_right_prediction_is_denoised_to_the_chunk(sampler, prediction, monk
 
     monkeypatch.setattr(made.network, "forward", denoise)
     torch.testing.assert_close(made.sample(normal(1, TOKENS, 32), [0]).chunk, chunk, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@torch.no_grad()
+def test_the_loss_bit_by_bit(prediction):
+    """The same draws in the same order, and the same roundings: stored policies are trained with them."""
+    made, context, goal = head(prediction=prediction), normal(4, TOKENS, 32), target(VALID)
+    loss = made.loss(context, goal, rng=torch.Generator().manual_seed(8))
+    rng = torch.Generator().manual_seed(8)
+    noise = torch.randn(goal.chunk.shape, generator=rng)
+    t = torch.randint(100, (4,), generator=rng)
+    alpha = made.alphas[t][:, None, None]
+    a, s = alpha.sqrt(), (1 - alpha).sqrt()
+    wanted = {"epsilon": noise, "sample": goal.chunk, "v_prediction": a * noise - s * goal.chunk}[prediction]
+    predicted = made.network(a * goal.chunk + s * noise, made.network.memory(t, context))
+    error = (predicted - wanted).square().mean(-1)
+    assert torch.equal(loss, (error * VALID).sum(1) / VALID.sum(1))
+
+
+def test_snr_levels_are_those_of_the_training_times():
+    made = head()
+    levels, alphas = made.snr_levels(), DDPMScheduler(**BETAS).alphas_cumprod.double()
+    assert levels.dtype == torch.float64
+    assert (levels.diff() > 0).all()
+    torch.testing.assert_close(levels.flip(0), alphas / (1 - alphas))
+    assert torch.equal(made.to(torch.bfloat16).snr_levels(), levels)
+
+
+@pytest.mark.parametrize("level", [0, 30, 99])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@torch.no_grad()
+def test_the_clean_error_is_that_of_the_clean_chunk_of_diffusers(prediction, level):
+    made, context, chunk = head(prediction=prediction), normal(4, TOKENS, 32), normal(4, HORIZON, DIM, seed=2)
+    found = made.clean_error(context, chunk, level, rng=torch.Generator().manual_seed(8))
+    scheduler = DDPMScheduler(**{**BETAS, "prediction_type": prediction}, clip_sample=False)
+    rng, t, expected = torch.Generator().manual_seed(8), torch.tensor([99 - level]), []
+    for b in range(4):
+        noise, each = torch.randn(HORIZON, DIM, generator=rng), []
+        for signed in (noise[None], -noise[None]):
+            noisy = scheduler.add_noise(chunk[b : b + 1], signed, t)
+            predicted = made.network(noisy, made.network.memory(t, context[b : b + 1]))
+            step = scheduler.step(predicted.double(), int(t), noisy.double())
+            each.append((step.pred_original_sample - chunk[b]).square().sum())
+        expected.append(sum(each) / 2)
+    torch.testing.assert_close(found.double(), torch.stack(expected), rtol=1e-3, atol=0)

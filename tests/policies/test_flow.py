@@ -89,3 +89,48 @@ def test_noise_is_carried_to_the_two_points_that_were_seen():
     x = made.sample(context, list(range(256))).chunk[:, 0, 0]
     assert ((x.abs() - 1).abs() < 0.25).float().mean() > 0.85
     assert 0.35 < (x > 0).float().mean() < 0.65
+
+
+@torch.no_grad()
+def test_the_loss_bit_by_bit():
+    """The same draws in the same order, and the same roundings: stored policies are trained with them."""
+    made, context, chunk = head(), normal(4, TOKENS, 32), normal(4, HORIZON, DIM, seed=2)
+    loss = made.loss(context, Target(chunk=chunk, valid=VALID), rng=torch.Generator().manual_seed(8))
+    rng = torch.Generator().manual_seed(8)
+    noise = torch.randn(chunk.shape, generator=rng)
+    tau = training_times(torch.rand(4, generator=rng))
+    noisy = tau[:, None, None] * chunk + (1 - tau[:, None, None]) * noise
+    velocity = made.network(noisy, made.network.memory(100 * tau, context))
+    error = (velocity - (chunk - noise)).square().mean(-1)
+    assert torch.equal(loss, (error * VALID).sum(1) / VALID.sum(1))
+
+
+def test_snr_levels_lie_within_the_training_times():
+    """All but 1.5 % of the times at the noisy end and 0.1 % at the fine one."""
+    levels = head().snr_levels()
+    steps = levels.log().diff()
+    assert levels.dtype == torch.float64
+    assert steps.min() > 0
+    assert steps.max() < 0.2
+    tau = levels.sqrt() / (1 + levels.sqrt())
+    drawn = training_times(torch.rand(200_000, generator=torch.Generator().manual_seed(0)))
+    assert (drawn < tau[0]).float().mean() < 0.02
+    assert 5e-4 < (drawn > tau[-1]).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("level", [0, 40, 99])
+@torch.no_grad()
+def test_the_clean_error_is_that_of_one_euler_step_to_the_end(level):
+    made, context, chunk = head(), normal(4, TOKENS, 32), normal(4, HORIZON, DIM, seed=2)
+    found = made.clean_error(context, chunk, level, rng=torch.Generator().manual_seed(8))
+    tau = float(torch.logspace(-2, 2, 100, dtype=torch.float64)[level])  # √u
+    tau = tau / (1 + tau)
+    rng = torch.Generator().manual_seed(8)
+    for b in range(4):
+        noise, each = torch.randn(HORIZON, DIM, generator=rng), []
+        for signed in (noise, -noise):
+            noisy = tau * chunk[b] + (1 - tau) * signed
+            memory = made.network.memory(torch.tensor([100 * tau]), context[b : b + 1])
+            clean = noisy.double() + (1 - tau) * made.network(noisy[None], memory)[0].double()
+            each.append(float((clean - chunk[b]).square().sum()))
+        assert found[b].item() == pytest.approx(sum(each) / 2, rel=2e-3)

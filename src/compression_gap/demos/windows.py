@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -28,25 +28,34 @@ class Windows:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def at(self, rows: np.ndarray) -> Windows:
+        """Some of the decision points."""
+        return Windows(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 def make_windows(
-    demosets: Sequence[DemoSet], tasks: Sequence[str], horizon: int, n_obs_steps: int, split: str
+    demosets: Sequence[DemoSet],
+    tasks: Sequence[str],
+    horizon: int,
+    n_obs_steps: int,
+    split: str,
+    stride: int = 1,
 ) -> Windows:
-    """A window at every frame of every episode of ``split`` ("train", "validation" or "test")."""
+    """Windows of every episode of ``split`` ("train", "validation", "test"), at every ``stride``-th frame."""
     frames, actions, valid, task, episode = [], [], [], [], []
     offset = episodes = 0
     for demos in demosets:
         for number, e in enumerate(demos.episodes, start=episodes):
             if e.split != split:
                 continue
-            t = np.arange(e.length)[:, None]
+            t = np.arange(0, e.length, stride)[:, None]
             past = np.maximum(t + np.arange(1 - n_obs_steps, 1), 0)
             future = t + np.arange(horizon)
             frames.append(offset + e.start + past)
             actions.append(offset + e.start + np.minimum(future, e.length - 1))
             valid.append(future < e.length)
-            task.append(np.full(e.length, tasks.index(e.task)))
-            episode.append(np.full(e.length, number))
+            task.append(np.full(len(t), tasks.index(e.task)))
+            episode.append(np.full(len(t), number))
         offset += len(demos.actions)
         episodes += len(demos.episodes)
     if not frames:

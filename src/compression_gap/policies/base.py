@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -53,6 +55,24 @@ class ActionHead(Protocol):
         """Chunks for context [B, N, w]; all noise of row b comes from ``seeds[b]``."""
 
 
+@runtime_checkable
+class DenoisingHead(Protocol):
+    """A head that is trained to denoise the chunk, and so says how well it knows it at each noise level.
+
+    y = √u·A + ε with the signal-to-noise ratio (SNR) u; resolution σ is u = 1/σ². A in normalised units.
+    """
+
+    def snr_levels(self) -> Tensor:
+        """SNRs that the head was trained at: float64 [K] on the CPU, positive, increasing."""
+
+    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
+        """Squared error [B] of the clean chunk that the network implies at that level, summed over the chunk.
+
+        Context [B, N, w], chunk [B, H, d]. The mean over a noise and its negative, drawn row after row: the
+        same draws however rows are batched.
+        """
+
+
 def row_generators(seeds: list[int], device: torch.device) -> list[torch.Generator]:
     """One generator per row, so that a sample depends neither on its batch nor on what came before."""
     import torch
@@ -63,3 +83,15 @@ def row_generators(seeds: list[int], device: torch.device) -> list[torch.Generat
 def over_valid(error: Tensor, valid: Tensor) -> Tensor:
     """Mean error [B] of the actions that count: error [B, H], valid [B, H]."""
     return (error * valid).sum(1) / valid.sum(1)
+
+
+def both_signs(miss: Callable[[Tensor], Tensor], chunk: Tensor, rng: torch.Generator) -> Tensor:
+    """Σ miss(±noise)² over the chunk, mean of both signs [B]; noise for chunk [B, H, d], drawn row after row.
+
+    What is odd in the noise cancels. One draw for all rows would depend on how they are batched.
+    """
+    import torch
+
+    rows = [torch.randn(chunk.shape[1:], generator=rng, device=chunk.device) for _ in chunk]
+    noise = torch.stack(rows)
+    return (miss(noise).square() + miss(-noise).square()).sum((1, 2)) / 2

@@ -19,8 +19,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from ..errors import unknown_name
-from ..nn import Trunk, TrunkSize
-from .base import Emission, Target, over_valid
+from ..nn import Memory, Trunk, TrunkSize
+from .base import Emission, Target, both_signs, over_valid
 from .denoiser import Denoiser
 
 TRAIN_STEPS = 100
@@ -111,7 +111,9 @@ class DiffusionHead(nn.Module):
         self.clip, self.sampler, self.sampling_steps = clip, sampler, sampling_steps
         self.prediction = prediction
         self.network = Denoiser(size, horizon, action_dim, context_tokens, attention)
-        self.register_buffer("alphas", make_scheduler("ddpm", clip).alphas_cumprod, persistent=False)
+        alphas = make_scheduler("ddpm", clip).alphas_cumprod
+        self.register_buffer("alphas", alphas, persistent=False)
+        self._snr = (alphas.double() / (1 - alphas.double())).flip(0)  # no buffer: stays precise in bfloat16
         ddim = make_scheduler("ddim", clip, prediction)
         self.ddim = DDIMStep.all(ddim, sampling_steps, prediction) if sampler == "ddim" else []
 
@@ -120,21 +122,42 @@ class DiffusionHead(nn.Module):
         """The network's trunk."""
         return self.network.trunk
 
-    def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
-        """Mean squared error of the prediction over valid actions, at one random time per sample."""
-        chunk = target.chunk
-        noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
-        t = torch.randint(TRAIN_STEPS, (len(chunk),), generator=rng, device=chunk.device)
-        alpha = self.alphas[t][:, None, None]
-        noisy = alpha.sqrt() * chunk + (1 - alpha).sqrt() * noise
+    def _miss(self, memory: Memory, chunk: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+        """Prediction minus its target [B, H, d] at the noise level of ᾱ."""
+        predicted = self.network(alpha.sqrt() * chunk + (1 - alpha).sqrt() * noise, memory)
         if self.prediction == "epsilon":
             wanted = noise
         elif self.prediction == "sample":
             wanted = chunk
         else:
             wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * chunk
-        predicted = self.network(noisy, self.network.memory(t, context))
-        return over_valid((predicted - wanted).square().mean(-1), target.valid)
+        missed: Tensor = predicted - wanted
+        return missed
+
+    def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
+        """Mean squared error of the prediction over valid actions, at one random time per sample."""
+        chunk = target.chunk
+        noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
+        t = torch.randint(TRAIN_STEPS, (len(chunk),), generator=rng, device=chunk.device)
+        missed = self._miss(self.network.memory(t, context), chunk, noise, self.alphas[t][:, None, None])
+        return over_valid(missed.square().mean(-1), target.valid)
+
+    def snr_levels(self) -> Tensor:
+        """ᾱ / (1 − ᾱ) of the training times, latest time first: float64 [100], increasing."""
+        return self._snr
+
+    @torch.no_grad()
+    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
+        """Σ (A − Â)² [B] at the training time of that level, without the sampler's clip.
+
+        The error of the clean chunk is the prediction's, over √SNR, 1 or √(SNR + 1).
+        """
+        u = float(self._snr[level])
+        weight = {"epsilon": 1 / u, "sample": 1.0, "v_prediction": 1 / (u + 1)}[self.prediction]
+        t = torch.full((len(chunk),), TRAIN_STEPS - 1 - level, device=chunk.device)
+        alpha = torch.tensor(u / (u + 1), device=chunk.device)
+        memory = self.network.memory(t, context)
+        return weight * both_signs(lambda noise: self._miss(memory, chunk, noise, alpha), chunk, rng)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

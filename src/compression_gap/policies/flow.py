@@ -7,15 +7,19 @@ The density is highest at τ = 0, where there is nothing but noise. Sampling goe
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from ..nn import Trunk, TrunkSize
-from .base import Emission, Target, over_valid
+from ..nn import Memory, Trunk, TrunkSize
+from .base import Emission, Target, both_signs, over_valid
 from .denoiser import Denoiser
 
 LATEST = 0.999  # s
 SCALE = 100  # of the network's times
+# Where errors are measured: τ from 0.0099 to 0.9901, beyond which lie 1.5 % and 0.1 % of the training times.
+SNR = torch.logspace(-4, 4, 100, dtype=torch.float64)
 
 
 def training_times(uniform: Tensor) -> Tensor:
@@ -45,14 +49,30 @@ class FlowHead(nn.Module):
         """The network's trunk."""
         return self.network.trunk
 
+    def _miss(self, memory: Memory, chunk: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
+        """Velocity minus its target [B, H, d] at time τ."""
+        velocity: Tensor = self.network(tau * chunk + (1 - tau) * noise, memory)
+        return velocity - (chunk - noise)
+
     def loss(self, context: Tensor, target: Target, *, rng: torch.Generator) -> Tensor:
         """Mean squared error of the velocity over valid actions, at one random time per sample."""
         chunk = target.chunk
         noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
         tau = training_times(torch.rand(len(chunk), generator=rng, device=chunk.device))
-        noisy = tau[:, None, None] * chunk + (1 - tau[:, None, None]) * noise
-        velocity = self.network(noisy, self.network.memory(SCALE * tau, context))
-        return over_valid((velocity - (chunk - noise)).square().mean(-1), target.valid)
+        missed = self._miss(self.network.memory(SCALE * tau, context), chunk, noise, tau[:, None, None])
+        return over_valid(missed.square().mean(-1), target.valid)
+
+    def snr_levels(self) -> Tensor:
+        """(τ / (1 − τ))², equal steps of its logarithm: float64 [100], increasing, from σ = 100 to 0.01."""
+        return SNR
+
+    @torch.no_grad()
+    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
+        """Σ (A − Â)² [B] at that level, with Â = x + (1 − τ)·velocity."""
+        ratio = math.sqrt(float(SNR[level]))
+        tau = torch.tensor(ratio / (1 + ratio), device=chunk.device)
+        memory = self.network.memory(SCALE * tau.expand(len(chunk)), context)
+        return both_signs(lambda noise: self._miss(memory, chunk, noise, tau), chunk, rng) / (1 + ratio) ** 2
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

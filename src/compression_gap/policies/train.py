@@ -102,7 +102,7 @@ def train_policy(
 ) -> dict[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
-    ``spec``: encoder, head, size, horizon, n_obs_steps, tasks, seed, training, options, and ``target``:
+    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options, and ``target``:
     "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
     nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
     a trained encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
@@ -117,7 +117,9 @@ def train_policy(
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
     windows = {
-        name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name)
+        name: make_windows(
+            demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1)
+        )
         for name in ("train", "validation")
     }
     actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))

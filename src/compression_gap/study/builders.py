@@ -92,15 +92,15 @@ def _normaliser(job: Job) -> dict[str, Any]:
     return {"frames": int(sum(map(len, actions)))}
 
 
-def _chunks(job: Job, horizon: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _chunks(job: Job, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Normalised chunks [N, H, d] and their valid mask [N, H], in the order of ``make_windows``."""
-    return _chunks_by_episode(job, horizon, split)[:2]
+    return _chunks_by_episode(job, split)[:2]
 
 
-def _chunks_by_episode(job: Job, horizon: int, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _chunks_by_episode(job: Job, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     demosets = job.demosets()
     tasks = sorted({t for d in demosets for t in d.tasks})
-    windows = make_windows(demosets, tasks, horizon, 1, split)
+    windows = make_windows(demosets, tasks, job.spec["horizon"], 1, split, job.spec["stride"])
     actions = np.concatenate([d.actions for d in demosets])
     chunks = Normaliser.load(job.input("normaliser")).normalise(actions)[windows.actions]
     return chunks, windows.valid, windows.episode
@@ -117,11 +117,11 @@ def _tokenizer(job: Job) -> dict[str, Any]:
             "should_stop": job.should_stop,
             "progress": job.progress,
         }
-    chunks, valid = _chunks(job, spec["horizon"], "train")
+    chunks, valid = _chunks(job, "train")
     tokenizer = make_tokenizer(spec["tokenizer"], **spec["options"])
-    tokenizer.fit(chunks, valid, validation=_chunks(job, spec["horizon"], "validation"), **how)
+    tokenizer.fit(chunks, valid, validation=_chunks(job, "validation"), **how)
     tokenizer.save(job.out)
-    test, test_valid = _chunks(job, spec["horizon"], "test")
+    test, test_valid = _chunks(job, "test")
     error = (tokenizer.decode(tokenizer.encode(test)).chunk - test) ** 2
     return {
         "training": tokenizer.report,
@@ -135,7 +135,7 @@ def _tokens(job: Job) -> dict[str, Any]:
 
     tokenizer = load_tokenizer(job.input("tokenizer"))
     for split in ("train", "validation", "test"):
-        chunks, _ = _chunks(job, job.spec["horizon"], split)
+        chunks, _ = _chunks(job, split)
         tokens = tokenizer.encode(chunks)
         coded = tokenizer.decode(tokens)
         if not coded.ok.all():
@@ -216,7 +216,7 @@ ROLLOUT_WORKERS = 4
 
 def make_actor(step: Step, store: Store) -> Any:
     """The actor that an ``episodes`` step rolls out."""
-    from ..rollouts import CodedActor, ExpertActor, ExpertChunkedActor
+    from ..rollouts import CodedActor, DisturbedActor, ExpertActor, ExpertChunkedActor
     from ..tokenizers import load_tokenizer
 
     spec, kind = step.recipe.spec, step.recipe.spec["actor"]
@@ -226,6 +226,8 @@ def make_actor(step: Step, store: Store) -> Any:
         return ExpertChunkedActor(spec["horizon"])
     if kind == "expert-coded":
         return CodedActor(spec["horizon"], _round_trip(step, store))
+    if kind == "expert-disturbed":
+        return DisturbedActor(spec["horizon"], _disturbance(step, store))
     if kind in ("policy", "snapped"):
         from ..policies import Policy, SnappedPolicy
 
@@ -244,6 +246,21 @@ def _round_trip(step: Step, store: Store) -> Any:
     tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
     normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
     return coded_round_trip(tokenizer, normaliser, step.recipe.spec.get("prefix"))
+
+
+def _disturbance(step: Step, store: Store) -> Any:
+    """The noise of an ``expert-disturbed`` actor; that of kind "code" has the shape of its tokens' error."""
+    from ..bits.resolution import disturbance, error_factor
+
+    spec, normaliser = step.recipe.spec, Normaliser.load(store.open(step.inputs["normaliser"]))
+    factor = None
+    if spec["disturbance"] == "code":
+        job = Job(step, store, store.root, lambda done, total: None, lambda: False)
+        chunks, valid = _chunks(job, "validation")
+        coded = np.load(job.input("tokens") / "coded-validation.npy", allow_pickle=False)
+        whole = valid.all(1)
+        factor = error_factor((coded - chunks)[whole])
+    return disturbance(spec["disturbance"], spec["sigma"], normaliser, factor=factor)
 
 
 def _episodes(job: Job) -> dict[str, Any]:
@@ -290,12 +307,12 @@ def _health(job: Job) -> dict[str, Any]:
     from ..tokenizers import Tokens, load_tokenizer
 
     tokenizer = load_tokenizer(job.input("tokenizer"))
-    folder, horizon = job.input("tokens"), job.spec["horizon"]
+    folder = job.input("tokens")
     tokens = {
         split: Tokens(*(np.load(folder / f"{n}-{split}.npy", allow_pickle=False) for n in ("ids", "lengths")))
         for split in ("train", "validation", "test")
     }
-    chunks, valid, episode = _chunks_by_episode(job, horizon, "test")
+    chunks, valid, episode = _chunks_by_episode(job, "test")
     health = code_health(tokenizer, tokens["train"], chunks, valid, episode, sigma=job.spec["sigma"])
     prior = prior_bits(
         tokenizer,
@@ -305,6 +322,7 @@ def _health(job: Job) -> dict[str, Any]:
         should_stop=job.should_stop,
         progress=job.progress,
     )
+    np.save(job.out / "prior.npy", prior.per_chunk.numpy().astype(np.float64), allow_pickle=False)
     health |= {
         "used_bits": float(prior.per_chunk.mean()),
         "prior_converged": prior.converged,
@@ -312,6 +330,18 @@ def _health(job: Job) -> dict[str, Any]:
         **throughput(tokenizer, chunks[:256]),
     }
     return health
+
+
+def _rates(job: Job) -> dict[str, Any]:
+    from .measures import build_rates
+
+    return build_rates(job)
+
+
+def _delivered(job: Job) -> dict[str, Any]:
+    from .measures import build_delivered
+
+    return build_delivered(job)
 
 
 def _tuples(value: Any) -> Any:
@@ -333,4 +363,6 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "episodes": _episodes,
     "replay": _replay,
     "health": _health,
+    "rates": _rates,
+    "delivered": _delivered,
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..artifacts import Recipe
 from ..errors import UserError, unknown_name
@@ -25,6 +25,9 @@ from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
 from .spec import Cameras, Study, Tokenizer
 
+if TYPE_CHECKING:
+    from .ledger import LedgerSteps
+
 CONTINUOUS = ("diffusion", "flow", "regression")
 
 # Encoders that are trained with the policy: they have no cached features.
@@ -34,13 +37,15 @@ TRAINED_ENCODERS = ("resnet18",)
 BUILDER_VERSIONS = {
     "demos": 2,
     "normaliser": 1,
-    "tokenizer": 2,
-    "tokens": 2,
+    "tokenizer": 3,
+    "tokens": 3,
     "features": 1,
-    "policy": 2,
+    "policy": 3,
     "episodes": 1,
-    "health": 1,
+    "health": 2,
     "replay": 1,
+    "rates": 1,
+    "delivered": 1,
 }
 
 
@@ -162,12 +167,14 @@ class Plan(Graph):
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
+    ledger: LedgerSteps | None = None
 
     @property
     def wanted(self) -> list[Recipe]:
         """Episodes and policies of all cells, and the references' episodes."""
         cells = [r for c in self.cells for r in (c.episodes, c.policy)]
-        return cells + [r.episodes for r in self.references]
+        ledger = [] if self.ledger is None else self.ledger.wanted
+        return cells + [r.episodes for r in self.references] + ledger
 
 
 def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
@@ -290,7 +297,45 @@ def make_plan(study: Study) -> Plan:
         _add_cells(plan, demos)
     if study.references:
         _add_plain_references(plan)
+    if study.ledger is not None:
+        plan.ledger = _add_ledger(plan)
     return plan
+
+
+def _add_ledger(plan: Plan) -> LedgerSteps:
+    """The ledger of the study's largest set of demonstrations, with the encoders whose features are cached."""
+    from .ledger import add_ledger
+
+    study, most = plan.study, max(plan.study.factors.demos)
+    assert study.ledger is not None
+    sets = {f"demos/{i}": recipe for i, recipe in enumerate(plan.demos[most])}
+    base = {**sets, "normaliser": plan.add("normaliser", {}, sets, "normaliser", 1)}
+    encoders = [e for e in ("blind", *study.encoders) if e not in TRAINED_ENCODERS]
+    return add_ledger(
+        plan,
+        study.ledger,
+        base,
+        plan.tasks,
+        {e: add_features(plan, e, plan.demos[most]) for e in dict.fromkeys(encoders)},
+        {c: _tokenizer(plan, base, c) for c in _codes(study)},
+        horizon=study.policy.horizon,
+        n_obs_steps=study.policy.n_obs_steps,
+        stride=study.policy.stride,
+        protocol=plan.protocol,
+        cells=[c for c in plan.cells if c.demos == most and c.encoder not in TRAINED_ENCODERS],
+    )
+
+
+def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
+    """A frozen encoder's features of each set of demonstrations."""
+    return [
+        graph.add("features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5) for d in demos
+    ]
+
+
+def _tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
+    policy = plan.study.policy
+    return add_tokenizer(plan, base, code, plan.study.tokenizer, policy.horizon, policy.stride)
 
 
 def _episodes_cost(plan: Plan, per_episode: float) -> float:
@@ -327,7 +372,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
 
     codes: dict[Code, tuple[Recipe, Recipe]] = {}
     for code in _codes(study):
-        codes[code] = add_tokenizer(plan, base, code, study.tokenizer, study.policy.horizon)
+        codes[code] = _tokenizer(plan, base, code)
         if study.references:
             episodes = plan.add(
                 "episodes",
@@ -346,10 +391,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
         inputs = dict(base)
         if encoder not in TRAINED_ENCODERS:
-            for i, d in enumerate(demos):
-                inputs[f"features/{i}"] = plan.add(
-                    "features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5
-                )
+            inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*_codes(study, tokenizer)] if tokenizer else [None]
@@ -385,6 +427,7 @@ def _add_cells_of(
         "size": size,
         "horizon": study.policy.horizon,
         "n_obs_steps": study.policy.n_obs_steps,
+        "stride": study.policy.stride,
         "tasks": list(plan.tasks),
         "seed": seed,
         "training": training,
@@ -438,14 +481,20 @@ def _head_options(study: Study, head: str) -> dict[str, Any]:
 
 
 def add_tokenizer(
-    graph: Graph, base: dict[str, Recipe], code: Code, section: Tokenizer, horizon: int
+    graph: Graph, base: dict[str, Recipe], code: Code, section: Tokenizer, horizon: int, stride: int = 1
 ) -> tuple[Recipe, Recipe]:
     """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser."""
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
     options = {name: values[name] for name in entry.takes}
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
-    spec = {"tokenizer": code.tokenizer, "horizon": horizon, "options": options, "fitting": {}}
+    spec = {
+        "tokenizer": code.tokenizer,
+        "horizon": horizon,
+        "stride": stride,
+        "options": options,
+        "fitting": {},
+    }
     cost = 10.0
     if entry.trained:
         spec["fitting"] = {"seed": code.seed, **{n: values[n] for n in ("steps", "batch_size", "lr")}}
@@ -453,7 +502,7 @@ def add_tokenizer(
     tokenizer = graph.add("tokenizer", spec, base, f"tokenizer {code.name}", cost)
     tokens = graph.add(
         "tokens",
-        {"horizon": horizon},
+        {"horizon": horizon, "stride": stride},
         {**base, "tokenizer": tokenizer},
         f"target tokens of {code.name}",
         5,

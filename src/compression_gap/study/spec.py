@@ -129,6 +129,7 @@ class Policy(_Model):
 
     horizon: int = Field(default=16, ge=1)
     n_obs_steps: int = Field(default=2, ge=1)
+    stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
     attention: Literal["full", "causal-as-published"] = "full"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
     sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
@@ -148,6 +149,17 @@ class Rollout(_Model):
     states: Literal["evaluation", "tuning"] = "evaluation"
 
 
+class Ledger(_Model):
+    """How bits are measured. Without ``sigma`` the task's resolution σ* is measured in the simulator."""
+
+    sigma: Rate | None = None  # standard deviations
+    steps: int = Field(default=4000, ge=1)  # of the denoiser of all contexts
+    batch_size: int = Field(default=512, ge=8)
+    seed: Seed = 0
+    prior_steps: int = Field(default=300, ge=1)  # of each code's prior
+    episodes_per_sigma: int = Field(default=60, ge=1)  # of disturbed experts, over all tasks
+
+
 class Study(_Model):
     """A study: what is crossed, and how it is trained and measured."""
 
@@ -160,6 +172,7 @@ class Study(_Model):
     tokenizer: Tokenizer = Tokenizer()
     rollout: Rollout = Rollout()
     swap: Swap | None = None
+    ledger: Ledger | None = None  # bits are measured where there is this section
     references: bool = True  # expert, expert-chunked, expert-coded
     limits: bool = True  # adds blind and oracle to the encoders
 

@@ -88,7 +88,7 @@ def open_demos(folders: Sequence[Path]) -> tuple[Store, list[Recipe]]:
 
 def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step] = ()) -> TablePlan:
     """The graph of a comparison. ``making``: steps that collect the demonstrations, where they are not there."""
-    sim, tasks = _simulator(recipes)
+    sim, tasks = simulator_of(recipes)
     protocol = None
     if sim is not None and spec.episodes:
         info = sim_info(sim)
@@ -115,7 +115,7 @@ def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step
     return plan
 
 
-def _simulator(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, ...]]:
+def simulator_of(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, ...]]:
     """The simulator that the demonstrations come from, if it is one and the same, and their tasks."""
     known = [r.spec["sim"] for r in recipes if "sim" in r.spec]
     tasks = tuple(str(r.spec.get("task", r.key)) for r in recipes)
@@ -147,7 +147,7 @@ def _add_code(plan: TablePlan, base: dict[str, Recipe], code: Code) -> None:
     inputs = {**base, "tokenizer": tokenizer}
     health = plan.add(
         "health",
-        {"horizon": spec.horizon, "sigma": spec.sigma, "prior_steps": spec.prior_steps},
+        {"horizon": spec.horizon, "stride": 1, "sigma": spec.sigma, "prior_steps": spec.prior_steps},
         {**inputs, "tokens": tokens},
         f"health of {code.name}",
         20 + 0.15 * spec.prior_steps,

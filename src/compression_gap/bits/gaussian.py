@@ -1,0 +1,167 @@
+"""The linear (Gaussian) part of every rate: ridge regression on the context, and its rate in closed form.
+
+With r = A − E_lin[A|C] in the eigenbasis of its covariance (eigenvalues λ), the linear denoiser of
+y = √u·A + ε errs by (r − λ√u·ε) / (1 + uλ) in each direction, so that on any held-out chunk
+
+    ½ ∫₀^γ E_ε|A − Â_lin(y, u, C)|² du = ½ Σᵢ [ ln(1 + γλᵢ) + (rᵢ² − λᵢ) γ / (1 + γλᵢ) ]   nats,
+
+exactly, whatever A's distribution is: the cross-entropy of A_σ under a Gaussian (Verdú 2010, mismatched
+estimation and relative entropy). The difference of this rate without and with a context is the Gaussian probe.
+
+Penalties are chosen, and the residual's covariance is taken, out of fold over training episodes: frames of one
+episode hang together, and a fit to the frames that it is judged on is several bits too sure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FOLDS = 5
+WIDE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of wide parts, times the number of chunks
+NARROW_PENALTIES = (1e-5, 1e-2)  # of the others
+SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the covariance towards its diagonal
+COMPONENTS = 512  # principal components kept of a wide part
+STILL = 1e-6  # a column that varies less (or a component, relative to the first) is constant
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that a context may hold: values [N, p] by split. ``wide``: many columns, such as features."""
+
+    values: Mapping[str, np.ndarray]
+    wide: bool = False
+
+    def standardised(self, device: torch.device) -> Columns:
+        """In the training split's units; of a wide part the leading principal components, whitened."""
+        x = {
+            s: torch.from_numpy(np.ascontiguousarray(v, np.float64)).to(device) for s, v in self.values.items()
+        }
+        mean = x["train"].mean(0)
+        spread = (x["train"] - mean).square().mean(0).sqrt()
+        moves = spread > STILL
+        x = {s: ((v - mean) / spread)[:, moves] for s, v in x.items()}
+        size = x["train"].shape[1]
+        if not self.wide or not size:
+            return Columns(x, torch.ones(size, dtype=torch.float64, device=device), False)
+        values, vectors = torch.linalg.eigh(x["train"].T @ x["train"] / len(x["train"]))
+        kept = min(COMPONENTS, int((values > STILL * values[-1]).sum()))
+        values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
+        return Columns({s: v @ vectors / values.sqrt() for s, v in x.items()}, values, True)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A part as regression takes it: values [N, k] by split, of unit variance, that stand for ``variances`` [k]."""
+
+    values: dict[str, Tensor]
+    variances: Tensor
+    wide: bool
+
+    def leading(self, split: str, most: int) -> Tensor:
+        """The values [N, k] on one scale: of a wide part the leading components, each as wide as it is."""
+        values = self.values[split]
+        return (values * (self.variances / self.variances.mean()).sqrt())[:, :most] if self.wide else values
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """E_lin[A|C] = ``mean`` + C · ``weights``, and the residual's eigenbasis."""
+
+    weights: Tensor  # [p, n]
+    mean: Tensor  # [n]
+    covariance: Tensor  # [n, n], of what is left
+    basis: Tensor  # [n, n], its eigenvectors, a column each
+    variances: Tensor  # [n], their λ
+    out_of_fold: Tensor  # [N, n]: the training chunks as predicted without their own fold
+
+    def predict(self, context: Tensor) -> Tensor:
+        """E_lin[A|C] [N, n] of context [N, p]."""
+        return self.mean + context @ self.weights
+
+    def rates(self, chunks: Tensor, context: Tensor, sigmas: Tensor) -> Tensor:
+        """The rate of each chunk [N, n] at each resolution, in bits: float64 [N, S]."""
+        squares = ((chunks - self.predict(context)) @ self.basis).square()
+        gamma = 1 / sigmas.square()[:, None]
+        grown = 1 + gamma * self.variances  # [S, n]
+        constant = (grown.log() - gamma * self.variances / grown).sum(1)
+        return 0.5 * (constant + squares @ (gamma / grown).T) / np.log(2)
+
+
+def join(parts: Sequence[Columns], split: str, rows: int) -> Tensor:
+    """The context [N, p] that parts make; no columns of no parts."""
+    if parts:
+        return torch.cat([p.values[split] for p in parts], 1)
+    return torch.zeros(rows, 0, dtype=torch.float64)
+
+
+def fit_linear(chunks: Tensor, parts: Sequence[Columns], episode: np.ndarray, sigma: float) -> LinearPart:
+    """Fit on training chunks float64 [N, n]. ``episode`` [N] makes the folds.
+
+    ``sigma``: the resolution at which penalties are chosen, the finest that will be asked for.
+    """
+    mean, device = chunks.mean(0), chunks.device
+    x, y = join(parts, "train", len(chunks)).to(device), chunks - mean
+    folds = _folds(episode)
+    held = [(x[f], y[f]) for f in folds]
+    gram, product = x.T @ x, x.T @ y
+
+    def solve(gram: Tensor, product: Tensor, penalty: Tensor) -> Tensor:
+        return torch.cholesky_solve(product, torch.linalg.cholesky(gram + torch.diag(penalty)))
+
+    best: tuple[float, Tensor, Tensor, list[Tensor]] | None = None
+    for small, large in _grid(parts):
+        penalty = torch.cat([(large if p.wide else small) / p.variances for p in parts] or [x.new_zeros(0)])
+        penalty = penalty * len(x)
+        left = [b - a @ solve(gram - a.T @ a, product - a.T @ b, penalty) for a, b in held]
+        covariance, cost = _covariance(left, sigma)
+        if best is None or cost < best[0]:
+            best = cost, penalty, covariance, left
+    assert best is not None
+    variances, basis = torch.linalg.eigh(best[2])
+    out_of_fold = torch.empty_like(chunks)
+    out_of_fold[torch.cat(folds)] = chunks[torch.cat(folds)] - torch.cat(best[3])
+    return LinearPart(
+        solve(gram, product, best[1]), mean, best[2], basis, variances.clamp_min(1e-12), out_of_fold
+    )
+
+
+def _grid(parts: Sequence[Columns]) -> list[tuple[float, float]]:
+    narrow = NARROW_PENALTIES if any(not p.wide for p in parts) else NARROW_PENALTIES[:1]
+    wide = WIDE_PENALTIES if any(p.wide for p in parts) else WIDE_PENALTIES[:1]
+    return list(itertools.product(narrow, wide))
+
+
+def _folds(episode: np.ndarray) -> list[Tensor]:
+    """Rows of each fold, whole episodes."""
+    names, number = np.unique(episode, return_inverse=True)
+    order, folds = np.random.default_rng(0).permutation(len(names)), min(FOLDS, len(names))
+    return [torch.from_numpy(np.flatnonzero(order[number] % folds == k)) for k in range(folds)]
+
+
+def _covariance(left: list[Tensor], sigma: float) -> tuple[Tensor, float]:
+    """The covariance of residuals (a list by fold), shrunk as folds judge each other, and its cost in nats."""
+    moments, counts = [r.T @ r for r in left], [len(r) for r in left]
+    total, rows = torch.stack(moments).sum(0), sum(counts)
+    noise = sigma**2 * torch.eye(len(total), dtype=total.dtype, device=total.device)
+    best: tuple[float, float] | None = None
+    for shrinkage in SHRINKAGES:
+        cost = 0.0
+        for moment, count in zip(moments, counts, strict=True):
+            others = (total - moment) / (rows - count) if rows > count else total / rows
+            factor = torch.linalg.cholesky(_shrunk(others, shrinkage) + noise)
+            fit = torch.cholesky_solve(moment + count * noise, factor).trace()
+            cost += float(count * factor.diagonal().log().sum() + 0.5 * fit)
+        if best is None or cost < best[0]:
+            best = cost, shrinkage
+    assert best is not None
+    return _shrunk(total / rows, best[1]), best[0] / rows
+
+
+def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+    return (1 - shrinkage) * covariance + shrinkage * torch.diag(covariance.diagonal())

@@ -1,0 +1,314 @@
+"""I-MMSE: bits from denoising errors (Guo, Shamai and Verdú 2005; with learned denoisers Kong et al. 2023).
+
+For y = √u·A + ε the conditional rate at resolution σ is
+
+    R(A_σ|C) = I(A; A_σ|C) = ½ ∫₀^γ mmse(u|C) du,   γ = 1/σ²,
+
+and every quantity of THEORY.md is a difference of two rates on the same held-out chunks: supply I(Z; A_σ) =
+R(A_σ) − R(A_σ|Z), kept I(T; A_σ) = R(A_σ) − R(A_σ|T), gap I(Z; A_σ|T) = R(A_σ|T) − R(A_σ|Z,T).
+
+The denoiser is the linear one (``bits/gaussian.py``, whose integral is known exactly) plus a network that starts
+at zero: only what is not Gaussian has to be learned, and only its gain over the linear part is integrated by
+drawing. One network serves all contexts, each with a linear part of its own: what they share is learned once,
+and what the network has not learned of it cancels in their differences.
+
+    Â(y, u, C) = Â_lin + P^½ f + g·(c − Â_lin),   P = the linear posterior's covariance
+
+f, c and the gate g (0..1) are the network's: f corrects where the posterior is wider than a point, c names the
+chunk where it is not (scripted experts repeat themselves, grippers stand still), whatever the context's own
+linear part may blur. The loss is u·|A − Â|², so that each unit of ln u counts for what it is worth in nats.
+
+A rate from any denoiser is at least the true one. So the estimates of a context, and of every context it
+contains, are stacked (Breiman 1996): weights ≥ 0 that sum to 1, for each noise level, fit on validation episodes.
+What a context adds is then not lost to what the network overfits in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..nn import Schedule, train
+from .gaussian import Columns, LinearPart, Part, fit_linear, join
+
+LEVELS = 32  # strata of ln u at which denoisers are judged
+LOWEST = 0.02  # uλ of the largest direction, below which a gain over the linear part is taken as constant in u
+STILL = 1e-3  # λγ below which a direction holds no information to speak of
+GROUPS = 8  # contexts in a batch
+WAVES = 8
+CLOSED = -2.0  # where the gate's logit starts
+CHUNKS = 1024  # judged at once
+
+Contexts = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """How the network is made and trained."""
+
+    steps: int = 4000
+    batch_size: int = 512
+    width: int = 384
+    layers: int = 2
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    components: int = 32  # of a wide part that it sees, beside the linear prediction from all of it
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """R(A_σ|C) of each held-out chunk, in bits: float64 [N, S], by the resolutions asked for.
+
+    ``linear``: the linear part's alone; the difference of two is the Gaussian probe.
+    """
+
+    bits: np.ndarray
+    linear: np.ndarray
+
+
+class Network(nn.Module):
+    """(y and Â_lin, the linear prediction from the context, its parts, ln u) → f, c and g, each [G, B, n]."""
+
+    def __init__(self, directions: int, parts: Mapping[str, int], contexts: int, how: Denoising) -> None:
+        super().__init__()
+        w = how.width
+        self.noisy = nn.Linear(2 * directions, w)
+        self.guess = _mlp(directions, w)
+        self.level = nn.Linear(2 * WAVES, w)
+        self.which = nn.Embedding(contexts, w)
+        self.parts = nn.ModuleDict({name: _mlp(size, w) for name, size in parts.items()})
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w))
+            for _ in range(how.layers)
+        )
+        self.norm = nn.LayerNorm(w)
+        self.out = nn.Linear(w, 3 * directions)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        nn.init.constant_(self.out.bias[2 * directions :], CLOSED)
+
+    def forward(
+        self, noisy: Tensor, guess: Tensor, told: Sequence[Mapping[str, Tensor]], which: Tensor, level: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``told`` [G]: each group's parts; ``which`` [G]: its context; ``level`` [G, B]: ln u in 0..1."""
+        angles = level[..., None] * math.pi * torch.arange(1, WAVES + 1, device=level.device)
+        h = self.noisy(noisy) + self.guess(guess) + self.level(torch.cat([angles.cos(), angles.sin()], -1))
+        h = h + self.which(which)[:, None]
+        if any(told):
+            zero = torch.zeros_like(h[0])
+            h = h + torch.stack([sum((self.parts[n](v) for n, v in own.items()), zero) for own in told])
+        for block in self.blocks:
+            h = h + block(h)
+        f, c, gate = self.out(nn.functional.gelu(self.norm(h))).chunk(3, -1)
+        return f, c, gate.sigmoid()
+
+
+def _mlp(size: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split on the device, in the marginal's eigenbasis (of its n directions that hold information)."""
+
+    chunks: Tensor  # [N, n], centred
+    guess: Tensor  # [M contexts, N, n]: linear predictions
+    parts: dict[str, Tensor]  # [N, k]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Chunks to be denoised in M contexts."""
+
+    contexts: tuple[tuple[str, ...], ...]  # the parts of each
+    variances: Tensor  # [M, n], λ of each linear residual
+    basis: Tensor  # [M, n, n], its eigenbasis
+    scale: Tensor  # [n], that of y
+    reach: tuple[float, float]  # of ln u
+    splits: dict[str, _Split]
+
+    def denoise(
+        self, network: nn.Module, split: str, which: Tensor, rows: Tensor, level: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """u [G, B, 1], and the errors of Â_lin and Â [G, B, n].
+
+        ``which`` [G]: contexts; ``rows`` and ``level`` (ln u in 0..1) [G, B]; ``noise`` [G, B, n].
+        """
+        data, (low, high), scale = self.splits[split], self.reach, self.scale
+        u = (low + (high - low) * level).exp()[..., None]
+        chunk, guess = data.chunks[rows], data.guess[which[:, None], rows]
+        basis, lam = self.basis[which], self.variances[which][:, None]
+        open_ = u.sqrt() * (chunk - guess) + noise  # y without what the linear part predicts
+        linear = guess + ((open_ @ basis) * (u.sqrt() * lam / (1 + u * lam))) @ basis.mT
+        y = open_ + u.sqrt() * guess
+        seen = torch.cat([u.sqrt() * scale * y / (1 + u * scale**2), linear / scale], -1)
+        told = [{p: data.parts[p][rows[g]] for p in self.contexts[int(m)]} for g, m in enumerate(which)]
+        f, c, gate = network(seen, guess / scale, told, which, level)
+        corrected = ((f @ basis) * (lam / (1 + u * lam)).sqrt()) @ basis.mT + gate * (scale * c - linear)
+        return u, linear - chunk, linear - chunk + corrected
+
+
+def conditional_rates(
+    chunks: Mapping[str, np.ndarray],
+    parts: Mapping[str, Part],
+    contexts: Contexts,
+    episode: np.ndarray,
+    sigmas: Sequence[float] | np.ndarray,
+    how: Denoising = Denoising(),
+    *,
+    work: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, Rates], bool]:
+    """R(A_σ|C) of the chunks of "test" for every context, by one denoiser of "train", stacked on "validation".
+
+    ``chunks``: standardised [N, n] by split. ``parts``: what contexts are made of, with the same rows.
+    ``contexts``: the parts of each one; none for the marginal rate. ``episode`` [N] of the training split.
+    ``sigmas``: increasing. Also says whether the network's training had converged.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    at = torch.as_tensor(np.asarray(sigmas, np.float64), device=device)
+    a = {s: torch.from_numpy(np.ascontiguousarray(c, np.float64)).to(device) for s, c in chunks.items()}
+    columns = {name: part.standardised(device) for name, part in parts.items()}
+    told = [[columns[p] for p in of] for of in contexts.values()]
+    linear = [fit_linear(a["train"], of, episode, float(at[0])) for of in told]
+    test = [join(of, "test", len(a["test"])).to(device) for of in told]
+    of_linear = [p.rates(a["test"], c, at).cpu().numpy() for p, c in zip(linear, test, strict=True)]
+    if not how.steps:
+        return {n: Rates(b, b) for n, b in zip(contexts, of_linear, strict=True)}, True
+
+    common = fit_linear(a["train"], [], episode, float(at[0]))
+    active = common.variances > STILL * float(at[0]) ** 2
+    turn = common.basis[:, active]
+    spread = (common.variances[active] + float(at[0]) ** 2).sqrt()
+    splits = {}
+    for split, chunk in a.items():
+        guesses = [_guess(p, of, split, len(chunk)) for p, of in zip(linear, told, strict=True)]
+        splits[split] = _Split(
+            ((chunk - common.mean) @ turn).float(),
+            torch.stack([(g - common.mean) @ turn for g in guesses]).float(),
+            {n: c.leading(split, how.components).float() for n, c in columns.items()},
+        )
+    eigen = [torch.linalg.eigh(turn.T @ p.covariance @ turn) for p in linear]
+    problem = _Problem(
+        tuple(contexts.values()),
+        torch.stack([values.clamp_min(1e-12) for values, _ in eigen]).float(),
+        torch.stack([vectors for _, vectors in eigen]).float(),
+        spread.float(),
+        (math.log(LOWEST / float(common.variances.max())), -2 * math.log(float(at[0]))),
+        splits,
+    )
+    torch.manual_seed(how.seed)
+    sizes = {n: t.shape[1] for n, t in splits["train"].parts.items()}
+    network, curve = train(
+        Network(len(spread), sizes, len(told), how).to(device),
+        _loss(problem, "train"),
+        len(a["train"]),
+        len(a["validation"]),
+        Schedule(
+            how.steps, how.batch_size, how.lr, warmup=min(100, how.steps // 10), weight_decay=how.weight_decay
+        ),
+        validation_loss=_loss(problem, "validation"),
+        seed=how.seed,
+        device=device,
+        work=work,
+        should_stop=should_stop,
+        progress=progress,
+    )
+    gains = _gains(problem, network.eval())
+    gained = [integrated(g, problem.reach, np.asarray(sigmas)) for g in gains]
+    found = zip(contexts, of_linear, gained, strict=True)
+    return {name: Rates(bits - gain, bits) for name, bits, gain in found}, curve.converged()
+
+
+def _guess(part: LinearPart, of: Sequence[Columns], split: str, rows: int) -> Tensor:
+    """Linear predictions; of training chunks by the folds that they are not in, as blurred as on new ones."""
+    return part.out_of_fold if split == "train" else part.predict(join(of, split, rows).to(part.mean.device))
+
+
+def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
+    def loss(network: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
+        groups = math.gcd(len(rows), GROUPS)
+        which = torch.randint(len(problem.contexts), (groups,), generator=rng, device=rows.device)
+        rows = rows.view(groups, -1)
+        level = torch.rand(rows.shape, generator=rng, device=rows.device)
+        shape = (*rows.shape, len(problem.scale))
+        noise = torch.randn(shape, generator=rng, device=rows.device)
+        u, _, error = problem.denoise(network, split, which, rows, level, noise)
+        return (u * error.square()).sum(-1).flatten()
+
+    return loss
+
+
+@torch.no_grad()
+def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed: int) -> tuple[Tensor, Tensor]:
+    """√u × the errors of all contexts' linear parts and denoisers at one point of a stratum [2M, N, n].
+
+    Every chunk has a u and a noise of its own, which all contexts share.
+    """
+    data, m = problem.splits[split], len(problem.contexts)
+    n, device = len(data.chunks), data.chunks.device
+    rng = torch.Generator(device).manual_seed(seed * LEVELS + level)
+    at = (level + torch.rand(n, generator=rng, device=device)) / LEVELS
+    noise = torch.randn(data.chunks.shape, generator=rng, device=device)
+    parts: list[list[Tensor]] = [[] for _ in range(2 * m)]
+    for rows in torch.arange(n, device=device).split(CHUNKS):
+        for i in range(m):
+            which = torch.tensor([i], device=device)
+            u, plain, found = problem.denoise(network, split, which, rows[None], at[rows][None], noise[rows][None])
+            parts[i].append((u.sqrt() * plain)[0])
+            parts[m + i].append((u.sqrt() * found)[0])
+    return torch.stack([torch.cat(p) for p in parts]), at
+
+
+def _gains(problem: _Problem, network: nn.Module) -> list[np.ndarray]:
+    """Each context's gain over its linear part, for each chunk and stratum, in nats per unit of ln u [N, K]."""
+    sets = [set(of) for of in problem.contexts]
+    m = len(sets)
+    gains: list[list[Tensor]] = [[] for _ in sets]
+    for level in range(LEVELS):
+        validation, _ = _errors(problem, network, "validation", level, 1)
+        test, _ = _errors(problem, network, "test", level, 2)
+        for i, own in enumerate(sets):
+            within = [j for j in range(m) if sets[j] <= own]
+            members = within + [m + j for j in within]
+            flat = validation[members].flatten(1).double()
+            weights = stacked((flat @ flat.T).cpu().numpy())
+            mixed = torch.tensordot(torch.from_numpy(weights).to(test), test[members], 1)
+            gains[i].append(0.5 * (test[i].square() - mixed.square()).sum(1))
+    return [torch.stack(g, 1).double().cpu().numpy() for g in gains]
+
+
+def stacked(gram: np.ndarray) -> np.ndarray:
+    """Weights α ≥ 0 with Σα = 1 that minimise αᵀGα, for the Gram matrix G [k, k] of errors."""
+    from scipy.optimize import nnls
+
+    values, vectors = np.linalg.eigh(gram / max(np.trace(gram), 1e-300))
+    root = (vectors * np.sqrt(np.maximum(values, 0))).T
+    heavy = 1e3  # what breaking the sum costs
+    weights, _ = nnls(np.vstack([root, np.full(len(gram), heavy)]), np.append(np.zeros(len(gram)), heavy))
+    return np.asarray(weights / weights.sum())
+
+
+def integrated(gains: np.ndarray, reach: tuple[float, float], sigmas: np.ndarray) -> np.ndarray:
+    """∫ gain d ln u up to each γ, in bits [N, S], of gains [N, K] that are constant within strata of ln u.
+
+    Below the lowest stratum a gain in u is constant, so that its integral is one unit of ln u at the edge.
+    """
+    strata = gains.shape[1]
+    edges = np.linspace(*reach, strata + 1)
+    size = edges[1] - edges[0]
+    below = gains[:, :1]
+    cumulative = np.concatenate([below, below + np.cumsum(gains, 1) * size], 1)  # at each edge
+    at = np.clip((-2 * np.log(sigmas) - edges[0]) / size, None, strata)
+    whole = np.clip(np.floor(at).astype(int), 0, strata - 1)
+    inside = cumulative[:, whole] + (at - whole) * (cumulative[:, whole + 1] - cumulative[:, whole])
+    early = below * np.exp(np.minimum(at, 0) * size)  # left of the reach the integral falls with u itself
+    return np.asarray(np.where(at < 0, early, inside) / np.log(2))

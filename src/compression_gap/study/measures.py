@@ -1,0 +1,98 @@
+"""How the artefacts of the ledger are built: rates of all contexts, and what each policy delivers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..bits.gaussian import Part
+from ..bits.immse import Denoising, conditional_rates
+from ..bits.points import Points, decision_points, feature_part, own_part
+from ..demos import DemoSet, Normaliser
+from ..demos.demoset import SPLITS
+from .ledger import OWN
+
+if TYPE_CHECKING:
+    from .builders import Job
+
+
+def build_rates(job: Job) -> dict[str, Any]:
+    """``bits`` and ``linear`` [contexts, N, S] of the held-out chunks, and each one's ``episode`` [N]."""
+    spec, demosets = job.spec, job.demosets()
+    points = {s: _points(job, demosets, s, spec["share"] if s == "train" else 1) for s in SPLITS}
+    parts = {OWN: Part({s: own_part(p, demosets, spec["tasks"]) for s, p in points.items()})}
+    for i, encoder in enumerate(spec["encoders"]):
+        features = _features(job, f"features/{i}")
+        parts[encoder] = Part({s: feature_part(p, features) for s, p in points.items()}, wide=True)
+    for i, code in enumerate(spec["codes"]):
+        folder = job.store.open(job.step.inputs[f"tokens/{i}"])
+        coded = {s: np.load(folder / f"coded-{s}.npy", mmap_mode="r", allow_pickle=False) for s in SPLITS}
+        parts[code] = Part({s: coded[s][p.rows].reshape(len(p.rows), -1) for s, p in points.items()})
+    rates, converged = conditional_rates(
+        {s: p.chunks.reshape(len(p.rows), -1) for s, p in points.items()},
+        parts,
+        {name: tuple(of) for name, of in spec["contexts"]},
+        points["train"].episode,
+        spec["sigmas"],
+        Denoising(**spec["denoising"]),
+        work=job.store.work(job.step.recipe),
+        should_stop=job.should_stop,
+        progress=job.progress,
+    )
+    for name in ("bits", "linear"):
+        np.save(job.out / f"{name}.npy", np.stack([getattr(r, name) for r in rates.values()]))
+    np.save(job.out / "episode.npy", points["test"].episode)
+    return {"network_converged": converged, "training_episodes": len(np.unique(points["train"].episode))}
+
+
+def build_delivered(job: Job) -> dict[str, Any]:
+    """``bits`` of the held-out whole chunks: R(A_σ|Z) [N, S] of a denoising policy, −log2 p(T|Z) [N] of tokens."""
+    from ..bits.delivered import conditional_rates as rates_of
+    from ..bits.delivered import kind_of, token_rates
+    from ..policies import Policy
+    from ..tokenizers import Tokens
+
+    policy, demosets = Policy.load(job.input("policy")), job.demosets()
+    kind = kind_of(policy)
+    points = _points(job, demosets, "test", 1)
+    features = np.concatenate(_features(job, "features"))[points.windows.frames]
+    proprio = np.concatenate([d.proprio for d in demosets])[points.windows.frames]
+    task = points.windows.task
+    if kind == "continuous":
+        bits = rates_of(
+            policy, features, proprio, task, points.chunks, job.spec["sigmas"], progress=job.progress
+        )
+    elif kind == "tokens":
+        folder = job.input("tokens")
+        ids, lengths = (
+            np.load(folder / f"{n}-test.npy", allow_pickle=False)[points.rows] for n in ("ids", "lengths")
+        )
+        bits = token_rates(policy, features, proprio, task, Tokens(ids, lengths))
+    else:
+        return {"kind": None}
+    np.save(job.out / "bits.npy", bits)
+    np.save(job.out / "episode.npy", points.episode)
+    np.save(job.out / "rows.npy", points.rows)
+    return {"kind": kind}
+
+
+def _points(job: Job, demosets: list[DemoSet], split: str, share: int) -> Points:
+    spec = job.spec
+    return decision_points(
+        demosets,
+        spec["tasks"],
+        Normaliser.load(job.input("normaliser")),
+        split,
+        horizon=spec["horizon"],
+        n_obs_steps=spec["n_obs_steps"],
+        stride=spec["stride"],
+        share=share,
+    )
+
+
+def _features(job: Job, role: str) -> list[np.ndarray]:
+    return [
+        np.load(job.store.open(r) / "features.npy", mmap_mode="r", allow_pickle=False)
+        for r in job.recipes(role)
+    ]
