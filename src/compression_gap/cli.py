@@ -271,6 +271,84 @@ def ledger(
     return 0
 
 
+@app.command(name="locate")
+def locate(
+    target: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    preset: Preset = None,
+    encoders: tuple[str, ...] = ("retina-16", "oracle"),
+    tokenizers: tuple[str, ...] = ("fast", "oat"),
+    sigma: float | None = None,
+    store: StorePath = Path("store"),
+    budget: str | None = None,
+    processes: int | None = None,
+    json: Json = False,
+) -> int:
+    """Say which stage binds, what relaxing it gains and costs, and what to run next.
+
+    Of a study: from success, and from bits if it has a ledger section. Of demonstrations: from bits alone.
+
+    Example: cgap locate --preset tiny
+
+    Args:
+        target: a study file, a suite, or folders STORE/demos/KEY of demonstrations.
+        preset: a preset in place of a study file.
+        encoders: frozen encoders, for demonstrations.
+        tokenizers: action tokenizers, for demonstrations.
+        sigma: resolution in standard deviations, as in cgap ledger.
+        store: folder of all artefacts.
+        budget: stop cleanly after this time, as in 90s, 9m or 2h.
+        processes: worker processes; as many as cores by default, 0 for this process alone.
+        json: print the answers as JSON.
+    """
+    from .commands import locate as run
+
+    found = run(target, preset, encoders, tokenizers, sigma, store, processes, budget)
+    if json:
+        _print_json(found)
+    else:
+        from .terminal import locate_list
+
+        locate_list(found)
+    return 0
+
+
+@app.command(name="calibrate")
+def calibrate(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    store: StorePath = Path("store"),
+    budget: str | None = None,
+    processes: int | None = None,
+    json: Json = False,
+) -> int:
+    """Hold every instrument to a known truth: estimators, the channel with its dials, verdicts, intervals.
+
+    Example: cgap calibrate --quick
+
+    Args:
+        quick: fewer and smaller parts, in minutes.
+        out: the page (Markdown); by default calibration.md in the store.
+        store: folder of all artefacts.
+        budget: stop cleanly after this time, as in 90s, 9m or 2h.
+        processes: worker processes; as many as cores by default, 0 for this process alone.
+        json: print the figures as JSON.
+    """
+    from .commands import calibrate as run
+
+    page = out or store / "calibration.md"
+    found = run(quick, store, processes, budget, page)
+    if json:
+        _print_json(found)
+    else:
+        from .terminal import calibration_tables
+
+        calibration_tables(found)
+        print(f"page: {page}")
+    return 0
+
+
 @study_app.command(name="plan")
 def study_plan(
     file: StudyFile = None, *, preset: Preset = None, store: StorePath = Path("store"), json: Json = False

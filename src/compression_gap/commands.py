@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .artifacts import Store, disk_error, write_json
 from .errors import UserError
-from .study.plan import Plan, Step, make_plan
+from .study.plan import Graph, Plan, Step, make_plan
 from .study.spec import Cameras, Ledger, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
@@ -270,9 +270,8 @@ def compare_tokenizers(
 ) -> tuple[Path, dict[str, Any]]:
     """Fit and measure tokenizers on demonstrations: a suite's, or those in folders of a store."""
     from .report.tokenizers import write_tokenizer_page
-    from .study.engine import missing_steps, run_steps
+    from .study.engine import missing_steps
     from .study.tokenizer_table import open_demos, plan_table, table
-    from .terminal import RunWatcher
 
     _at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
     _at_least(0, episodes=spec.episodes)
@@ -293,17 +292,8 @@ def compare_tokenizers(
     else:
         raise UserError(f"{', '.join(demos)}: name one suite, or folders STORE/demos/KEY that exist")
     plan = plan_table(spec, recipes, making)
-    todo, workers, limit = missing_steps(plan, store), _processes(processes), seconds(budget)
-    folder = store.root / "tokenizer-tables" / name
-    _folder(folder)
-    with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
-        outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
-    for failure in outcome.failures.values():
-        raise UserError(f"{failure['step']}: {failure['sentence']}")
-    if outcome.stopped:
-        raise UserError(
-            f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
-        )
+    folder = _folder(store.root / "tokenizer-tables" / name)
+    _run(plan, missing_steps(plan, store), store, folder, processes, budget)
     found = table(plan, store)
     found["suite"] = demos[0] if making else None
     path = out or folder / "tokenizers.html"
@@ -331,12 +321,11 @@ def make_ledger(
 
     ``section``: what to set in the study's ledger section. Raises ``UserError`` while steps are missing.
     """
-    from .study.engine import missing_steps, run_steps
+    from .study.engine import missing_steps
     from .study.ledger import plan_ledger, read_ledger
     from .study.tokenizer_table import open_demos
-    from .terminal import RunWatcher
 
-    if preset is not None or (len(target) == 1 and Path(target[0]).suffix in (".yaml", ".yml")):
+    if is_study(target, preset):
         study = load_study(Path(target[0]) if target else None, preset)
         settings = (study.ledger or Ledger()).model_dump() | section
         study = study.model_copy(update={"ledger": Ledger(**settings)})
@@ -355,10 +344,94 @@ def make_ledger(
             raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
         books = tuple(codebook(c) for c in codebooks)
         plan = plan_ledger(
-            Ledger(**section), recipes, making, encoders, tokenizers, books, tokenizer_section(**fitting), **shape
+            Ledger(**section),
+            recipes,
+            making,
+            encoders,
+            tokenizers,
+            books,
+            tokenizer_section(**fitting),
+            **shape,
         )
         folder = _folder(store.root / "ledgers" / name)
-    todo, workers, limit = missing_steps(plan, store), _processes(processes), seconds(budget)
+    _run(plan, missing_steps(plan, store), store, folder, processes, budget)
+    assert plan.ledger is not None
+    found = read_ledger(plan.ledger, store)
+    write_json(folder / "ledger.json", found)
+    return {**found, "file": str(folder / "ledger.json")}
+
+
+def is_study(target: tuple[str, ...], preset: str | None) -> bool:
+    """Whether a target names a study: a YAML file, or a preset."""
+    return preset is not None or (len(target) == 1 and Path(target[0]).suffix in (".yaml", ".yml"))
+
+
+def locate(
+    target: tuple[str, ...],
+    preset: str | None,
+    encoders: tuple[str, ...],
+    tokenizers: tuple[str, ...],
+    sigma: float | None,
+    store_root: Path,
+    processes: int | None,
+    budget: str | None,
+) -> dict[str, Any]:
+    """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
+    from .study.engine import missing_steps
+    from .study.ledger import read_ledger
+    from .study.locate import of_ledger, of_study
+    from .study.results import summarise
+
+    if not is_study(target, preset):
+        section = {} if sigma is None else {"sigma": sigma}
+        shape = {"horizon": 16, "n_obs_steps": 2, "execute": 8}
+        ledger = make_ledger(
+            target,
+            preset,
+            encoders,
+            tokenizers,
+            ("fsq-1000",),
+            {},
+            section,
+            shape,
+            100,
+            store_root,
+            processes,
+            budget,
+        )
+        return {"success": [], "bits": of_ledger(ledger)}
+    study, plan, store = open_study(Path(target[0]) if target else None, preset, store_root)
+    _run(plan, missing_steps(plan, store), store, study_folder(study, store), processes, budget)
+    bits = [] if plan.ledger is None else of_ledger(read_ledger(plan.ledger, store, sigma))
+    return {"success": of_study(summarise(plan, store)), "bits": bits}
+
+
+def calibrate(
+    quick: bool, store_root: Path, processes: int | None, budget: str | None, out: Path
+) -> dict[str, Any]:
+    """Run the calibration and write its page, ``out``; returns what stands on it."""
+    from .report.calibration import write_calibration_page
+    from .study.calibrate import plan_calibration, read_calibration
+    from .study.engine import missing_steps
+
+    made, store = plan_calibration(quick), Store(store_root)
+    begun = time.monotonic()
+    _run(made, missing_steps(made, store), store, study_folder(made.plan.study, store), processes, budget)
+    found = {**read_calibration(made, store), "quick": quick, "seconds": time.monotonic() - begun}
+    _folder(out.parent)
+    write_calibration_page(found, out)
+    write_json(out.with_suffix(".json"), found)
+    return found
+
+
+def _run(
+    plan: Graph, todo: list[Step], store: Store, folder: Path, processes: int | None, budget: str | None
+) -> None:
+    """Build the steps, or raise ``UserError`` with what failed or is left."""
+    from .study.engine import missing_steps, run_steps
+    from .terminal import RunWatcher
+
+    workers, limit = _processes(processes), seconds(budget)
     with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
         outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
     for failure in outcome.failures.values():
@@ -367,10 +440,6 @@ def make_ledger(
         raise UserError(
             f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
         )
-    assert plan.ledger is not None
-    found = read_ledger(plan.ledger, store)
-    write_json(folder / "ledger.json", found)
-    return {**found, "file": str(folder / "ledger.json")}
 
 
 def write_report(

@@ -140,7 +140,9 @@ def ledger_tables(found: dict[str, Any]) -> None:
         table = _table("code", "capacity", "used", "kept", "distortion")
         for c in found["codes"]:
             used = f"{c['used_bits']:.1f}" + ("" if c["prior_converged"] else " *")
-            table.add_row(c["code"], f"{c['capacity_bits']:.1f}", used, _bits(c["kept"]), f"{c['distortion']:.4f}")
+            table.add_row(
+                c["code"], f"{c['capacity_bits']:.1f}", used, _bits(c["kept"]), f"{c['distortion']:.4f}"
+            )
         console.print(table)
         table = _table("encoder", "code", "gap", "passes", "what holds the bits back")
         binding = {(b["encoder"], b["code"]): b for b in found["binding"]}
@@ -153,9 +155,51 @@ def ledger_tables(found: dict[str, Any]) -> None:
         table = _table("policy", "encoder", "seeds", "delivered")
         for d in found["delivered"]:
             name = d["action"] + (f" ({d['code']})" if d["code"] else "")
-            table.add_row(name, d["encoder"], str(d["seeds"]), _bits(d["bits"]) if d["bits"] else "no likelihood")
+            table.add_row(
+                name, d["encoder"], str(d["seeds"]), _bits(d["bits"]) if d["bits"] else "no likelihood"
+            )
         console.print(table)
-    console.print("* still moves with more episodes by more than its interval, or not converged", markup=False)
+    console.print(
+        "* still moves with more episodes by more than its interval, or not converged", markup=False
+    )
+
+
+def locate_list(found: dict[str, Any]) -> None:
+    """Verdicts in words, with costs and what to run next."""
+    for v in found["success"]:
+        console.print(f"{v['label']}: {v['sentence']}", markup=False)
+        for c in v["costs"]:
+            hours = "" if c["hours"] is None else f", {c['hours']:.2f} h of training"
+            size = "" if not c["parameters"] else f": {c['parameters'] / 1e6:.1f} M parameters"
+            flops = "" if not c["flops"] else f", {c['flops'] / 1e9:.2f} GFLOPs a decision"
+            console.print(f"  {c['what']}{size}{flops}{hours}", markup=False)
+        console.print(f"  next: {v['next']}", markup=False)
+    for b in found["bits"]:
+        console.print(b["sentence"], markup=False)
+        console.print(f"  next: {b['next']}", markup=False)
+
+
+def calibration_tables(found: dict[str, Any]) -> None:
+    """The calibration in short."""
+    table = _table("distribution", "true", "I-MMSE", "Gaussian probe")
+    for k in found["known"]:
+        table.add_row(k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}")
+    console.print(table)
+    table = _table("channel", "encoder", "code", "true", "estimated")
+    for b in found["bits"]:
+        table.add_row(b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]))
+    console.print(table)
+    for name in ("simulated", "trained"):
+        a = found[name]
+        console.print(
+            f"verdicts, {name}: {a['right']} of {a['cells']} right, {a['wrong']} wrong, {a['unresolved']} not "
+            f"separated; {a['named_in_ties']} of {a['ties']} ties named",
+            markup=False,
+        )
+    for quantity, (low, high) in found["interval_coverage"].items():
+        console.print(
+            f"95 % intervals of the {quantity} cover in {100 * low:.1f} to {100 * high:.1f} %", markup=False
+        )
 
 
 def doctor_table(checks: Sequence[Any]) -> None:

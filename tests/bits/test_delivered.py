@@ -133,7 +133,7 @@ def test_a_head_that_knows_nothing_pays_for_the_whole_chunk(head, prediction):
 
 @CONTINUOUS
 def test_the_head_s_own_network_is_asked_with_the_policy_s_context(head, prediction):
-    """Rows one by one, from ``clean_error`` with contexts of the adapter, and a quadrature of its own."""
+    """Rows one by one, from ``clean_errors`` with contexts of the adapter, and a quadrature of its own."""
     policy, chunks = make(head, prediction), gaussian_chunks(3)
     given = seen(policy, 3)
     found = conditional_rates(policy, *given, chunks, np.array([0.5]), seed=2)[:, 0]
@@ -144,7 +144,8 @@ def test_the_head_s_own_network_is_asked_with_the_policy_s_context(head, predict
         with torch.no_grad():
             context = policy.module.adapter(*(torch.from_numpy(x[b : b + 1]) for x in given))
         chunk = torch.from_numpy(chunks[b : b + 1])
-        errors = [own.clean_error(context, chunk, k, rng=rng).item() for k, rng in enumerate(rngs)]
+        missed = [own.clean_errors(context, chunk, k, rng=rng)[1] for k, rng in enumerate(rngs)]
+        errors = [float(m.square().sum()) / 2 for m in missed]
         u = np.exp(np.linspace(np.log(float(levels[0])), np.log(4), 20_001))
         f = np.interp(u, levels.numpy(), levels.numpy() * errors)
         nats = (levels[0].item() * errors[0] + np.trapezoid(f, np.log(u))) / 2
@@ -252,3 +253,20 @@ def test_mistakes_are_named():
         conditional_rates(policy, *given, chunks.reshape(3, 8), np.ones(1))
     with pytest.raises(UserError, match="proprio has 2 rows for 3 chunks"):
         conditional_rates(policy, given[0], given[1][:2], given[2], chunks, np.ones(1))
+
+
+def test_stacking_takes_what_a_network_misses_from_the_noisy_chunk_itself():
+    """A network that always says 0: alone its error is the chunk's power at every level; stacked, at an SNR u,
+    what the mean chunk and y/√u say together, λ / (1 + uλ) on average over chunks of variance λ."""
+    policy, chunks = make("diffusion", "sample"), gaussian_chunks(2000)
+    for parameter in policy.module.head.network.out.parameters():
+        parameter.zero_()
+    given, held = seen(policy, 2000), gaussian_chunks(1999)
+    sigmas = np.array([0.1, 0.3])
+    alone = conditional_rates(policy, *given, chunks, sigmas).mean(0)
+    validation = (*seen(policy, 1999), held)
+    stacked = conditional_rates(policy, *given, chunks, sigmas, validation=validation).mean(0)
+    power = float((chunks.astype(np.float64) ** 2).sum((1, 2)).mean())
+    n = chunks[0].size
+    np.testing.assert_allclose(alone, power / sigmas**2 / 2 / np.log(2), rtol=1e-2)
+    np.testing.assert_allclose(stacked, n / 2 * np.log2(1 + power / n / sigmas**2), rtol=2e-2)

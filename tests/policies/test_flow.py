@@ -122,12 +122,14 @@ def test_snr_levels_lie_within_the_training_times():
 @torch.no_grad()
 def test_the_clean_error_is_that_of_one_euler_step_to_the_end(level):
     made, context, chunk = head(), normal(4, TOKENS, 32), normal(4, HORIZON, DIM, seed=2)
-    found = made.clean_error(context, chunk, level, rng=torch.Generator().manual_seed(8))
+    noises, missed = made.clean_errors(context, chunk, level, rng=torch.Generator().manual_seed(8))
+    found = missed.square().sum((2, 3)).mean(0)
     tau = float(torch.logspace(-2, 2, 100, dtype=torch.float64)[level])  # √u
     tau = tau / (1 + tau)
     rng = torch.Generator().manual_seed(8)
     for b in range(4):
         noise, each = torch.randn(HORIZON, DIM, generator=rng), []
+        assert torch.equal(noises[b], noise)
         for signed in (noise, -noise):
             noisy = tau * chunk[b] + (1 - tau) * signed
             memory = made.network.memory(torch.tensor([100 * tau]), context[b : b + 1])

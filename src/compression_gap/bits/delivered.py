@@ -6,16 +6,16 @@ levels, and with it, as in THEORY.md, section 2 (Guo, Shamai and Verdú 2005):
     R(A_σ|Z) = ½ ∫₀^γ E‖A − Â(y, u, Z)‖² du / ln 2,   γ = 1/σ².
 
 It is at least I(A;A_σ|Z), and meets it if the network is the posterior mean. What a head was trained for shows:
-one that predicts the clean chunk has an error that hardly falls at high SNR, where y alone says more, so its
-rate at a fine σ is far too high; one that predicts the noise loses some tenths of a bit at low SNR; a velocity
-does neither. An autoregressive head has Σ −log2 p of the tokens. The bits that a policy delivers are the
+one that predicts the clean chunk has an error that hardly falls at high SNR, where y alone says more; one that
+predicts the noise loses some tenths of a bit at low SNR. That is no fault of what it sees. So at each level the
+network's estimate is stacked with y/√u and with the mean chunk, by weights fit on validation chunks. An autoregressive head has Σ −log2 p of the tokens. The bits that a policy delivers are the
 marginal rate minus this.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..policies.base import DenoisingHead, Target
 from ..policies.policy import Policy
 from ..tokenizers import Tokens
+from .immse import stacked
 
 Array = np.ndarray | Tensor
 
@@ -50,6 +51,7 @@ def conditional_rates(
     chunks: Array,
     sigmas: np.ndarray,
     *,
+    validation: Sequence[Array] | None = None,
     seed: int = 0,
     batch: int = 256,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -59,7 +61,8 @@ def conditional_rates(
     ``features`` [N, T, C, ...] as the encoder caches them, ``proprio`` [N, T, p], ``task`` [N] over the policy's
     own tasks, ``chunks`` [N, H, d] in standardised units, of which every action counts; ``sigmas`` [S] in any
     order. One noise and its negative per level and chunk: single rows are noisy, and can be anything above 0;
-    their mean is what counts. They depend on ``seed`` and a chunk's place, not on ``batch``. ``progress`` is
+    their mean is what counts. They depend on ``seed`` and a chunk's place, not on ``batch``. ``validation``: features, proprio, task and chunks by which the network's
+    estimate is stacked with those that ask no network; without them it stands alone. ``progress`` is
     called with chunks done and all. Raises ``UserError`` for a head that does not denoise, σ ≤ 0, and arrays
     of other shapes.
     """
@@ -77,14 +80,19 @@ def conditional_rates(
             f"the policy's chunks are {list(shape)}, but chunks is {list(chunks.shape)}: cut them so"
         )
     levels = head.snr_levels()
-    # One generator per level, carried from batch to batch.
-    rngs = [torch.Generator(policy.device).manual_seed(seed * len(levels) + k) for k in range(len(levels))]
+    weights = np.tile([1.0, 0.0, 0.0], (len(levels), 1))
+    if validation is not None:
+        grams = np.zeros((len(levels), 3, 3))
+        for _, k, members in _members(policy, *validation, seed=seed + 1, batch=batch):
+            flat = members.flatten(1).double()
+            grams[k] += (flat @ flat.T).cpu().numpy()
+        weights = np.stack([stacked(g) for g in grams])
     errors = np.empty((len(chunks), len(levels)))
-    for rows, context in _contexts(policy, features, proprio, task, len(chunks), batch):
-        chunk = _on(chunks[rows], policy.device).float()
-        found = [head.clean_error(context, chunk, k, rng=rng) for k, rng in enumerate(rngs)]
-        errors[rows] = torch.stack(found, 1).double().cpu().numpy()
-        progress(min(rows.stop, len(chunks)), len(chunks))
+    for rows, k, members in _members(policy, features, proprio, task, chunks, seed=seed, batch=batch):
+        mixed = torch.tensordot(torch.from_numpy(weights[k]).to(members), members, 1)
+        errors[rows, k] = mixed.square().sum((2, 3)).mean(0).double().cpu().numpy()
+        if k == len(levels) - 1:
+            progress(min(rows.stop, len(chunks)), len(chunks))
     rates: np.ndarray = errors @ quadrature(levels.numpy(), 1 / sigmas**2).T / (2 * math.log(2))
     return rates
 
@@ -110,6 +118,22 @@ def token_rates(
         score = policy.module.head.score(context, Target(empty, empty, *given))
         parts.append(score.double().cpu().numpy())
     return np.concatenate(parts)
+
+
+@torch.no_grad()
+def _members(
+    policy: Policy, features: Array, proprio: Array, task: Array, chunks: Array, *, seed: int, batch: int
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """Rows, level, and the errors of the network, of y/√u and of the mean chunk at ±ε [3, 2, B, H, d]."""
+    head, levels = policy.module.head, policy.module.head.snr_levels()
+    # One generator per level, carried from batch to batch.
+    rngs = [torch.Generator(policy.device).manual_seed(seed * len(levels) + k) for k in range(len(levels))]
+    for rows, context in _contexts(policy, features, proprio, task, len(chunks), batch):
+        chunk = _on(chunks[rows], policy.device).float()
+        for k, rng in enumerate(rngs):
+            noise, missed = head.clean_errors(context, chunk, k, rng=rng)
+            given = noise / float(levels[k]) ** 0.5
+            yield rows, k, torch.stack([missed, torch.stack([given, -given]), -chunk.expand(2, *chunk.shape)])
 
 
 @torch.no_grad()

@@ -40,7 +40,8 @@ class Part:
     def standardised(self, device: torch.device) -> Columns:
         """In the training split's units; of a wide part the leading principal components, whitened."""
         x = {
-            s: torch.from_numpy(np.ascontiguousarray(v, np.float64)).to(device) for s, v in self.values.items()
+            s: torch.from_numpy(np.ascontiguousarray(v, np.float64)).to(device)
+            for s, v in self.values.items()
         }
         mean = x["train"].mean(0)
         spread = (x["train"] - mean).square().mean(0).sqrt()

@@ -38,7 +38,9 @@ from ..nn import Schedule, train
 from .gaussian import Columns, LinearPart, Part, fit_linear, join
 
 LEVELS = 32  # strata of ln u at which denoisers are judged
-LOWEST = 0.02  # uλ of the largest direction, below which a gain over the linear part is taken as constant in u
+LOWEST = (
+    0.02  # uλ of the largest direction, below which a gain over the linear part is taken as constant in u
+)
 STILL = 1e-3  # λγ below which a direction holds no information to speak of
 GROUPS = 8  # contexts in a batch
 WAVES = 8
@@ -248,7 +250,9 @@ def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.G
 
 
 @torch.no_grad()
-def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed: int) -> tuple[Tensor, Tensor]:
+def _errors(
+    problem: _Problem, network: nn.Module, split: str, level: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """√u × the errors of all contexts' linear parts and denoisers at one point of a stratum [2M, N, n].
 
     Every chunk has a u and a noise of its own, which all contexts share.
@@ -262,7 +266,9 @@ def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed:
     for rows in torch.arange(n, device=device).split(CHUNKS):
         for i in range(m):
             which = torch.tensor([i], device=device)
-            u, plain, found = problem.denoise(network, split, which, rows[None], at[rows][None], noise[rows][None])
+            u, plain, found = problem.denoise(
+                network, split, which, rows[None], at[rows][None], noise[rows][None]
+            )
             parts[i].append((u.sqrt() * plain)[0])
             parts[m + i].append((u.sqrt() * found)[0])
     return torch.stack([torch.cat(p) for p in parts]), at

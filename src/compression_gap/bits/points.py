@@ -25,6 +25,11 @@ class Points:
     chunks: np.ndarray  # float32 [N, H, d], standardised
     episode: np.ndarray  # int64 [N]
 
+    def some(self, most: int) -> Points:
+        """At most so many of them, evenly spread."""
+        kept = np.unique(np.linspace(0, len(self.rows) - 1, most).astype(int))
+        return Points(self.rows[kept], self.windows.at(kept), self.chunks[kept], self.episode[kept])
+
 
 def decision_points(
     demosets: Sequence[DemoSet],

@@ -122,7 +122,9 @@ def task_resolution(
     weight = 1.0 / (len(tasks) * counts[index])
     rates = every @ weight
     if rates[-1] <= 0:
-        raise UserError("the undisturbed expert never succeeds, so there is no resolution to measure; give sigma")
+        raise UserError(
+            "the undisturbed expert never succeeds, so there is no resolution to measure; give sigma"
+        )
     found = crossing(sigmas, rates[:-1], share * rates[-1])
     rng = np.random.default_rng(seed)
     drawn = np.empty(draws)

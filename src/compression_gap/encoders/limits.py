@@ -1,4 +1,7 @@
-"""The limits of every encoder ladder: ``blind`` sees nothing, ``oracle`` reads the simulator's true state."""
+"""The limits of every encoder ladder: ``blind`` sees nothing, ``oracle`` reads the simulator's true state.
+
+``oracle-Bb`` reads it in B bits a dimension: the channel's encoder dial, of which every bit is known.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..sims import Observation
+from ..sims.channel import quantise
 
 
 class Blind:
@@ -50,3 +54,15 @@ class Oracle:
     def network(self) -> nn.Module | None:
         """Nothing is trained."""
         return None
+
+
+class QuantisedOracle(Oracle):
+    """The true state, each dimension within [−1, 1] and quantised to 2ᴮ equal cells (their middles)."""
+
+    def __init__(self, cameras: int, bits: int) -> None:
+        super().__init__(cameras)
+        self.name, self.bits = f"oracle-{bits}b", bits
+
+    def features(self, obs: Observation) -> np.ndarray:
+        """The middle of each value's cell [B, T, C, s]."""
+        return quantise(super().features(obs), self.bits).astype(np.float32)

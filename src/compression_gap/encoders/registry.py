@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
     from .base import Encoder
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
-OWN = ("blind", "oracle", "resnet18", "retina-R")
+OWN = ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R")
+DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
 RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R`` stands for any whole number R."""
+    """All names that are known; ``retina-R`` and ``oracle-Bb`` stand for any whole number."""
     return (*OWN, *(e.name for e in entry_points(group=GROUP)))
 
 
@@ -29,7 +31,9 @@ def check_encoder(name: str, *, image_size: int) -> None:
                 f"encoder '{name}' is finer than the images ({image_size} px): "
                 f"take retina-{image_size} or less, or raise cameras.image_size"
             )
-    elif name not in names() or name == "retina-R":
+    elif DIAL.fullmatch(name):
+        return
+    elif name not in names() or name in ("retina-R", "oracle-Bb"):
         raise unknown_name("encoder", name, names())
     elif name == "resnet18" and image_size < RESNET_SMALLEST:
         raise UserError(
@@ -55,6 +59,10 @@ def make_encoder(name: str, *, cameras: int) -> Encoder:
         from . import limits
 
         return limits.Blind(cameras) if name == "blind" else limits.Oracle(cameras)
+    if dial := DIAL.fullmatch(name):
+        from .limits import QuantisedOracle
+
+        return QuantisedOracle(cameras, int(dial[1]))
     if name == "resnet18":
         from .resnet18 import ResNet18
 

@@ -65,11 +65,12 @@ class DenoisingHead(Protocol):
     def snr_levels(self) -> Tensor:
         """SNRs that the head was trained at: float64 [K] on the CPU, positive, increasing."""
 
-    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
-        """Squared error [B] of the clean chunk that the network implies at that level, summed over the chunk.
+    def clean_errors(
+        self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Noise ε [B, H, d], and Â − A of the clean chunk that the network implies at ±ε [2, B, H, d].
 
-        Context [B, N, w], chunk [B, H, d]. The mean over a noise and its negative, drawn row after row: the
-        same draws however rows are batched.
+        Context [B, N, w], chunk [B, H, d]; ε is drawn row after row: the same draws however rows are batched.
         """
 
 
@@ -85,13 +86,15 @@ def over_valid(error: Tensor, valid: Tensor) -> Tensor:
     return (error * valid).sum(1) / valid.sum(1)
 
 
-def both_signs(miss: Callable[[Tensor], Tensor], chunk: Tensor, rng: torch.Generator) -> Tensor:
-    """Σ miss(±noise)² over the chunk, mean of both signs [B]; noise for chunk [B, H, d], drawn row after row.
+def both_signs(
+    miss: Callable[[Tensor], Tensor], chunk: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Noise ε for chunk [B, H, d], drawn row after row, and miss(±ε) [2, B, H, d].
 
-    What is odd in the noise cancels. One draw for all rows would depend on how they are batched.
+    What is odd in the noise cancels in the mean over both signs. One draw for all rows would depend on how they
+    are batched.
     """
     import torch
 
-    rows = [torch.randn(chunk.shape[1:], generator=rng, device=chunk.device) for _ in chunk]
-    noise = torch.stack(rows)
-    return (miss(noise).square() + miss(-noise).square()).sum((1, 2)) / 2
+    noise = torch.stack([torch.randn(chunk.shape[1:], generator=rng, device=chunk.device) for _ in chunk])
+    return noise, torch.stack([miss(noise), miss(-noise)])

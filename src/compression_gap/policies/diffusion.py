@@ -147,17 +147,19 @@ class DiffusionHead(nn.Module):
         return self._snr
 
     @torch.no_grad()
-    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
-        """Σ (A − Â)² [B] at the training time of that level, without the sampler's clip.
+    def clean_errors(
+        self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """ε and Â − A at ±ε, at the training time of that level, without the sampler's clip.
 
-        The error of the clean chunk is the prediction's, over √SNR, 1 or √(SNR + 1).
+        The error of the clean chunk is the prediction's, over −√SNR, 1 or −√(SNR + 1).
         """
         u = float(self._snr[level])
-        weight = {"epsilon": 1 / u, "sample": 1.0, "v_prediction": 1 / (u + 1)}[self.prediction]
+        weight = {"epsilon": -(u**-0.5), "sample": 1.0, "v_prediction": -((u + 1) ** -0.5)}[self.prediction]
         t = torch.full((len(chunk),), TRAIN_STEPS - 1 - level, device=chunk.device)
         alpha = torch.tensor(u / (u + 1), device=chunk.device)
         memory = self.network.memory(t, context)
-        return weight * both_signs(lambda noise: self._miss(memory, chunk, noise, alpha), chunk, rng)
+        return both_signs(lambda noise: weight * self._miss(memory, chunk, noise, alpha), chunk, rng)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

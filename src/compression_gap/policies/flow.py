@@ -67,12 +67,14 @@ class FlowHead(nn.Module):
         return SNR
 
     @torch.no_grad()
-    def clean_error(self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator) -> Tensor:
-        """Σ (A − Â)² [B] at that level, with Â = x + (1 − τ)·velocity."""
+    def clean_errors(
+        self, context: Tensor, chunk: Tensor, level: int, *, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """ε and Â − A at ±ε at that level, with Â = x + (1 − τ)·velocity."""
         ratio = math.sqrt(float(SNR[level]))
         tau = torch.tensor(ratio / (1 + ratio), device=chunk.device)
         memory = self.network.memory(SCALE * tau.expand(len(chunk)), context)
-        return both_signs(lambda noise: self._miss(memory, chunk, noise, tau), chunk, rng) / (1 + ratio) ** 2
+        return both_signs(lambda noise: self._miss(memory, chunk, noise, tau) / (1 + ratio), chunk, rng)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

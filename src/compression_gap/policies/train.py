@@ -117,9 +117,7 @@ def train_policy(
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
     windows = {
-        name: make_windows(
-            demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1)
-        )
+        name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1))
         for name in ("train", "validation")
     }
     actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))

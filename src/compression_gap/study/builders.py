@@ -344,6 +344,16 @@ def _delivered(job: Job) -> dict[str, Any]:
     return build_delivered(job)
 
 
+def _calibration(part: str) -> Callable[[Job], dict[str, Any]]:
+    def build_part(job: Job) -> dict[str, Any]:
+        from . import calibrate
+
+        made: dict[str, Any] = getattr(calibrate, f"build_{part}")(job)
+        return made
+
+    return build_part
+
+
 def _tuples(value: Any) -> Any:
     """JSON lists back to the tuples that strict models ask for."""
     if isinstance(value, list | tuple):
@@ -365,4 +375,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "health": _health,
     "rates": _rates,
     "delivered": _delivered,
+    "known": _calibration("known"),
+    "verdicts": _calibration("verdicts"),
+    "coverage": _calibration("coverage"),
 }

@@ -153,7 +153,9 @@ def simulate(
     outcomes = []
     for cell in cells:
         state = cell.logits[tasks] + shared + rng.normal(0, setting.cell_sd, setting.states)
-        seed = rng.normal(size=(setting.seeds, 1)) + SEED_TASK * rng.normal(size=(setting.seeds, setting.tasks))
+        seed = rng.normal(size=(setting.seeds, 1)) + SEED_TASK * rng.normal(
+            size=(setting.seeds, setting.tasks)
+        )
         odds = state + cell.scale * seed[:, tasks % seed.shape[1]]
         outcomes.append((rng.random(odds.shape) < _sigmoid(odds)).astype(np.float64))
     truth = sum(w * cell.truth for w, cell in zip(weights, cells, strict=True))

@@ -91,7 +91,11 @@ def add_ledger(
         inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
     inputs |= {f"tokens/{i}": tokens for i, (_, tokens) in enumerate(codes.values())}
     for share in SHARES:
-        how = {"steps": max(1, section.steps // share), "batch_size": section.batch_size, "seed": section.seed}
+        how = {
+            "steps": max(1, section.steps // share),
+            "batch_size": section.batch_size,
+            "seed": section.seed,
+        }
         spec = {
             **shape,
             "encoders": list(encoders),
@@ -106,7 +110,12 @@ def add_ledger(
     for code, (tokenizer, tokens) in codes.items():
         steps.health[code] = graph.add(
             "health",
-            {"horizon": horizon, "stride": stride, "sigma": section.sigma or 0.1, "prior_steps": section.prior_steps},
+            {
+                "horizon": horizon,
+                "stride": stride,
+                "sigma": section.sigma or 0.1,
+                "prior_steps": section.prior_steps,
+            },
             {**base, "tokenizer": tokenizer, "tokens": tokens},
             f"health of {code.name}",
             20 + 0.15 * section.prior_steps,
@@ -209,7 +218,9 @@ def _add_disturbed(
     graph: Graph, steps: LedgerSteps, normaliser: Recipe, protocol: EvaluationProtocol, horizon: int
 ) -> None:
     episodes = steps.section.episodes_per_sigma
-    protocol = protocol.model_copy(update={"episodes_per_task": -(-episodes // len(protocol.sim.tasks)), "repeats": 1})
+    protocol = protocol.model_copy(
+        update={"episodes_per_task": -(-episodes // len(protocol.sim.tasks)), "repeats": 1}
+    )
     steps.protocol = protocol
     spec = {"protocol": protocol.model_dump(mode="json"), "horizon": horizon}
     cost = 5 + 0.6 * len(protocol.episodes())
@@ -257,7 +268,9 @@ def _rates(steps: LedgerSteps, store: Store, sigma: float) -> _Rates:
         found = _at(np.load(folder / "bits.npy", allow_pickle=False), sigma)
         bits[share] = dict(zip(names, found, strict=True))
         if share == 1:
-            linear = dict(zip(names, _at(np.load(folder / "linear.npy", allow_pickle=False), sigma), strict=True))
+            linear = dict(
+                zip(names, _at(np.load(folder / "linear.npy", allow_pickle=False), sigma), strict=True)
+            )
             episode = np.load(folder / "episode.npy", allow_pickle=False)
     return _Rates(bits, linear, episode)
 
@@ -270,7 +283,12 @@ def resolution(steps: LedgerSteps, store: Store) -> dict[str, Any]:
         sigma = steps.section.sigma or 0.1
         return {"sigma": sigma, "measured": False, "assumed": steps.section.sigma is None}
     plain, tasks = _success(store, steps.undisturbed)
-    out: dict[str, Any] = {"measured": True, "assumed": False, "episodes": len(plain), "grid": list(DISTURBED)}
+    out: dict[str, Any] = {
+        "measured": True,
+        "assumed": False,
+        "episodes": len(plain),
+        "grid": list(DISTURBED),
+    }
     names = list(dict.fromkeys(tasks))
     for kind in DISTURBANCES:
         success = np.stack([_success(store, steps.disturbed[kind, s])[0] for s in DISTURBED])
@@ -303,7 +321,9 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     found = resolution(steps, store)
     if sigma is not None:
         if not SIGMAS[0] <= sigma <= SIGMAS[-1]:
-            raise UserError(f"sigma {sigma:g} is out of range; rates are kept for {SIGMAS[0]:g} to {SIGMAS[-1]:g}")
+            raise UserError(
+                f"sigma {sigma:g} is out of range; rates are kept for {SIGMAS[0]:g} to {SIGMAS[-1]:g}"
+            )
         found = {**found, "sigma": sigma}
     sigma = float(found["sigma"])
     rates = _rates(steps, store, sigma)
@@ -343,11 +363,15 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         "encoders": encoders,
         "codes": codes,
         "pairs": pairs,
-        "binding": [_binding(rates, steps, e, c) for c in steps.codes for e in steps.encoders if e != "oracle"],
+        "binding": [
+            _binding(rates, steps, e, c) for c in steps.codes for e in steps.encoders if e != "oracle"
+        ],
         "law": [_law(rates, steps, health, e) for e in steps.encoders],
         "delivered": _delivered(steps, store, rates, sigma),
         "network_converged": meta["network_converged"],
-        "training_episodes": {k: store.manifest(r)["meta"]["training_episodes"] for k, r in steps.rates.items()},
+        "training_episodes": {
+            k: store.manifest(r)["meta"]["training_episodes"] for k, r in steps.rates.items()
+        },
         "chunks": len(rates.episode),
         "episodes": len(np.unique(rates.episode)),
         "minutes": sum(store.manifest(r)["meta"]["build_seconds"] for r in steps.rates.values()) / 60,
@@ -391,7 +415,12 @@ def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: Code) -> dic
     found = {s: span(g) for s, g in gains.items()}
     whole = None if joint is None else span(joint)
     stage = leader if share >= LEAD and found[leader]["low"] > 0 else None
-    both = whole is not None and stage is None and all(g["low"] <= 0 for g in found.values()) and whole["low"] > 0
+    both = (
+        whole is not None
+        and stage is None
+        and all(g["low"] <= 0 for g in found.values())
+        and whole["low"] > 0
+    )
     return {
         "encoder": encoder,
         "code": code.name,

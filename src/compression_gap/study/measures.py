@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .builders import Job
 
 
+VALIDATED = 256  # chunks by which a policy's estimates are stacked
+
+
 def build_rates(job: Job) -> dict[str, Any]:
     """``bits`` and ``linear`` [contexts, N, S] of the held-out chunks, and each one's ``episode`` [N]."""
     spec, demosets = job.spec, job.demosets()
@@ -55,22 +58,32 @@ def build_delivered(job: Job) -> dict[str, Any]:
 
     policy, demosets = Policy.load(job.input("policy")), job.demosets()
     kind = kind_of(policy)
+    if kind is None:
+        return {"kind": None}
+    features = np.concatenate(_features(job, "features"))
+    proprio = np.concatenate([d.proprio for d in demosets])
+
+    def seen(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at = points.windows
+        return features[at.frames], proprio[at.frames], at.task
+
     points = _points(job, demosets, "test", 1)
-    features = np.concatenate(_features(job, "features"))[points.windows.frames]
-    proprio = np.concatenate([d.proprio for d in demosets])[points.windows.frames]
-    task = points.windows.task
     if kind == "continuous":
+        held = _points(job, demosets, "validation", 1).some(VALIDATED)
         bits = rates_of(
-            policy, features, proprio, task, points.chunks, job.spec["sigmas"], progress=job.progress
+            policy,
+            *seen(points),
+            points.chunks,
+            job.spec["sigmas"],
+            validation=(*seen(held), held.chunks),
+            progress=job.progress,
         )
-    elif kind == "tokens":
+    else:
         folder = job.input("tokens")
         ids, lengths = (
             np.load(folder / f"{n}-test.npy", allow_pickle=False)[points.rows] for n in ("ids", "lengths")
         )
-        bits = token_rates(policy, features, proprio, task, Tokens(ids, lengths))
-    else:
-        return {"kind": None}
+        bits = token_rates(policy, *seen(points), Tokens(ids, lengths))
     np.save(job.out / "bits.npy", bits)
     np.save(job.out / "episode.npy", points.episode)
     np.save(job.out / "rows.npy", points.rows)

@@ -46,6 +46,9 @@ BUILDER_VERSIONS = {
     "replay": 1,
     "rates": 1,
     "delivered": 1,
+    "known": 1,
+    "verdicts": 1,
+    "coverage": 1,
 }
 
 
@@ -267,11 +270,13 @@ def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
 
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
-    from ..encoders.registry import check_encoder
+    from ..encoders.registry import DIAL, check_encoder
 
     spec, info = resolve_suite(study.suite, study.cameras)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size)
+        if DIAL.fullmatch(encoder) and spec.sim != "channel":
+            raise UserError(f"{encoder} cuts states within [-1, 1] and is for the channel alone; take oracle")
     for action in study.factors.action:
         action_parts(action)
     _check_swap(study)

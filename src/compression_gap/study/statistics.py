@@ -16,8 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used, below it the t distribution
 BOOTSTRAP_DRAWS = 4000
-# How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
-# uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
+# What is taken for granted of the seeds' spread before it is seen: this much (fraction), weighing as little as a
+# quarter of a degree of freedom; it matters with two seeds only. Chosen by simulation: see study/coverage.py.
+PRIOR_SEED_SD = 0.05
+PRIOR_DF = 0.25
+# For study/power.py: how much of the episodes' noise in the spread between seeds counts as uncertain there.
 SEED_DF_SHARE = 0.85
 
 
@@ -66,7 +69,8 @@ class Components:
 
     ``between`` is the raw share of the spread between seeds, ``residual`` the part of it that the episodes alone
     would make, ``states`` the share of the (paired) states, which holds the residual too. ``seed_variance`` is
-    the variance of one seed's true rate around its cell's, pooled over the cells.
+    the variance of one seed's true rate around its cell's, pooled over the cells. ``df`` is that of Student's t
+    for ``variance``, see ``_degrees``.
     """
 
     value: float
@@ -155,6 +159,36 @@ def _residual(cell: Array, tasks: NDArray[np.int64]) -> float:
     return float((each / counts).sum()) / len(counts) ** 2
 
 
+def _degrees(
+    between: float, residual: float, states: float, prior: float, seed_df: int, state_df: float
+) -> float:
+    """The degrees of freedom of ``max(between - residual, 0) + states`` as the variance of a contrast.
+
+    Cut at 0 and from two sources, it is no multiple of a chi-square, so the degrees are found backwards: from the
+    half width that a 95 % interval should have. That is the mean of two half widths. One counts seeds: variance
+    ``between + (states - residual)``, not cut, with Welch's degrees of freedom; ``between`` is first moderated by
+    the ``prior`` variance of the seeds (Smyth 2004, limma). One counts states alone. The weight of the first is
+    how sure the data are that seeds differ at all: one less the p of the chi-square test of between = residual.
+    """
+    from scipy.special import chdtr, stdtridf, stdtrit
+
+    free = seed_df + PRIOR_DF
+    seeds = (seed_df * between + PRIOR_DF * (prior + residual)) / free
+    lasting = max(states - residual, 0.0)
+    both = seeds + lasting
+    welch = both**2 / (seeds**2 / free + lasting**2 / state_df)
+    sure = float(chdtr(seed_df, seed_df * between / residual)) if residual > 0 else float(between > 0)
+    half = sure * stdtrit(welch, 0.975) * np.sqrt(both)
+    half += (1 - sure) * stdtrit(state_df, 0.975) * np.sqrt(states)
+    quantile = float(half / np.sqrt(max(between - residual, 0.0) + states))
+    least, most = float(seed_df), float(seed_df) + state_df
+    if quantile >= stdtrit(least, 0.975):
+        return least
+    if quantile <= stdtrit(most, 0.975):
+        return most
+    return min(max(float(stdtridf(0.975, quantile)), least), most)
+
+
 def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike) -> Components:
     """The variance components of a contrast. With one seed in any cell only the states count."""
     arrays, tasks, a = _cells(cells, strata)
@@ -178,12 +212,9 @@ def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: Arr
     noise_pooled = float((free * noise).sum()) / seed_df
     between = float(share.sum()) * raw_pooled
     residual = float(share.sum()) * noise_pooled
-    beyond = max(between - residual, 0.0)
-    variance = beyond + states
-    uncertain = SEED_DF_SHARE * between + (1.0 - SEED_DF_SHARE) * beyond
-    spread = uncertain**2 / seed_df + states**2 / state_df
-    df = variance**2 / spread if spread > 0 else float(seed_df)
-    df = min(max(df, float(seed_df)), float(seed_df) + state_df)
+    variance = max(between - residual, 0.0) + states
+    prior = float(share.sum()) * PRIOR_SEED_SD**2
+    df = _degrees(between, residual, states, prior, seed_df, state_df)
     seed_variance = max(raw_pooled - noise_pooled, 0.0)
     return Components(value, between, residual, states, seed_variance, seed_df, state_df, variance, df)
 

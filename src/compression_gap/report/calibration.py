@@ -1,0 +1,160 @@
+"""The calibration page: Markdown, with one figure beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from . import figures
+
+
+def write_calibration_page(found: dict[str, Any], path: Path) -> None:
+    """Write the page and ``calibration.svg`` beside it."""
+    picture = path.with_suffix(".svg")
+    picture.write_text(_standalone(estimated_against_true(found)))
+    path.write_text(_text(found, picture.name))
+
+
+def _standalone(svg: str) -> str:
+    return svg.replace('width="100%"', 'width="680"', 1)
+
+
+def estimated_against_true(found: dict[str, Any]) -> str:
+    """Bits estimated against bits known: estimators alone, and the channel's quantities."""
+    with plt.rc_context({**figures.STYLE, "axes.grid.axis": "both"}):
+        figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.9))
+        _scatter(
+            axes[0],
+            "estimators alone",
+            [("I-MMSE", found["known"], "estimate"), ("Gaussian probe", found["known"], "probe")],
+        )
+        groups = {
+            q: [b for b in found["bits"] if b["quantity"] == q] for q in ("demand", "supply", "kept", "gap")
+        }
+        _scatter(
+            axes[1], "the channel, with fitted codes", [(q, rows, "estimate") for q, rows in groups.items()]
+        )
+        axes[0].set_ylabel("estimated, bits")
+        figure.tight_layout()
+        return figures.svg(figure, "Estimated against true")
+
+
+def _scatter(axes: Any, title: str, series: Sequence[tuple[str, Sequence[dict[str, Any]], str]]) -> None:
+    truths = [r["truth"] for _, rows, _ in series for r in rows]
+    top = 1.05 * max(truths)
+    axes.plot([0, top], [0, top], color=figures.GREY, lw=0.8, ls=(0, (4, 3)))
+    for i, (name, rows, key) in enumerate(series):
+        x, e = [r["truth"] for r in rows], [r[key] for r in rows]
+        bars: Any = [[v["value"] - v["low"] for v in e], [v["high"] - v["value"] for v in e]]
+        axes.errorbar(
+            x, [v["value"] for v in e], yerr=bars, ls="", ms=5, capsize=2, elinewidth=0.9,
+            color=figures.PALETTE[i], marker=figures.MARKERS[i % len(figures.MARKERS)], label=name,
+        )  # fmt: skip
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("true, bits")
+    axes.legend(fontsize=8.5)
+
+
+def _bits(e: dict[str, Any]) -> str:
+    return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _text(found: dict[str, Any], picture: str) -> str:
+    known, bits, simulated, trained = found["known"], found["bits"], found["simulated"], found["trained"]
+    command = "cgap calibrate --quick" if found["quick"] else "cgap calibrate"
+    parts = [
+        "# Calibration",
+        "Every instrument of this program, held to a truth that is known in closed form or by numerical integration. "
+        f"Made by `{command}` (version {found['version']}); [theory.md](theory.md) explains the quantities.",
+        f"![Estimated against true bits]({picture})",
+        "## In short",
+        "\n".join(
+            [
+                f"- Estimators alone: {sum(k['within'] for k in known)} of {len(known)} within their limits "
+                "(Gaussian: 3 % or 0.1 bit; others: 10 % or 0.3 bit); "
+                f"{sum(k['covered'] for k in known)} of {len(known)} intervals hold the truth.",
+                f"- The channel: {sum(b['within'] for b in bits)} of {len(bits)} quantities within 10 % or 0.3 bit; "
+                f"{sum(b['covered'] for b in bits)} intervals hold the truth.",
+                f"- Verdicts on simulated studies: {_percent(simulated['accuracy'])} right where the true single-stage "
+                f"gains differ by 5 points or more ({simulated['cells']} studies; {simulated['wrong']} name another stage, "
+                f"{simulated['unresolved']} say that the stages are not separated); "
+                f"a stage is named in {simulated['named_in_ties']} of {simulated['ties']} true ties.",
+                f"- Verdicts with trained policies and fitted tokenizers: {trained['right']} of {trained['cells']} right, "
+                f"{trained['wrong']} wrong, {trained['unresolved']} not separated; "
+                f"{trained['named_in_ties']} of {trained['ties']} ties named.",
+                *(
+                    f"- 95 % intervals of the {q} cover the truth in {_percent(low)} to {_percent(high)} of simulated studies."
+                    for q, (low, high) in found["interval_coverage"].items()
+                ),
+            ]
+        ),
+        "## Estimators alone",
+        "I(C; A_σ) of distributions whose information is known, in bits, from held-out samples. The Gaussian probe is "
+        "the linear part of the estimate; where it misses, the network is what finds the rest.",
+        _table(
+            ["distribution", "true", "I-MMSE", "Gaussian probe", "within its limit", "interval holds it"],
+            [
+                [k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}",
+                 _yes(k["within"]), _yes(k["covered"])]
+                for k in known
+            ],
+        ),
+        "## The channel",
+        "Z is the goal in b bits a dimension (`oracle-1b`, …), the codes are OAT tokenizers fitted to the "
+        "demonstrations, and the truth is integrated over the partition of goals that each makes.",
+        _table(
+            ["quantity", "encoder", "code", "true", "estimated", "within", "interval holds it"],
+            [
+                [b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]), _yes(b["within"]), _yes(b["covered"])]
+                for b in bits
+            ],
+        ),
+        "## Trained policies",
+        "Success against that of an ideal policy which draws from its posterior. A trained one falls short of it by "
+        "what it has not learned.",
+        _table(
+            ["cell", "true of an ideal policy", "measured", "converged"],
+            [
+                [s["label"], _percent(s["truth"]),
+                 "–" if s["rate"] is None else f"{_percent(s['rate']['value'])} [{100 * s['rate']['low']:.0f}, {100 * s['rate']['high']:.0f}]",
+                 _yes(bool(s["converged"]))]
+                for s in found["success"]
+            ],
+        ),
+        _table(
+            ["cell", "true gain of the encoder", "of the code", "stage that leads", "verdict"],
+            [
+                [v["label"], f"{100 * v['truth']['encoder']:+.0f}", f"{100 * v['truth']['code']:+.0f}" if "code" in v["truth"] else "–",
+                 v["expected"] or "tie", v["stage"] or "not separated"]
+                for v in found["verdicts"]
+            ],
+        ),
+        "## Coverage of success intervals",
+        "Simulated studies with the variance of tasks, of states (shared by all cells, and of each), of seeds and of "
+        "seeds within tasks. Share of 95 % intervals that hold the truth, with its own Wilson interval.",
+        _table(
+            ["quantity", "seeds", "states", "tasks", "seed spread, points", "rate, %", "coverage"],
+            [
+                [c["quantity"], str(c["seeds"]), str(c["states"]), str(c["tasks"]), f"{c['seed_sd']:g}", f"{c['rate']:g}",
+                 f"{_percent(c['share'])} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"]
+                for c in found["coverage"]
+            ],
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,318 @@
+"""Calibration: every instrument against a known truth (THEORY.md, section 8), as a plan of its own.
+
+Estimators alone on distributions with known information; the channel with its dials, with fitted tokenizers and
+trained policies, through the same study, ledger and verdicts as anyone's; verdicts on simulated studies of the
+channel's whole grid of dials; and the coverage of success intervals. All of it resumes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..artifacts import Recipe, Store
+from ..bits import channel_truth as channel
+from ..bits.estimate import estimate
+from ..bits.known import distributions
+from ..demos import Normaliser
+from ..sims.channel import quantise
+from .plan import Code, Graph, Plan, make_plan
+from .spec import load_study
+
+if TYPE_CHECKING:
+    from .builders import Job
+
+DIFFER = 0.05  # single-stage gains that differ by less are a tie
+DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
+SEED_SPREAD = 0.03
+QUANTITIES = ("rate", "delta", "interaction")
+RELATIVE, ABSOLUTE = 0.1, 0.3  # of the channel: within 10 % or 0.3 bit
+
+
+@dataclass(kw_only=True)
+class Calibration(Graph):
+    """The steps of the study, and those of the other parts."""
+
+    plan: Plan
+    known: list[tuple[str, Recipe]] = field(default_factory=list)
+    verdicts: Recipe | None = None
+    coverage: list[tuple[str, Recipe]] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """What the page reads."""
+        own = [r for _, r in (*self.known, *self.coverage)]
+        return [*self.plan.wanted, *own, *([] if self.verdicts is None else [self.verdicts])]
+
+
+def plan_calibration(quick: bool) -> Calibration:
+    """All steps; ``quick``: fewer of them, smaller."""
+    from .coverage import settings
+
+    plan = make_plan(load_study(None, "calibration-quick" if quick else "calibration"))
+    made = Calibration(plan=plan, steps=plan.steps)
+    samples, steps = (8_000, 400) if quick else (20_000, 3_000)
+    for known in distributions(quick):
+        spec = {"distribution": known.name, "samples": samples, "steps": steps}
+        made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
+    spec = {"dials": list(DIALS), "studies": 4 if quick else 40, "seeds": 3, "episodes": 400}
+    made.verdicts = made.add("verdicts", spec, {}, "verdicts on simulated studies", 60)
+    studies = 200 if quick else 1000
+    for quantity, setting in itertools.product(QUANTITIES, settings(quick)):
+        spec = {"quantity": quantity, "setting": asdict(setting), "studies": studies}
+        label = f"coverage of the {quantity}, {setting.seeds} seeds x {setting.states} states"
+        made.coverage.append((quantity, made.add("coverage", spec, {}, label, 0.02 * studies)))
+    return made
+
+
+def build_known(job: Job) -> dict[str, Any]:
+    """I-MMSE and the probe on one distribution: an 80/10/10 split, and half of the training split."""
+    from ..bits.gaussian import Part
+    from ..bits.immse import Denoising, conditional_rates
+
+    known = next(k for k in distributions() if k.name == job.spec["distribution"])
+    n = job.spec["samples"]
+    a, c = known.draw(n, np.random.default_rng(0))
+    held = n // 10
+    ends = {"train": n - 2 * held, "validation": n - held, "test": n}
+    first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}
+    values, probe = {}, np.zeros(0)
+    for share in (2, 1):
+        rows = {s: np.arange(first[s], ends[s]) for s in ends}
+        rows["train"] = rows["train"][::share]
+
+        def progress(done: int, total: int, share: int = share) -> None:
+            job.progress(done + total * (2 - share), 2 * total)
+
+        rates, _ = conditional_rates(
+            {s: a[r] for s, r in rows.items()},
+            {"c": Part({s: c[r] for s, r in rows.items()})},
+            {"": (), "c": ("c",)},
+            rows["train"],
+            [known.sigma],
+            Denoising(steps=job.spec["steps"] // share, batch_size=256),
+            progress=progress,
+        )
+        values[share] = (rates[""].bits - rates["c"].bits)[:, 0]
+        probe = (rates[""].linear - rates["c"].linear)[:, 0]
+    episode = np.arange(held)
+    return {
+        "truth": known.bits,
+        "gaussian": known.gaussian,
+        "dimensions": known.dimensions,
+        "estimate": asdict(estimate(values, episode, probe=probe)),
+        "probe": asdict(estimate({1: probe}, episode)),
+    }
+
+
+def build_verdicts(job: Job) -> dict[str, Any]:
+    """Verdicts on studies drawn from the truth of nested dials: paired episodes, seeds that differ."""
+    from .verdict import locate
+
+    spec, rng = job.spec, np.random.default_rng(0)
+    rate = _nested(spec["dials"])
+    pairs = list(itertools.product(spec["dials"], spec["dials"]))
+    strata = np.zeros(spec["episodes"], int)
+    rows = []
+    for done, (z, t) in enumerate(pairs):
+        truth = {"encoder": rate[None, t] - rate[z, t], "code": rate[z, None] - rate[z, t]}
+        for _ in range(spec["studies"]):
+            luck = rng.random(spec["episodes"])  # an episode is as hard for one policy as for another
+
+            def outcomes(p: float, luck: np.ndarray = luck) -> np.ndarray:
+                seeds = np.clip(p + SEED_SPREAD * rng.standard_normal((spec["seeds"], 1)), 0, 1)
+                own = rng.random((spec["seeds"], len(luck)))
+                return np.asarray((np.where(rng.random(own.shape) < 0.5, luck, own) < seeds).astype(float))
+
+            cell = outcomes(rate[z, t])
+            relaxed = {
+                "encoder": (outcomes(rate[None, t]), "relaxing the encoder"),
+                "code": (outcomes(rate[z, None]), "relaxing the code"),
+            }
+            verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata)
+            rows.append(_judged(truth, verdict.stage))
+        job.progress(done + 1, len(pairs))
+    return _accuracy(rows)
+
+
+def _nested(dials: Sequence[int]) -> dict[tuple[int | None, int | None], float]:
+    """Success by bits of Z and T, None for the whole truth: a policy that draws from its posterior."""
+    where = channel.goals()
+    out = {}
+    for z, t in itertools.product((*dials, None), (*dials, None)):
+        seen = np.arange(len(where)) if z is None else channel.cells(z, where)
+        executed = where if t is None else quantise(where, t)
+        out[z, t] = channel.success_sampling(seen, executed)
+    return out
+
+
+def _judged(truth: dict[str, float], stage: str | None) -> dict[str, Any]:
+    """One verdict against true single-stage gains."""
+    best = max(truth, key=lambda s: truth[s])
+    lead = truth[best] - max([0.0, *(g for s, g in truth.items() if s != best)])
+    return {"expected": best if lead >= DIFFER else None, "stage": stage}
+
+
+def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares of right and wrong names where one stage leads, and of names where none does."""
+    lead, tie = [r for r in rows if r["expected"]], [r for r in rows if not r["expected"]]
+    right = sum(r["stage"] == r["expected"] for r in lead)
+    wrong = sum(r["stage"] not in (None, r["expected"]) for r in lead)
+    return {
+        "cells": len(lead),
+        "right": right,
+        "wrong": wrong,
+        "unresolved": len(lead) - right - wrong,
+        "accuracy": right / len(lead) if lead else None,
+        "ties": len(tie),
+        "named_in_ties": sum(r["stage"] is not None for r in tie),
+    }
+
+
+def build_coverage(job: Job) -> dict[str, Any]:
+    """One setting's share of intervals that hold the truth."""
+    from .coverage import Setting, coverage
+
+    setting = Setting(**job.spec["setting"])
+    return asdict(coverage(job.spec["quantity"], setting, job.spec["studies"], progress=job.progress))
+
+
+def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
+    """Everything on the page, as JSON values."""
+    from .ledger import read_ledger
+    from .results import summarise
+
+    plan = made.plan
+    assert plan.ledger is not None
+    assert made.verdicts is not None
+    ledger, summary = read_ledger(plan.ledger, store), summarise(plan, store)
+    partitions = _partitions(plan, store)
+    bits = _bits_rows(plan, store, ledger, partitions)
+    success, verdicts = _success_rows(plan, summary, partitions)
+    known = [{"name": n, **store.manifest(r)["meta"]} for n, r in made.known]
+    for row in known:
+        limit = max(0.1, 0.03 * row["truth"]) if row["gaussian"] else max(ABSOLUTE, RELATIVE * row["truth"])
+        row["within"] = abs(row["estimate"]["value"] - row["truth"]) <= limit
+        row["covered"] = row["estimate"]["low"] <= row["truth"] <= row["estimate"]["high"]
+    cover = [
+        {"quantity": q, **store.manifest(r)["spec"]["setting"], **store.manifest(r)["meta"]}
+        for q, r in made.coverage
+    ]
+    shares = {q: [c["share"] for c in cover if c["quantity"] == q] for q in QUANTITIES}
+    simulated = store.manifest(made.verdicts)["meta"]
+    return {
+        "known": known,
+        "bits": bits,
+        "success": success,
+        "verdicts": verdicts,
+        "simulated": simulated,
+        "trained": _accuracy(verdicts),
+        "coverage": cover,
+        "verdict_accuracy": simulated["accuracy"],
+        "interval_coverage": {q: [min(s), max(s)] for q, s in shares.items()},
+        "bits_within": sum(b["within"] for b in bits) / len(bits),
+        "bits_covered": sum(b["covered"] for b in bits) / len(bits),
+        "machine": summary["machine"],
+        "version": summary["version"],
+    }
+
+
+def _partitions(plan: Plan, store: Store) -> dict[str | Code, Any]:
+    """Labels of the goals by encoder, and by code with the end points that its tokens lead to."""
+    from ..tokenizers import load_tokenizer
+
+    where = channel.goals()
+    out: dict[str | Code, Any] = {"blind": np.zeros(len(where), np.int64), "oracle": np.arange(len(where))}
+    for encoder in plan.study.factors.encoder:
+        out[encoder] = channel.cells(int(encoder.removeprefix("oracle-").removesuffix("b")), where)
+    assert plan.ledger is not None
+    normaliser = _normaliser(plan, store)
+    chunks = normaliser.normalise(channel.chunks(where))
+    for code in plan.ledger.codes:
+        step = plan.steps[plan.ledger.health[code].key]
+        tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
+        tokens = tokenizer.encode(chunks)
+        labels = np.unique(tokens.ids, axis=0, return_inverse=True)[1].reshape(-1)
+        ends = channel.end_points(normaliser.denormalise(tokenizer.decode(tokens).chunk))
+        out[code] = labels, ends
+    return out
+
+
+def _normaliser(plan: Plan, store: Store) -> Normaliser:
+    (recipe,) = {
+        s.recipe.key: s.recipe for s in plan.steps.values() if s.recipe.kind == "normaliser"
+    }.values()
+    return Normaliser.load(store.open(recipe))
+
+
+def _bits_rows(
+    plan: Plan, store: Store, ledger: dict[str, Any], partitions: dict[Any, Any]
+) -> list[dict[str, Any]]:
+    """Estimated and true bits of every quantity of the ledger."""
+    std = _normaliser(plan, store).std.astype(np.float64)
+    truth = channel.ChannelTruth(std, ledger["resolution"]["sigma"])
+    assert plan.ledger is not None
+    labels = {c.name: partitions[c][0] for c in plan.ledger.codes}
+    rows = [("demand", "", "", truth.demand(), ledger["demand"])]
+    for e in ledger["encoders"]:
+        rows.append(("supply", e["encoder"], "", truth.information(partitions[e["encoder"]]), e["supply"]))
+    for c in ledger["codes"]:
+        rows.append(("kept", "", c["code"], truth.information(labels[c["code"]]), c["kept"]))
+    for p in ledger["pairs"]:
+        known = truth.gap(partitions[p["encoder"]], labels[p["code"]])
+        rows.append(("gap", p["encoder"], p["code"], known, p["gap"]))
+    return [
+        {
+            "quantity": quantity,
+            "encoder": encoder,
+            "code": code,
+            "truth": known,
+            "estimate": found,
+            "within": abs(found["value"] - known) <= max(ABSOLUTE, RELATIVE * known),
+            "covered": found["low"] <= known <= found["high"],
+        }
+        for quantity, encoder, code, known, found in rows
+    ]
+
+
+def _success_rows(
+    plan: Plan, summary: dict[str, Any], partitions: dict[Any, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Success of each cell, and each verdict, against the truth of a policy that draws from its posterior."""
+    assert plan.ledger is not None
+    ends: dict[str | None, np.ndarray] = {None: channel.goals()}
+    ends |= {str([list(p) for p in c.codebook or ()]): partitions[c][1] for c in plan.ledger.codes}
+
+    def true_rate(encoder: str, codebook: str | None) -> float:
+        return channel.success_sampling(partitions[encoder], ends[codebook])
+
+    rates = {}
+    success = []
+    for c in summary["cells"]:
+        book = None if c["codebook"] is None else str(c["codebook"])
+        rates[c["encoder"], book] = true_rate(c["encoder"], book)
+        success.append(
+            {
+                "label": c["label"],
+                "truth": rates[c["encoder"], book],
+                "rate": c["rate"],
+                "converged": c["converged"],
+            }
+        )
+    labels = {c["label"]: c for c in summary["cells"]}
+    verdicts = []
+    for v in summary["verdicts"]:
+        c = labels[v["label"]]
+        book = None if c["codebook"] is None else str(c["codebook"])
+        own = rates[c["encoder"], book]
+        truth = {"encoder": rates["oracle", book] - own}
+        if book is not None:
+            truth["code"] = rates[c["encoder"], None] - own
+        verdicts.append(
+            {"label": v["label"], "truth": truth, "sentence": v["sentence"], **_judged(truth, v["stage"])}
+        )
+    return success, verdicts

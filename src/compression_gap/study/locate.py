@@ -1,0 +1,128 @@
+"""Which stage binds, in words to act on: what relaxing it gains, what that costs, and what to run next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST_FURTHER_EPISODES = 10_000
+
+
+def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One answer per policy under test, from the success of its study. JSON values.
+
+    ``costs``: parameters, FLOPs a decision and training hours of the policy, and of each relaxation that could be
+    bought; the true state cannot, so what the encoder gains is a limit.
+    """
+    cells = {c["label"]: c for c in summary["cells"]}
+    out = []
+    for v in summary["verdicts"]:
+        own = cells[v["label"]]
+        costs = [_cost("as it is", own)]
+        for stage in (g["stage"] for g in v["gains"]):
+            other = _relaxed(stage, own, summary["cells"])
+            if other is not None:
+                costs.append(_cost(f"{stage} relaxed: {other['label']}", other))
+        out.append(
+            {
+                "label": v["label"],
+                "stage": v["stage"],
+                "kind": v["kind"],
+                "sentence": v["sentence"],
+                "costs": costs,
+                "next": _next_in_study(v),
+            }
+        )
+    return out
+
+
+def _relaxed(
+    stage: str, own: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The cell that stands for one stage relaxed, where it is something that can be had."""
+    fixed = {"code": ("encoder", "size", "demos"), "policy": ("encoder", "action", "demos", "codebook")}
+    if stage not in fixed:
+        return None
+    for cell in cells:
+        same = all(cell[k] == own[k] for k in fixed[stage])
+        wanted = cell["tokenizer"] is None if stage == "code" else cell["size"] != own["size"]
+        if same and wanted and cell is not own and cell["parameters"]:
+            return cell
+    return None
+
+
+def _cost(what: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = cell["train_seconds"]
+    return {
+        "what": what,
+        "parameters": cell["parameters"] and cell["parameters"]["total"],
+        "flops": cell["flops"],
+        "hours": None if seconds is None else seconds / 3600,
+    }
+
+
+def _next_in_study(v: Mapping[str, Any]) -> str:
+    missing = {"encoder", "code", "policy"} - {g["stage"] for g in v["gains"]}
+    if v["kind"] == "not-separated":
+        more = []
+        if v["further_seeds"]:
+            more.append(f"factors.seed: {v['further_seeds']} more")
+        if v["further_episodes"]:
+            more.append(f"rollout.episodes_per_task: {v['further_episodes']} more in all")
+        if more:
+            return f"raise {' or '.join(more)}, and run the study again: only what is new is built"
+        return "the gains are too small to separate: look for a larger change than these"
+    if v["kind"] == "jointly-bound":
+        return "change encoder and code together: neither alone gains"
+    if "policy" in missing:
+        return "add a larger size to factors.size to see whether the policy would gain too"
+    return f"try an upgrade of the {v['stage']}: put it into factors and run the study again"
+
+
+def of_ledger(ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One answer per encoder and code, from bits alone. JSON values."""
+    return [
+        {**row, "sentence": _sentence(row), "next": _next_in_bits(row, ledger)} for row in ledger["binding"]
+    ]
+
+
+def _span(g: Mapping[str, float]) -> str:
+    return f"{g['value']:.2f} bits [{g['low']:.2f}, {g['high']:.2f}]"
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    gains = row["gains"]
+    parts = [f"continuous actions in place of the code would let {_span(gains['code'])} more through"]
+    if "encoder" in gains:
+        what = "the true state" if row["relaxed_to"] == "oracle" else row["relaxed_to"]
+        parts.append(f"{what} in place of {row['encoder']} {_span(gains['encoder'])}")
+    if row["joint"] is not None and row["stage"] is None:
+        parts.append(f"both together {_span(row['joint'])}")
+    if row["stage"]:
+        head = f"the {row['stage']} holds the bits back"
+    elif row["jointly"]:
+        head = "encoder and code hold the bits back together"
+    elif all(g["high"] < 0.5 for g in gains.values()):
+        head = "neither encoder nor code holds back half a bit"
+    else:
+        head = "encoder and code are not separated"
+    return f"With {row['encoder']} and {row['code']}, {head}: {'; '.join(parts)}."
+
+
+def _next_in_bits(row: Mapping[str, Any], ledger: Mapping[str, Any]) -> str:
+    if row["stage"] == "code":
+        return "a finer code, or continuous actions: compare tokenizers with cgap tokenizers"
+    if row["stage"] == "encoder":
+        return "a better encoder: run a study with it, and see whether the bits become success"
+    if row["jointly"]:
+        return "a better encoder together with a finer code"
+    gains = row["gains"]
+    if "encoder" not in gains:
+        return "add an encoder to compare with, or oracle where the true state is known"
+    lead = abs(gains["encoder"]["value"] - gains["code"]["value"])
+    width = math.hypot(*((g["high"] - g["low"]) / 2 for g in gains.values()))
+    needed = math.ceil(ledger["episodes"] * ((width / max(lead, 1e-9)) ** 2 - 1))
+    if 0 < needed <= MOST_FURTHER_EPISODES:
+        return f"about {10 * needed} further demonstrations (a tenth is held out) would separate them"
+    return "nothing: what either would add is too small to tell apart"
