@@ -151,7 +151,10 @@ class _Problem:
         linear = guess + ((open_ @ basis) * (u.sqrt() * lam / (1 + u * lam))) @ basis.mT
         y = open_ + u.sqrt() * guess
         seen = torch.cat([u.sqrt() * scale * y / (1 + u * scale**2), linear / scale], -1)
-        told = [{p: data.parts[p][rows[g]] for p in self.contexts[int(m)]} for g, m in enumerate(which)]
+        told = [
+            {p: data.parts[p][rows[g]] for p in self.contexts[int(m)] if p in data.parts}
+            for g, m in enumerate(which)
+        ]
         f, c, gate = network(seen, guess / scale, told, which, level)
         corrected = ((f @ basis) * (lam / (1 + u * lam)).sqrt()) @ basis.mT + gate * (scale * c - linear)
         return u, linear - chunk, linear - chunk + corrected
@@ -196,7 +199,11 @@ def conditional_rates(
         splits[split] = _Split(
             ((chunk - common.mean) @ turn).float(),
             torch.stack([(g - common.mean) @ turn for g in guesses]).float(),
-            {n: c.leading(split, how.components).float() for n, c in columns.items()},
+            {
+                n: c.leading(split, how.components).float()
+                for n, c in columns.items()
+                if len(c.variances)  # a part that never changes tells nothing
+            },
         )
     eigen = [torch.linalg.eigh(turn.T @ p.covariance @ turn) for p in linear]
     problem = _Problem(

@@ -193,3 +193,45 @@ def curves(summary: dict[str, Any]) -> str:
             axes.set_ylabel("validation loss")
         figure.tight_layout()
         return svg(figure, "Learning curves")
+
+
+def ledger(found: dict[str, Any]) -> str:
+    """Bits per action chunk as bars: demand, supply, kept, passed and delivered, with intervals."""
+    rows: list[tuple[str, dict[str, Any], str]] = [("demand of the task", found["demand"], GREY)]
+    rows += [(f"supplied by {e['encoder']}", e["supply"], PALETTE[0]) for e in found["encoders"]]
+    rows += [(f"kept by {c['code']}", c["kept"], PALETTE[1]) for c in found["codes"]]
+    rows += [(f"{p['encoder']} through {p['code']}", p["passes"], PALETTE[2]) for p in found["pairs"]]
+    for d in found["delivered"]:
+        if d["bits"]:
+            name = d["action"] + (f" {d['code']}" if d["code"] else "")
+            rows.append((f"delivered by {name}, {d['encoder']}", d["bits"], PALETTE[3]))
+    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.27 * len(rows)))
+        for i, (_, e, colour) in enumerate(rows):
+            axes.barh(i, e["value"], height=0.6, color=colour, alpha=0.75)
+            axes.plot([e["low"], e["high"]], [i, i], color="#111827", lw=1.2)
+        axes.axvline(0, color="#374151", lw=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8.5)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"bits per action chunk, at {found['resolution']['sigma']:.2g} standard deviations")
+        return svg(figure, "Ledger")
+
+
+def predicted(found: dict[str, Any], colour: dict[str, str]) -> str:
+    """What an upgrade adds in bits against what it gains in success."""
+    with plt.rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+        named = set()
+        for p in found["hypothesis"]["upgrades"]:
+            o = p["observed"]
+            bars: Any = [[100 * (o["value"] - o["low"])], [100 * (o["high"] - o["value"])]]
+            axes.errorbar(
+                [p["bits"]], [100 * o["value"]], yerr=bars, capsize=3, ls="", ms=6, color=colour[p["action"]],
+                marker=_marker(p["action"], colour), label=None if p["action"] in named else p["action"],
+            )  # fmt: skip
+            named.add(p["action"])
+        axes.axhline(0, color="#374151", lw=0.8)
+        axes.set_xlabel("bits that the encoder upgrade adds (through the code, for tokens)")
+        axes.set_ylabel("points of success gained")
+        axes.legend(fontsize=8.5)
+        return svg(figure, "Predicted and observed")

@@ -36,7 +36,7 @@ def write_text(text: str, path: Path) -> None:
 def environment() -> Environment:
     """Jinja with the pages' filters; everything is escaped."""
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"points": points, "percent": percent, "span": span, "count": count}
+    made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
     return made
 
 
@@ -55,6 +55,10 @@ def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str
             main=figures.success_by_encoder(summary) if measured else "",
             gains=figures.gains(summary) if summary["verdicts"] else "",
             falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
+            bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
+            upgrades=figures.predicted(summary["ledger"], colour)
+            if summary["ledger"] and summary["ledger"]["hypothesis"]["upgrades"]
+            else "",
             curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
             films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
             study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
@@ -71,6 +75,11 @@ def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str
 def points(value: float) -> str:
     """A difference in points, signed."""
     return f"{100 * value:+.0f}".replace("-", "−")
+
+
+def bits(e: dict[str, Any]) -> str:
+    """Bits with their interval."""
+    return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]".replace("-", "−")
 
 
 def percent(value: float) -> str:

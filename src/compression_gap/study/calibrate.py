@@ -55,7 +55,7 @@ def plan_calibration(quick: bool) -> Calibration:
 
     plan = make_plan(load_study(None, "calibration-quick" if quick else "calibration"))
     made = Calibration(plan=plan, steps=plan.steps)
-    samples, steps = (8_000, 400) if quick else (20_000, 3_000)
+    samples, steps = (8_000, 600) if quick else (20_000, 2_000)
     for known in distributions(quick):
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))

@@ -48,7 +48,9 @@ def contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dic
         for low, high in _pairs(ladder):
             c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
             name = f"Δ_enc {high.head.encoder} − {low.head.encoder} · {label_without_encoder(low.head, plan)}"
-            out.append({"kind": "delta_enc", "label": name, "action": low.head.representation, **asdict(c)})
+            code = low.head.code and low.head.code.name
+            row = {"kind": "delta_enc", "label": name, "action": low.head.representation, "code": code}
+            out.append({**row, "encoders": [low.head.encoder, high.head.encoder], **asdict(c)})
             at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos)
             deltas.setdefault(at, []).append((low, high))
     for (low_name, high_name, *_), pairs in deltas.items():

@@ -496,3 +496,36 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
                 values.append(prior[np.load(folder / "rows.npy", allow_pickle=False)] - bits)
         out.append({**row, "bits": asdict(estimate({1: np.mean(values, 0)}, episode))})
     return out
+
+
+UPGRADES = 5  # fewer say nothing of a correlation
+
+
+def hypothesis(ledger: Mapping[str, Any], contrasts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The paper's hypothesis as a prediction that can fail (THEORY.md, section 4).
+
+    An encoder upgrade should change success with what it adds to I(Z; A_σ*) under a continuous policy, and with what
+    it adds to what passes the code under a token policy. All upgrades between neighbours of the study's ladders; the
+    correlation's interval is Fisher's. Declined below five upgrades.
+    """
+    supply = {e["encoder"]: e["supply"]["value"] for e in ledger["encoders"]}
+    passes = {(p["encoder"], p["code"]): p["passes"]["value"] for p in ledger["pairs"]}
+    order = list(supply)
+    points = []
+    for c in contrasts:
+        if c["kind"] != "delta_enc" or not set(c["encoders"]) <= set(order):
+            continue
+        low, high = c["encoders"]
+        if order.index(high) - order.index(low) != 1:
+            continue
+        code = c["code"]
+        predicted = supply[high] - supply[low] if code is None else passes[high, code] - passes[low, code]
+        observed = {k: c[k] for k in ("value", "low", "high")}
+        points.append({"label": c["label"], "action": c["action"], "bits": predicted, "observed": observed})
+    found: dict[str, Any] = {"upgrades": points, "correlation": None, "low": None, "high": None}
+    x, y = np.array([p["bits"] for p in points]), np.array([p["observed"]["value"] for p in points])
+    if len(points) < UPGRADES or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return found
+    r = float(np.corrcoef(x, y)[0, 1])
+    z, half = np.arctanh(np.clip(r, -0.9999, 0.9999)), 1.96 / np.sqrt(len(points) - 3)
+    return {**found, "correlation": r, "low": float(np.tanh(z - half)), "high": float(np.tanh(z + half))}

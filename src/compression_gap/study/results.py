@@ -28,6 +28,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     whole = [g for g in found if g.head.trained_on == "chunk" or g.head.executed == "snapped"]
     whole = [g for g in whole if g.head.trained_on == "coded" or g.head.executed == "chunk"]
     verdicts = comparisons.verdicts(plan, whole, tasks)
+    contrasts = comparisons.contrasts(plan, whole, tasks)
     return {
         "study": plan.study.model_dump(mode="json"),
         "version": __version__,
@@ -36,14 +37,25 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "headline": _headline(plan, verdicts),
         "cells": [_cell(plan, store, g, tasks) for g in found],
         "references": [_reference(plan, r, s, tasks) for r, s in measured],
-        "contrasts": comparisons.contrasts(plan, whole, tasks),
+        "contrasts": contrasts,
         "trends": comparisons.trends(plan, whole, tasks),
         "waterfalls": comparisons.waterfalls(plan, whole, measured, tasks),
         "verdicts": verdicts,
         "swaps": comparisons.swaps(plan, found, tasks),
         "tokenizers": _tokenizers(plan, store),
+        "ledger": _ledger(plan, store, contrasts),
         "machine": _machine(plan, store),
     }
+
+
+def _ledger(plan: Plan, store: Store, contrasts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
+    from .ledger import hypothesis, read_ledger
+
+    if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
+        return None
+    found = read_ledger(plan.ledger, store)
+    return {**found, "hypothesis": hypothesis(found, contrasts)}
 
 
 def _per_task(plan: Plan, success: np.ndarray, tasks: np.ndarray) -> list[dict[str, Any]]:

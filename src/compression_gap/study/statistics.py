@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used, below it the t distribution
 BOOTSTRAP_DRAWS = 4000
-# What is taken for granted of the seeds' spread before it is seen: this much (fraction), weighing as little as a
-# quarter of a degree of freedom; it matters with two seeds only. Chosen by simulation: see study/coverage.py.
-PRIOR_SEED_SD = 0.05
-PRIOR_DF = 0.25
-# For study/power.py: how much of the episodes' noise in the spread between seeds counts as uncertain there.
+# How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
+# uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
 SEED_DF_SHARE = 0.85
+# Two seeds of one rate say next to nothing about their spread. What is taken for granted there before it is seen:
+# this much (fraction), weighing half a degree of freedom. Chosen by simulation: see study/coverage.py.
+PRIOR_SEED_SD = 0.05
+PRIOR_DF = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class Components:
 
     ``between`` is the raw share of the spread between seeds, ``residual`` the part of it that the episodes alone
     would make, ``states`` the share of the (paired) states, which holds the residual too. ``seed_variance`` is
-    the variance of one seed's true rate around its cell's, pooled over the cells. ``df`` is that of Student's t
-    for ``variance``, see ``_degrees``.
+    the variance of one seed's true rate around its cell's, pooled over the cells.
     """
 
     value: float
@@ -159,34 +159,37 @@ def _residual(cell: Array, tasks: NDArray[np.int64]) -> float:
     return float((each / counts).sum()) / len(counts) ** 2
 
 
-def _degrees(
-    between: float, residual: float, states: float, prior: float, seed_df: int, state_df: float
-) -> float:
-    """The degrees of freedom of ``max(between - residual, 0) + states`` as the variance of a contrast.
+def _degrees(between: float, residual: float, states: float, seed_df: int, state_df: float) -> float:
+    """Satterthwaite's degrees of freedom of ``max(between - residual, 0) + states``, for two or more of the seeds."""
+    beyond = max(between - residual, 0.0)
+    uncertain = SEED_DF_SHARE * between + (1.0 - SEED_DF_SHARE) * beyond
+    spread = uncertain**2 / seed_df + states**2 / state_df
+    df = (beyond + states) ** 2 / spread if spread > 0 else float(seed_df)
+    return min(max(df, float(seed_df)), float(seed_df) + state_df)
 
-    Cut at 0 and from two sources, it is no multiple of a chi-square, so the degrees are found backwards: from the
-    half width that a 95 % interval should have. That is the mean of two half widths. One counts seeds: variance
-    ``between + (states - residual)``, not cut, with Welch's degrees of freedom; ``between`` is first moderated by
-    the ``prior`` variance of the seeds (Smyth 2004, limma). One counts states alone. The weight of the first is
-    how sure the data are that seeds differ at all: one less the p of the chi-square test of between = residual.
+
+def _degrees_of_one(between: float, residual: float, states: float, prior: float, state_df: float) -> float:
+    """The same where the seeds have one degree of freedom: a rate from two seeds.
+
+    Satterthwaite's rule covers 92 % there and the generalised (fiducial) interval 99 %, so the degrees are found
+    backwards, from the half width that a 95 % interval should have. That is the mean of two half widths. One counts
+    seeds: the variance ``between + states - residual``, not cut at 0, with Welch's degrees of freedom, ``between``
+    first moderated by the ``prior`` variance of the seeds (Smyth 2004, limma). The other counts states alone. The
+    weight of the first is how sure it is that seeds differ: 1 - p of the chi-square test of between = residual.
     """
     from scipy.special import chdtr, stdtridf, stdtrit
 
-    free = seed_df + PRIOR_DF
-    seeds = (seed_df * between + PRIOR_DF * (prior + residual)) / free
+    seeds = (between + PRIOR_DF * (residual + prior)) / (1.0 + PRIOR_DF)
     lasting = max(states - residual, 0.0)
-    both = seeds + lasting
-    welch = both**2 / (seeds**2 / free + lasting**2 / state_df)
-    sure = float(chdtr(seed_df, seed_df * between / residual)) if residual > 0 else float(between > 0)
-    half = sure * stdtrit(welch, 0.975) * np.sqrt(both)
-    half += (1 - sure) * stdtrit(state_df, 0.975) * np.sqrt(states)
+    welch = (seeds + lasting) ** 2 / (seeds**2 / (1.0 + PRIOR_DF) + lasting**2 / state_df)
+    sure = float(chdtr(1, between / residual)) if residual > 0 else float(between > 0)
+    half = sure * stdtrit(welch, 0.975) * np.sqrt(seeds + lasting)
+    half += (1.0 - sure) * stdtrit(state_df, 0.975) * np.sqrt(states)
     quantile = float(half / np.sqrt(max(between - residual, 0.0) + states))
-    least, most = float(seed_df), float(seed_df) + state_df
-    if quantile >= stdtrit(least, 0.975):
-        return least
+    most = 1.0 + state_df
     if quantile <= stdtrit(most, 0.975):
         return most
-    return min(max(float(stdtridf(0.975, quantile)), least), most)
+    return min(max(float(stdtridf(0.975, quantile)), 1.0), most)
 
 
 def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike) -> Components:
@@ -213,8 +216,10 @@ def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: Arr
     between = float(share.sum()) * raw_pooled
     residual = float(share.sum()) * noise_pooled
     variance = max(between - residual, 0.0) + states
-    prior = float(share.sum()) * PRIOR_SEED_SD**2
-    df = _degrees(between, residual, states, prior, seed_df, state_df)
+    if seed_df == 1:
+        df = _degrees_of_one(between, residual, states, float(share.sum()) * PRIOR_SEED_SD**2, state_df)
+    else:
+        df = _degrees(between, residual, states, seed_df, state_df)
     seed_variance = max(raw_pooled - noise_pooled, 0.0)
     return Components(value, between, residual, states, seed_variance, seed_df, state_df, variance, df)
 
