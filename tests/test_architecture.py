@@ -25,6 +25,8 @@ LAYERS = (
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
+    ("commands_bits", "cli_types"),
+    ("cli_bits",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from . import __version__
 from .artifacts import disk_error
+from .cli_bits import calibrate, ledger, locate
+from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
-
-StorePath = Annotated[Path, tyro.conf.arg(help="folder of all artefacts")]
-Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
-StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
-Preset = Annotated[
-    str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
-]
 
 DESCRIPTION = (
     "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points."
@@ -40,7 +34,7 @@ def doctor(*, store: StorePath = Path("store"), json: Json = False) -> int:
 
     found = checks(store)
     if json:
-        _print_json({"ok": all(c.ok for c in found), "checks": [vars(c) for c in found]})
+        print_json({"ok": all(c.ok for c in found), "checks": [vars(c) for c in found]})
     else:
         from .terminal import doctor_table
 
@@ -58,7 +52,7 @@ def published(*, json: Json = False) -> int:
 
     contrasts = published_contrasts()
     if json:
-        _print_json({"contrasts": contrasts})
+        print_json({"contrasts": contrasts})
     else:
         from .terminal import published_table
 
@@ -92,7 +86,7 @@ def power(
 
     rows = [vars(d) for d in table(difference, rate, seed_sd, pairing, tasks=tasks)]
     if json:
-        _print_json({"difference": difference, "designs": rows})
+        print_json({"difference": difference, "designs": rows})
     else:
         from .terminal import power_table
 
@@ -130,7 +124,7 @@ def demos_make(
 
     made = make_demos(suite, episodes, cameras, image_size, store, processes, preset)
     if json:
-        _print_json({"demos": made})
+        print_json({"demos": made})
     else:
         for one in made:
             print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
@@ -203,7 +197,7 @@ def tokenizers(
     )
     path, found = compare_tokenizers(demos, spec, demo_episodes, preset, store, processes, budget, out)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         from .terminal import tokenizer_tables
 
@@ -212,141 +206,8 @@ def tokenizers(
     return 0
 
 
-@app.command(name="ledger")
-def ledger(
-    target: tyro.conf.Positional[tuple[str, ...]] = (),
-    *,
-    preset: Preset = None,
-    encoders: tuple[str, ...] = ("retina-16", "oracle"),
-    tokenizers: tuple[str, ...] = ("fast", "oat"),
-    codebooks: tuple[str, ...] = ("fsq-1000",),
-    sigma: float | None = None,
-    horizon: int = 16,
-    n_obs_steps: int = 2,
-    execute: int = 8,
-    steps: int | None = None,
-    tokenizer_steps: int = 1500,
-    demo_episodes: int = 100,
-    store: StorePath = Path("store"),
-    budget: str | None = None,
-    processes: int | None = None,
-    json: Json = False,
-) -> int:
-    """Measure in bits: what the task demands, each encoder supplies, each code keeps, and each policy delivers.
-
-    Example: cgap ledger metaworld/push,pick-place --encoders retina-4 retina-16 oracle --tokenizers fast oat
-
-    Args:
-        target: a study file, a suite, or folders STORE/demos/KEY of demonstrations.
-        preset: a preset in place of a study file.
-        encoders: frozen encoders; blind is always among them (not for a study, which has its own).
-        tokenizers: action tokenizers (not for a study).
-        codebooks: FSQ codebooks of quest and oat.
-        sigma: resolution in standard deviations; measured in the simulator by default, 0.1 without one.
-        horizon: steps of a chunk.
-        n_obs_steps: observation steps that a policy sees.
-        execute: actions executed per decision where the resolution is measured.
-        steps: training steps of the denoiser.
-        tokenizer_steps: training steps of tokenizers that have a network.
-        demo_episodes: demonstrations per task, when a suite is named.
-        store: folder of all artefacts, when a suite or a study is named.
-        budget: stop cleanly after this time, as in 90s, 9m or 2h.
-        processes: worker processes; as many as cores by default, 0 for this process alone.
-        json: print the ledger as JSON.
-    """
-    from .commands import make_ledger
-
-    section = {k: v for k, v in {"sigma": sigma, "steps": steps}.items() if v is not None}
-    shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "execute": execute}
-    found = make_ledger(
-        target, preset, encoders, tokenizers, codebooks, {"steps": tokenizer_steps}, section, shape,
-        demo_episodes, store, processes, budget,
-    )  # fmt: skip
-    if json:
-        _print_json(found)
-    else:
-        from .terminal import ledger_tables
-
-        ledger_tables(found)
-    return 0
-
-
-@app.command(name="locate")
-def locate(
-    target: tyro.conf.Positional[tuple[str, ...]] = (),
-    *,
-    preset: Preset = None,
-    encoders: tuple[str, ...] = ("retina-16", "oracle"),
-    tokenizers: tuple[str, ...] = ("fast", "oat"),
-    sigma: float | None = None,
-    store: StorePath = Path("store"),
-    budget: str | None = None,
-    processes: int | None = None,
-    json: Json = False,
-) -> int:
-    """Say which stage binds, what relaxing it gains and costs, and what to run next.
-
-    Of a study: from success, and from bits if it has a ledger section. Of demonstrations: from bits alone.
-
-    Example: cgap locate --preset tiny
-
-    Args:
-        target: a study file, a suite, or folders STORE/demos/KEY of demonstrations.
-        preset: a preset in place of a study file.
-        encoders: frozen encoders, for demonstrations.
-        tokenizers: action tokenizers, for demonstrations.
-        sigma: resolution in standard deviations, as in cgap ledger.
-        store: folder of all artefacts.
-        budget: stop cleanly after this time, as in 90s, 9m or 2h.
-        processes: worker processes; as many as cores by default, 0 for this process alone.
-        json: print the answers as JSON.
-    """
-    from .commands import locate as run
-
-    found = run(target, preset, encoders, tokenizers, sigma, store, processes, budget)
-    if json:
-        _print_json(found)
-    else:
-        from .terminal import locate_list
-
-        locate_list(found)
-    return 0
-
-
-@app.command(name="calibrate")
-def calibrate(
-    *,
-    quick: bool = False,
-    out: Path | None = None,
-    store: StorePath = Path("store"),
-    budget: str | None = None,
-    processes: int | None = None,
-    json: Json = False,
-) -> int:
-    """Hold every instrument to a known truth: estimators, the channel with its dials, verdicts, intervals.
-
-    Example: cgap calibrate --quick
-
-    Args:
-        quick: fewer and smaller parts, in minutes.
-        out: the page (Markdown); by default calibration.md in the store.
-        store: folder of all artefacts.
-        budget: stop cleanly after this time, as in 90s, 9m or 2h.
-        processes: worker processes; as many as cores by default, 0 for this process alone.
-        json: print the figures as JSON.
-    """
-    from .commands import calibrate as run
-
-    page = out or store / "calibration.md"
-    found = run(quick, store, processes, budget, page)
-    if json:
-        _print_json(found)
-    else:
-        from .terminal import calibration_tables
-
-        calibration_tables(found)
-        print(f"page: {page}")
-    return 0
+for verb in (ledger, locate, calibrate):
+    app.command(name=verb.__name__)(verb)
 
 
 @study_app.command(name="plan")
@@ -361,7 +222,7 @@ def study_plan(
 
     plan = describe_plan(file, preset, store)
     if json:
-        _print_json(plan)
+        print_json(plan)
     else:
         from .terminal import plan_table
 
@@ -412,7 +273,7 @@ def study_status(
 
     state = status(file, preset, store)
     if json:
-        _print_json(state)
+        print_json(state)
     else:
         print(
             f"{state['study']}: {state['done']} of {state['steps']} steps done, {len(state['failed'])} failed"
@@ -448,7 +309,7 @@ def report(
 
     path, summary = write_report(file, preset, store, out, videos)
     if json:
-        _print_json(summary)
+        print_json(summary)
     else:
         from .terminal import summary_tables
 
@@ -487,7 +348,7 @@ def rollout(
 
     rows = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
     if json:
-        _print_json({"episodes": rows})
+        print_json({"episodes": rows})
     else:
         from .terminal import episode_table
 
@@ -497,11 +358,6 @@ def rollout(
 
 app.command(demos_app, name="demos", help="Make demonstrations.")
 app.command(study_app, name="study", help="Plan, run and follow studies.")
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=1, sort_keys=True)
-    print()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .artifacts import Store, disk_error, write_json
 from .errors import UserError
 from .study.plan import Graph, Plan, Step, make_plan
-from .study.spec import Cameras, Ledger, Study, Tokenizer, load_study
+from .study.spec import Cameras, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
 
@@ -42,14 +42,20 @@ def _processes(asked: int | None) -> int:
     return (os.cpu_count() or 1) if asked is None else asked
 
 
-def _at_least(least: int, **given: int | None) -> None:
+def at_least(least: int, **given: int | None) -> None:
     """Refuse options below their least value."""
     for name, value in given.items():
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value} is too small; give {least} or more")
 
 
-def _folder(path: Path) -> Path:
+def check_sigma(sigma: float | None) -> None:
+    """Refuse a resolution that is none."""
+    if sigma is not None and not sigma > 0:
+        raise UserError(f"--sigma {sigma} is no resolution; give standard deviations above 0")
+
+
+def folder_of(path: Path) -> Path:
     """Make a folder that the user named."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -188,7 +194,7 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
     }
 
 
-def _demos_steps(suite_name: str, episodes: int, cameras: Cameras) -> list[Step]:
+def demos_steps(suite_name: str, episodes: int, cameras: Cameras) -> list[Step]:
     """Steps that collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
     from .study.plan import demos_step, resolve_suite
 
@@ -212,12 +218,12 @@ def make_demos(
     from .study.engine import run_steps
     from .terminal import RunWatcher
 
-    _at_least(8, image_size=image_size)
+    at_least(8, image_size=image_size)
     seen = Cameras(names=cameras, image_size=image_size)
     if preset is not None:
         at = load_study(None, preset)
         episodes, seen = max(at.factors.demos), at.cameras
-    steps = _demos_steps(suite_name, episodes, seen)
+    steps = demos_steps(suite_name, episodes, seen)
     store = Store(store_root)
     missing = [s for s in steps if not store.has(s.recipe)]
     workers = _processes(processes)
@@ -254,7 +260,7 @@ def tokenizer_section(
     *, tokens: int, size: Literal["xs", "S", "M"], steps: int, batch_size: int
 ) -> Tokenizer:
     """The study file's section of that name, from options."""
-    _at_least(1, tokens=tokens, steps=steps, batch_size=batch_size)
+    at_least(1, tokens=tokens, steps=steps, batch_size=batch_size)
     return Tokenizer(tokens=tokens, size=size, steps=steps, batch_size=batch_size)
 
 
@@ -273,10 +279,9 @@ def compare_tokenizers(
     from .study.engine import missing_steps
     from .study.tokenizer_table import open_demos, plan_table, table
 
-    _at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
-    _at_least(0, episodes=spec.episodes)
-    if not spec.sigma > 0:
-        raise UserError(f"--sigma {spec.sigma} is no resolution; give standard deviations above 0")
+    at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
+    at_least(0, episodes=spec.episodes)
+    check_sigma(spec.sigma)
     cameras = Cameras()
     if preset is not None:
         at = load_study(None, preset)
@@ -287,144 +292,23 @@ def compare_tokenizers(
         store, recipes = open_demos([Path(d) for d in demos])
         name = "-".join(r.key[:8] for r in recipes)
     elif len(demos) == 1:
-        store, making = Store(store_root), _demos_steps(demos[0], demo_episodes, cameras)
+        store, making = Store(store_root), demos_steps(demos[0], demo_episodes, cameras)
         recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", demos[0])
     else:
         raise UserError(f"{', '.join(demos)}: name one suite, or folders STORE/demos/KEY that exist")
     plan = plan_table(spec, recipes, making)
-    folder = _folder(store.root / "tokenizer-tables" / name)
-    _run(plan, missing_steps(plan, store), store, folder, processes, budget)
+    folder = folder_of(store.root / "tokenizer-tables" / name)
+    run_all(plan, missing_steps(plan, store), store, folder, processes, budget)
     found = table(plan, store)
     found["suite"] = demos[0] if making else None
     path = out or folder / "tokenizers.html"
-    _folder(path.parent)
+    folder_of(path.parent)
     write_tokenizer_page(found, path)
     write_json(folder / "tokenizers.json", found)
     return path, found
 
 
-def make_ledger(
-    target: tuple[str, ...],
-    preset: str | None,
-    encoders: tuple[str, ...],
-    tokenizers: tuple[str, ...],
-    codebooks: tuple[str, ...],
-    fitting: dict[str, Any],
-    section: dict[str, Any],
-    shape: dict[str, int],
-    demo_episodes: int,
-    store_root: Path,
-    processes: int | None,
-    budget: str | None,
-) -> dict[str, Any]:
-    """The ledger of a study (a YAML file, or a preset) or of demonstrations (a suite, or folders of a store).
-
-    ``section``: what to set in the study's ledger section. Raises ``UserError`` while steps are missing.
-    """
-    from .study.engine import missing_steps
-    from .study.ledger import plan_ledger, read_ledger
-    from .study.tokenizer_table import open_demos
-
-    if is_study(target, preset):
-        study = load_study(Path(target[0]) if target else None, preset)
-        settings = (study.ledger or Ledger()).model_dump() | section
-        study = study.model_copy(update={"ledger": Ledger(**settings)})
-        plan: Any = make_plan(study)
-        store, folder = Store(store_root), study_folder(study, Store(store_root))
-    else:
-        _at_least(1, **shape)
-        if all(Path(d).is_dir() for d in target) and target:
-            store, recipes = open_demos([Path(d) for d in target])
-            making: list[Step] = []
-            name = "-".join(r.key[:8] for r in recipes)
-        elif len(target) == 1:
-            store, making = Store(store_root), _demos_steps(target[0], demo_episodes, Cameras())
-            recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", target[0])
-        else:
-            raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
-        books = tuple(codebook(c) for c in codebooks)
-        plan = plan_ledger(
-            Ledger(**section),
-            recipes,
-            making,
-            encoders,
-            tokenizers,
-            books,
-            tokenizer_section(**fitting),
-            **shape,
-        )
-        folder = _folder(store.root / "ledgers" / name)
-    _run(plan, missing_steps(plan, store), store, folder, processes, budget)
-    assert plan.ledger is not None
-    found = read_ledger(plan.ledger, store)
-    write_json(folder / "ledger.json", found)
-    return {**found, "file": str(folder / "ledger.json")}
-
-
-def is_study(target: tuple[str, ...], preset: str | None) -> bool:
-    """Whether a target names a study: a YAML file, or a preset."""
-    return preset is not None or (len(target) == 1 and Path(target[0]).suffix in (".yaml", ".yml"))
-
-
-def locate(
-    target: tuple[str, ...],
-    preset: str | None,
-    encoders: tuple[str, ...],
-    tokenizers: tuple[str, ...],
-    sigma: float | None,
-    store_root: Path,
-    processes: int | None,
-    budget: str | None,
-) -> dict[str, Any]:
-    """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
-    from .study.engine import missing_steps
-    from .study.ledger import read_ledger
-    from .study.locate import of_ledger, of_study
-    from .study.results import summarise
-
-    if not is_study(target, preset):
-        section = {} if sigma is None else {"sigma": sigma}
-        shape = {"horizon": 16, "n_obs_steps": 2, "execute": 8}
-        ledger = make_ledger(
-            target,
-            preset,
-            encoders,
-            tokenizers,
-            ("fsq-1000",),
-            {},
-            section,
-            shape,
-            100,
-            store_root,
-            processes,
-            budget,
-        )
-        return {"success": [], "bits": of_ledger(ledger)}
-    study, plan, store = open_study(Path(target[0]) if target else None, preset, store_root)
-    _run(plan, missing_steps(plan, store), store, study_folder(study, store), processes, budget)
-    bits = [] if plan.ledger is None else of_ledger(read_ledger(plan.ledger, store, sigma))
-    return {"success": of_study(summarise(plan, store)), "bits": bits}
-
-
-def calibrate(
-    quick: bool, store_root: Path, processes: int | None, budget: str | None, out: Path
-) -> dict[str, Any]:
-    """Run the calibration and write its page, ``out``; returns what stands on it."""
-    from .report.calibration import write_calibration_page
-    from .study.calibrate import plan_calibration, read_calibration
-    from .study.engine import missing_steps
-
-    made, store = plan_calibration(quick), Store(store_root)
-    begun = time.monotonic()
-    _run(made, missing_steps(made, store), store, study_folder(made.plan.study, store), processes, budget)
-    found = {**read_calibration(made, store), "quick": quick, "seconds": time.monotonic() - begun}
-    _folder(out.parent)
-    write_calibration_page(found, out)
-    write_json(out.with_suffix(".json"), found)
-    return found
-
-
-def _run(
+def run_all(
     plan: Graph, todo: list[Step], store: Store, folder: Path, processes: int | None, budget: str | None
 ) -> None:
     """Build the steps, or raise ``UserError`` with what failed or is left."""
@@ -462,7 +346,7 @@ def report_plan(
     folder = study_folder(study, store)
     films = _films(plan, store, summary, videos) if videos else []
     path = out or folder / "report.html"
-    _folder(path.parent)
+    folder_of(path.parent)
     write_page(summary, films, path)
     write_json(folder / "summary.json", summary)
     return path, summary
@@ -492,8 +376,8 @@ def roll_out(
     from .rollouts import record_episode, run_episodes
     from .sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, sim_info, suite
 
-    _at_least(1, episodes=episodes, execute=execute)
-    _at_least(0, first_initial_state=first_initial_state)
+    at_least(1, episodes=episodes, execute=execute)
+    at_least(0, first_initial_state=first_initial_state)
     policy = Policy.load(folder)
     if preset is not None:
         episodes = load_study(None, preset).rollout.episodes_per_task
@@ -511,7 +395,7 @@ def roll_out(
         versions=info.versions,
     )
     if out is not None:
-        _folder(out)
+        folder_of(out)
     with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
         table = run_episodes(policy, protocol, pool, actor_key=folder.name)
     if out is not None:

@@ -343,7 +343,7 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
         if h := row["health"]:
             name = row["label"] + (" (not converged)" if h["fitting"].get("converged") is False else "")
             table.add_row(
-                name, f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
+                name, "" if h["order_preservation"] is None else f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
                 f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}", f"{h['gaussian_reference_rate']:.0f}",
                 f"{100 * h['decode_failures_corrupted']:.0f} %",
                 f"{h['encode_per_second']:,.0f}", f"{h['decode_per_second']:,.0f}",

@@ -46,7 +46,7 @@ def test_an_unknown_name_lists_those_that_are_known(act):
     with pytest.raises(UserError) as error:
         act("resnet81")
     assert str(error.value) == (
-        "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, oracle, resnet18, retina-R"
+        "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, oracle, oracle-Bb, resnet18, retina-R"
     )
 
 
@@ -87,7 +87,7 @@ def test_an_entry_point_is_an_encoder_like_any_other():
     made = make_encoder("brightness", cameras=3)
     assert isinstance(made, Brightness)
     assert made.cameras == 3
-    assert registry.names() == ("blind", "oracle", "resnet18", "retina-R", "brightness")
+    assert registry.names() == ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R", "brightness")
     with pytest.raises(UserError, match="known: blind, brightness, oracle"):
         check_encoder("dark", image_size=8)
 

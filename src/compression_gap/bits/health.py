@@ -127,19 +127,22 @@ def _within(error: np.ndarray, valid: np.ndarray, sigma: float) -> float:
     return float((per_chunk <= sigma**2).all(1).mean())
 
 
-def order_preservation(chunks: np.ndarray, decoded: np.ndarray, rng: np.random.Generator) -> float:
-    """Spearman's rank correlation of the distances between pairs of chunks before and after the code."""
+def order_preservation(chunks: np.ndarray, decoded: np.ndarray, rng: np.random.Generator) -> float | None:
+    """Spearman's rank correlation of the distances between pairs of chunks before and after the code.
+
+    None where there is no order: of fewer than three chunks, or where all distances are alike.
+    """
     from scipy.stats import spearmanr
 
     if len(chunks) < 3:
-        return float("nan")
+        return None
     one = rng.integers(len(chunks), size=PAIRS)
     two = (one + rng.integers(1, len(chunks), size=PAIRS)) % len(chunks)
     flat, coded = (x.reshape(len(x), -1) for x in (chunks, decoded))
     before = np.linalg.norm(flat[one] - flat[two], axis=1)
     after = np.linalg.norm(coded[one] - coded[two], axis=1)
     if np.ptp(before) == 0 or np.ptp(after) == 0:
-        return float("nan")
+        return None
     return float(spearmanr(before, after).statistic)
 
 

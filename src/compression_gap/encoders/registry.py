@@ -22,8 +22,8 @@ def names() -> tuple[str, ...]:
     return (*OWN, *(e.name for e in entry_points(group=GROUP)))
 
 
-def check_encoder(name: str, *, image_size: int) -> None:
-    """Raise ``UserError`` for a name that is not known, or images too small for that encoder."""
+def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
+    """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
     if name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
@@ -32,7 +32,8 @@ def check_encoder(name: str, *, image_size: int) -> None:
                 f"take retina-{image_size} or less, or raise cameras.image_size"
             )
     elif DIAL.fullmatch(name):
-        return
+        if sim not in (None, "channel"):
+            raise UserError(f"{name} cuts states within [-1, 1] and is for the channel alone; take oracle")
     elif name not in names() or name in ("retina-R", "oracle-Bb"):
         raise unknown_name("encoder", name, names())
     elif name == "resnet18" and image_size < RESNET_SMALLEST:

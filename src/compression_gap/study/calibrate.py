@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
 SEED_SPREAD = 0.03
+SAMPLES = {True: (8_000, 600), False: (20_000, 2_000)}  # of each distribution, and training steps
+STUDIES = {True: (4, 200), False: (40, 1000)}  # simulated: for verdicts (at each pair of dials), for coverage
 QUANTITIES = ("rate", "delta", "interaction")
 RELATIVE, ABSOLUTE = 0.1, 0.3  # of the channel: within 10 % or 0.3 bit
 
@@ -55,13 +57,13 @@ def plan_calibration(quick: bool) -> Calibration:
 
     plan = make_plan(load_study(None, "calibration-quick" if quick else "calibration"))
     made = Calibration(plan=plan, steps=plan.steps)
-    samples, steps = (8_000, 600) if quick else (20_000, 2_000)
+    samples, steps = SAMPLES[quick]
     for known in distributions(quick):
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
-    spec = {"dials": list(DIALS), "studies": 4 if quick else 40, "seeds": 3, "episodes": 400}
+    spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": 3, "episodes": 400}
     made.verdicts = made.add("verdicts", spec, {}, "verdicts on simulated studies", 60)
-    studies = 200 if quick else 1000
+    studies = STUDIES[quick][1]
     for quantity, setting in itertools.product(QUANTITIES, settings(quick)):
         spec = {"quantity": quantity, "setting": asdict(setting), "studies": studies}
         label = f"coverage of the {quantity}, {setting.seeds} seeds x {setting.states} states"
@@ -183,7 +185,7 @@ def build_coverage(job: Job) -> dict[str, Any]:
 
 def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     """Everything on the page, as JSON values."""
-    from .ledger import read_ledger
+    from .ledger_reading import read_ledger
     from .results import summarise
 
     plan = made.plan

@@ -49,7 +49,12 @@ def contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dic
             c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
             name = f"Δ_enc {high.head.encoder} − {low.head.encoder} · {label_without_encoder(low.head, plan)}"
             code = low.head.code and low.head.code.name
-            row = {"kind": "delta_enc", "label": name, "action": low.head.representation, "code": code}
+            row: dict[str, Any] = {
+                "kind": "delta_enc",
+                "label": name,
+                "action": low.head.representation,
+                "code": code,
+            }
             out.append({**row, "encoders": [low.head.encoder, high.head.encoder], **asdict(c)})
             at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos)
             deltas.setdefault(at, []).append((low, high))

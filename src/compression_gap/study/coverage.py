@@ -60,9 +60,9 @@ class Setting:
         for name in ("seed_sd", "state_sd", "cell_sd", "difficulty"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise UserError(f"a setting's {name} must be at least 0, not {getattr(self, name):g}")
-        for value in (self.rate, self.rate - self.gain):
-            if not 1 <= value <= 99:
-                raise UserError(f"a setting's rate and rate - gain must lie in 1..99 points, not {value:g}")
+        for rate in (self.rate, self.rate - self.gain):
+            if not 1 <= rate <= 99:
+                raise UserError(f"a setting's rate and rate - gain must lie in 1..99 points, not {rate:g}")
 
     def __str__(self) -> str:
         return (

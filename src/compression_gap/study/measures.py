@@ -44,8 +44,10 @@ def build_rates(job: Job) -> dict[str, Any]:
         progress=job.progress,
     )
     for name in ("bits", "linear"):
-        np.save(job.out / f"{name}.npy", np.stack([getattr(r, name) for r in rates.values()]))
-    np.save(job.out / "episode.npy", points["test"].episode)
+        np.save(
+            job.out / f"{name}.npy", np.stack([getattr(r, name) for r in rates.values()]), allow_pickle=False
+        )
+    np.save(job.out / "episode.npy", points["test"].episode, allow_pickle=False)
     return {"network_converged": converged, "training_episodes": len(np.unique(points["train"].episode))}
 
 
@@ -84,9 +86,9 @@ def build_delivered(job: Job) -> dict[str, Any]:
             np.load(folder / f"{n}-test.npy", allow_pickle=False)[points.rows] for n in ("ids", "lengths")
         )
         bits = token_rates(policy, *seen(points), Tokens(ids, lengths))
-    np.save(job.out / "bits.npy", bits)
-    np.save(job.out / "episode.npy", points.episode)
-    np.save(job.out / "rows.npy", points.rows)
+    np.save(job.out / "bits.npy", bits, allow_pickle=False)
+    np.save(job.out / "episode.npy", points.episode, allow_pickle=False)
+    np.save(job.out / "rows.npy", points.rows, allow_pickle=False)
     return {"kind": kind}
 
 

@@ -240,7 +240,7 @@ def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
         )
 
 
-def _codes(study: Study, tokenizer: str | None = None) -> list[Code]:
+def studystudy_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     """The codes of one tokenizer, or all that the study needs."""
     names = [] if tokenizer is None else [tokenizer]
     if tokenizer is None:
@@ -270,17 +270,15 @@ def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
 
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
-    from ..encoders.registry import DIAL, check_encoder
+    from ..encoders.registry import check_encoder
 
     spec, info = resolve_suite(study.suite, study.cameras)
     for encoder in study.encoders:
-        check_encoder(encoder, image_size=spec.image_size)
-        if DIAL.fullmatch(encoder) and spec.sim != "channel":
-            raise UserError(f"{encoder} cuts states within [-1, 1] and is for the channel alone; take oracle")
+        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
     for action in study.factors.action:
         action_parts(action)
     _check_swap(study)
-    for code in _codes(study):
+    for code in study_codes(study):
         check_code(code, study.tokenizer, study.policy.horizon)
     if study.rollout.execute > study.policy.horizon:
         raise UserError(
@@ -303,32 +301,10 @@ def make_plan(study: Study) -> Plan:
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
-        plan.ledger = _add_ledger(plan)
+        from .ledger import add_study_ledger
+
+        add_study_ledger(plan)
     return plan
-
-
-def _add_ledger(plan: Plan) -> LedgerSteps:
-    """The ledger of the study's largest set of demonstrations, with the encoders whose features are cached."""
-    from .ledger import add_ledger
-
-    study, most = plan.study, max(plan.study.factors.demos)
-    assert study.ledger is not None
-    sets = {f"demos/{i}": recipe for i, recipe in enumerate(plan.demos[most])}
-    base = {**sets, "normaliser": plan.add("normaliser", {}, sets, "normaliser", 1)}
-    encoders = [e for e in ("blind", *study.encoders) if e not in TRAINED_ENCODERS]
-    return add_ledger(
-        plan,
-        study.ledger,
-        base,
-        plan.tasks,
-        {e: add_features(plan, e, plan.demos[most]) for e in dict.fromkeys(encoders)},
-        {c: _tokenizer(plan, base, c) for c in _codes(study)},
-        horizon=study.policy.horizon,
-        n_obs_steps=study.policy.n_obs_steps,
-        stride=study.policy.stride,
-        protocol=plan.protocol,
-        cells=[c for c in plan.cells if c.demos == most and c.encoder not in TRAINED_ENCODERS],
-    )
 
 
 def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
@@ -338,7 +314,8 @@ def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Re
     ]
 
 
-def _tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
+def study_tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
+    """A code of the study: its fitted tokenizer and target tokens."""
     policy = plan.study.policy
     return add_tokenizer(plan, base, code, plan.study.tokenizer, policy.horizon, policy.stride)
 
@@ -376,8 +353,8 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     base = {**sets, "normaliser": normaliser}
 
     codes: dict[Code, tuple[Recipe, Recipe]] = {}
-    for code in _codes(study):
-        codes[code] = _tokenizer(plan, base, code)
+    for code in study_codes(study):
+        codes[code] = study_tokenizer(plan, base, code)
         if study.references:
             episodes = plan.add(
                 "episodes",
@@ -399,11 +376,11 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
             inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
         tokenizer = action_parts(action)[1]
-        own: list[Code | None] = [*_codes(study, tokenizer)] if tokenizer else [None]
+        own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for of in own:
             add(of, "chunk", ("chunk",))
         if study.swap and action in study.swap.head:
-            for code in itertools.chain(*(_codes(study, t) for t in study.swap.tokenizer)):
+            for code in itertools.chain(*(study_codes(study, t) for t in study.swap.tokenizer)):
                 add(code, "chunk", ("snapped",))
                 add(code, "coded", ("chunk", "snapped"))
 

@@ -50,7 +50,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
 
 def _ledger(plan: Plan, store: Store, contrasts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
-    from .ledger import hypothesis, read_ledger
+    from .ledger_reading import hypothesis, read_ledger
 
     if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
         return None

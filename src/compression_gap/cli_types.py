@@ -1,0 +1,23 @@
+"""What the verbs of the command line share: types of arguments, and printing for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+StorePath = Annotated[Path, tyro.conf.arg(help="folder of all artefacts")]
+Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
+StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
+Preset = Annotated[
+    str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
+]
+
+
+def print_json(value: Any) -> None:
+    """For programs: sorted, indented."""
+    json.dump(value, sys.stdout, indent=1, sort_keys=True)
+    print()

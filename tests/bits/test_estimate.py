@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from compression_gap.bits.estimate import drawn_interval, estimate, resampled
+
+
+def test_the_interval_is_over_episodes_and_not_over_frames():
+    rng = np.random.default_rng(0)
+    of_episode = rng.standard_normal(40)
+    values, episode = np.repeat(of_episode, 50), np.repeat(np.arange(40), 50)
+    low, high = drawn_interval(values, episode)
+    half = 1.96 * of_episode.std(ddof=1) / np.sqrt(40)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.08)
+
+
+def test_intervals_cover_the_mean():
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(300):
+        effect = rng.standard_normal(25)
+        values = np.repeat(effect, 4) + rng.standard_normal(100)
+        low, high = drawn_interval(values, np.repeat(np.arange(25), 4))
+        covered += low <= 0 <= high
+    assert 0.9 <= covered / 300 <= 0.98
+
+
+def test_an_estimate_that_still_moves_is_widened_to_where_it_goes():
+    episode = np.arange(400)
+    values = np.random.default_rng(2).standard_normal(400) * 0.1
+    found = estimate({1: values + 2.0, 2: values + 1.5, 4: values + 0.5}, episode)
+    assert found.value == pytest.approx(2.0, abs=0.02)
+    assert found.high == pytest.approx(2.5, abs=0.05)
+    assert found.low == pytest.approx(2.0, abs=0.05)
+    assert found.converged is False
+    assert list(found.by_share) == [4, 2, 1]
+    assert (found.chunks, found.episodes) == (400, 400)
+
+
+def test_an_estimate_that_stands_is_converged():
+    values = np.random.default_rng(3).standard_normal(400)
+    found = estimate({1: values, 2: values + 0.001}, np.arange(400), ceiling=5.0, probe=values + 1)
+    assert found.converged is True
+    assert found.ceiling == 5.0
+    assert found.probe == pytest.approx(values.mean() + 1)
+    assert estimate({1: values}, np.arange(400)).converged is None
+
+
+def test_columns_are_resampled_together():
+    values = np.random.default_rng(4).standard_normal((60, 2))
+    values[:, 1] = values[:, 0] + 1
+    drawn = resampled(values, np.arange(60), draws=50)
+    np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], 1)

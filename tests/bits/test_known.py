@@ -1,0 +1,66 @@
+"""Truths against independent oracles: closed forms and Monte Carlo."""
+
+import numpy as np
+import pytest
+from scipy.stats import laplace, norm
+
+from compression_gap.bits.known import discrete, distributions, gaussian, heavy, mixture, quantised
+
+
+@pytest.mark.parametrize(("dimensions", "bits"), [(1, 0.5), (2, 2.0), (8, 5.0), (32, 10.0)])
+def test_a_gaussian_s_bits_are_those_of_its_sample_covariance(dimensions, bits):
+    known = gaussian(dimensions, bits)
+    a, c = known.draw(200_000, np.random.default_rng(0))
+    noise = known.sigma**2 * np.eye(dimensions)
+    joint = np.cov(np.concatenate([a, c], 1).T)
+    joint[:dimensions, :dimensions] += noise
+    parts = (joint[:dimensions, :dimensions], joint[dimensions:, dimensions:], joint)
+    one, two, both = (np.linalg.slogdet(np.atleast_2d(p))[1] for p in parts)
+    assert (one + two - both) / 2 / np.log(2) == pytest.approx(bits, abs=0.03)
+    assert a.std() == pytest.approx(1, abs=0.05)
+
+
+def test_far_names_are_worth_their_logarithm():
+    assert discrete(4, 2).bits == pytest.approx(4.0, abs=0.01)
+
+
+def test_the_mixture_by_monte_carlo():
+    known, rng = mixture(), np.random.default_rng(1)
+    a, c = known.draw(200_000, rng)
+    y = a + known.sigma * rng.standard_normal(a.shape)
+    spread = np.hypot(0.2, known.sigma)
+    near = {s: norm.pdf(y, s, spread) for s in (-1, 1)}
+    told = np.where(c > 0, 0.9 * near[1] + 0.1 * near[-1], 0.1 * near[1] + 0.9 * near[-1])
+    assert np.log2(told / (0.5 * near[1] + 0.5 * near[-1])).sum(1).mean() == pytest.approx(
+        known.bits, abs=0.01
+    )
+
+
+def test_the_heavy_tails_by_monte_carlo():
+    known, rng = heavy(), np.random.default_rng(2)
+    a, c = known.draw(3_000, rng)
+    y = a + known.sigma * rng.standard_normal(a.shape)
+    spread = np.hypot(0.5, known.sigma)
+    grid = np.linspace(-12, 12, 4001)
+    weight = laplace.pdf(grid, scale=np.sqrt(0.5)) * (grid[1] - grid[0])
+    marginal = np.stack([norm.pdf(y[:, k][:, None], grid, spread) @ weight for k in range(4)], 1)
+    found = np.log2(norm.pdf(y, c, spread) / marginal).sum(1)
+    assert found.mean() == pytest.approx(known.bits, abs=3 * found.std() / np.sqrt(len(found)))
+
+
+def test_cells_of_a_uniform_tell_less_than_their_number_since_noise_blurs_their_edges():
+    known = quantised(8, 2, sigma=0.1)
+    assert 0.9 * 6 > known.bits > 0.75 * 6
+    assert quantised(8, 2, sigma=0.005).bits == pytest.approx(6, abs=0.1)
+
+
+def test_every_distribution_has_a_name_and_chunks_of_about_unit_size():
+    found = distributions()
+    assert len({k.name for k in found}) == len(found) == 9
+    assert {k.name for k in distributions(True)} <= {k.name for k in found}
+    for known in found:
+        a, c = known.draw(5000, np.random.default_rng(0))
+        assert a.shape == (5000, known.dimensions)
+        assert len(c) == 5000
+        assert 0.8 < a.std() < 1.25
+        assert known.bits > 0

@@ -1,0 +1,85 @@
+"""The calibration: its judgements by hand, and all of it once at the smallest scale."""
+
+import json
+
+import pytest
+
+from compression_gap.bits.known import distributions
+from compression_gap.cli import main
+from compression_gap.study import calibrate
+from compression_gap.study.coverage import settings
+from compression_gap.study.spec import load_study
+from compression_gap.terminal import calibration_tables
+
+SMALL = {
+    "training": {"steps": 5, "batch_size": 8, "warmup": 1, "validations": 4},
+    "tokenizer": {"steps": 6, "batch_size": 8},
+    "rollout": {"episodes_per_task": 4},
+    "ledger": {"steps": 12, "batch_size": 16, "prior_steps": 3},
+}
+
+
+def test_a_verdict_is_judged_against_true_gains():
+    assert calibrate._judged({"encoder": 0.3, "code": 0.1}, "encoder") == {
+        "expected": "encoder",
+        "stage": "encoder",
+    }
+    assert calibrate._judged({"encoder": 0.3, "code": 0.27}, "code")["expected"] is None
+    assert calibrate._judged({"encoder": 0.03}, None)["expected"] is None
+    assert calibrate._judged({"encoder": -0.3, "code": -0.1}, None)["expected"] is None
+
+
+def test_accuracy_counts_right_wrong_unresolved_and_ties():
+    rows = [("encoder", "encoder"), ("code", "encoder"), ("code", None), (None, "code"), (None, None)]
+    found = calibrate._accuracy([{"expected": e, "stage": s} for e, s in rows])
+    assert (found["cells"], found["right"], found["wrong"], found["unresolved"]) == (3, 1, 1, 1)
+    assert (found["ties"], found["named_in_ties"]) == (2, 1)
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert calibrate._accuracy([])["accuracy"] is None
+
+
+def test_the_dials_bind_as_their_definition_says():
+    rate = calibrate._nested((1, 2, 4))
+    assert rate[None, None] == pytest.approx(1, abs=1e-6)
+    # A code finer than what is seen costs nothing to speak of; a coarser one binds.
+    assert rate[1, None] - rate[1, 4] == pytest.approx(0, abs=0.02)
+    assert rate[4, 1] == pytest.approx(rate[None, 1], abs=0.01)
+    assert rate[4, None] - rate[4, 1] > 0.5
+
+
+def test_the_full_calibration_is_the_wider_one():
+    quick, full = (calibrate.plan_calibration(q) for q in (True, False))
+    assert len(full.known) == len(distributions())
+    assert len(full.coverage) == 3 * len(settings(False)) > len(quick.coverage)
+    assert len(full.plan.cells) > len(quick.plan.cells)
+    assert {r.key for r in full.wanted} <= set(full.steps)
+
+
+def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
+    def tiny(file, preset):
+        study = load_study(file, preset)
+        parts = {n: getattr(study, n).model_copy(update=v) for n, v in SMALL.items()}
+        factors = study.factors.model_copy(update={"demos": (40,), "encoder": ("oracle-1b",), "seed": (0,)})
+        return study.model_copy(update={**parts, "factors": factors})
+
+    monkeypatch.setattr(calibrate, "load_study", tiny)
+    monkeypatch.setattr(calibrate, "distributions", lambda quick=False: distributions(True)[:1])
+    monkeypatch.setattr(calibrate, "SAMPLES", {True: (300, 4)})
+    monkeypatch.setattr(calibrate, "STUDIES", {True: (1, 5)})
+    monkeypatch.setattr(calibrate, "DIALS", (1, 3))
+    words = ["calibrate", "--quick", "--store", str(tmp_path / "store"), "--processes", "0"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {b["quantity"] for b in found["bits"]} == {"demand", "supply", "kept", "gap"}
+    demand = next(b for b in found["bits"] if b["quantity"] == "demand")
+    assert 9 < demand["truth"] < 11
+    assert found["verdict_accuracy"] is not None
+    assert set(found["interval_coverage"]) == {"rate", "delta", "interaction"}
+    assert found["known"][0]["truth"] == pytest.approx(2.0)
+    oracle = next(s for s in found["success"] if s["label"] == "diffusion · oracle")
+    assert oracle["truth"] == pytest.approx(1)
+    page = (tmp_path / "store" / "calibration.md").read_text()
+    assert "| demand |" in page
+    assert (tmp_path / "store" / "calibration.svg").read_text().startswith("<svg")
+    calibration_tables(found)
+    assert "verdicts, simulated" in capsys.readouterr().out

@@ -1,0 +1,248 @@
+"""The ledger of a small study, through the command, and its parts on numbers made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from compression_gap.cli import main
+from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
+from compression_gap.study.ledger_reading import _at, _binding, _law, _Rates, hypothesis
+from compression_gap.study.locate import of_ledger, of_study
+from compression_gap.study.plan import Code, make_plan
+from compression_gap.study.spec import Ledger, parse_study
+
+STUDY = """\
+name: ledgered
+suite: channel
+cameras: {image_size: 16}
+factors:
+  encoder: [retina-4]
+  action: [diffusion, regression, oat]
+  seed: [0]
+  demos: [30]
+training: {steps: 6, batch_size: 8, lr: 1e-3, warmup: 2, validations: 4}
+tokenizer: {steps: 6, batch_size: 8}
+policy: {sampling_steps: 2}
+rollout: {execute: 16, episodes_per_task: 4}
+ledger: {steps: 24, batch_size: 16, prior_steps: 4, episodes_per_sigma: 12}
+"""
+CODE = Code("oat", None, 0)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The ledger as ``--json`` printed it, the study's file and its store."""
+    import io
+    from contextlib import redirect_stdout
+
+    folder = tmp_path_factory.mktemp("ledger")
+    file, store, printed = folder / "study.yaml", folder / "store", io.StringIO()
+    file.write_text(STUDY)
+    with redirect_stdout(printed):
+        assert main(["ledger", str(file), "--store", str(store), "--processes", "0", "--json"]) == 0
+    return json.loads(printed.getvalue()), file, store
+
+
+def test_every_quantity_is_there_with_its_interval(ran):
+    found, *_ = ran
+    assert [e["encoder"] for e in found["encoders"]] == ["blind", "retina-4", "oracle"]
+    assert [(p["encoder"], p["code"]) for p in found["pairs"]] == [
+        ("blind", "oat 1000"), ("retina-4", "oat 1000"), ("oracle", "oat 1000"),
+    ]  # fmt: skip
+    for e in (
+        found["demand"],
+        *(x["supply"] for x in found["encoders"]),
+        *(p["gap"] for p in found["pairs"]),
+    ):
+        assert e["low"] <= e["value"] <= e["high"]
+        assert set(e["by_share"]) == {"1", "2", "4"}
+        assert (e["chunks"], e["episodes"]) == (3, 3)
+    assert found["training_episodes"] == {"1": 24, "2": 12, "4": 6}
+
+
+def test_what_passes_is_the_supply_less_the_gap(ran):
+    found, *_ = ran
+    supply = {e["encoder"]: e["supply"]["value"] for e in found["encoders"]}
+    for p in found["pairs"]:
+        assert p["passes"]["value"] == pytest.approx(supply[p["encoder"]] - p["gap"]["value"], abs=1e-9)
+    blind = next(e for e in found["encoders"] if e["encoder"] == "blind")
+    assert blind["visual_supply"]["value"] == 0
+    for e in found["encoders"]:
+        assert e["visual_supply"]["value"] == pytest.approx(e["supply"]["value"] - blind["supply"]["value"])
+
+
+def test_the_resolution_is_measured_with_the_expert(ran):
+    at = ran[0]["resolution"]
+    assert at["measured"]
+    assert at["white"]["undisturbed"] == 1
+    assert 0.03 <= at["sigma"] <= 1
+    assert at["white"]["rates"][0] >= at["white"]["rates"][-1]
+    assert list(at["white"]["per_task"]) == ["reach"]
+    # An offset moves the end point by all its steps; white noise averages out.
+    assert at["offset"]["value"] < at["white"]["value"]
+
+
+def test_policies_deliver_from_their_own_loss(ran):
+    rows = {(d["action"], d["encoder"]): d for d in ran[0]["delivered"]}
+    assert len(rows) == 9
+    assert rows["regression", "oracle"]["bits"] is None
+    for action in ("diffusion", "oat"):
+        assert np.isfinite(rows[action, "oracle"]["bits"]["value"])
+
+
+def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
+    found, file, store = ran
+    again = ["--store", str(store), "--processes", "0", "--json"]
+    assert main(["study", "run", str(file), *again]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["ledger"]["demand"] == found["demand"]
+    page = (store / "studies" / "ledgered" / "report.html").read_text()
+    assert "<h2>Bits</h2>" in page
+    assert len(summary["ledger"]["hypothesis"]["upgrades"]) == 6  # two under each of three actions
+    assert main(["locate", str(file), *again]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [b["encoder"] for b in said["bits"]] == ["retina-4"]
+    assert len(said["success"]) == 3
+    assert all(v["next"] for v in said["success"])
+    assert said["success"][0]["costs"][0]["parameters"] > 1000
+    for verb in ("locate", "ledger"):
+        assert main([verb, str(file), *again[:-1]]) == 0
+    assert "bits per action chunk" in capsys.readouterr().out
+
+
+def test_demonstrations_alone_have_a_ledger_at_a_given_resolution(ran, capsys):
+    _, _, store = ran
+    (demos,) = (store / "demos").iterdir()
+    words = ["ledger", str(demos), "--encoders", "oracle", "--tokenizers", "bins", "--sigma", "0.2"]
+    assert main([*words, "--steps", "6", "--processes", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["resolution"] == {"sigma": 0.2, "measured": False, "assumed": False}
+    assert found["delivered"] == []
+    assert [c["code"] for c in found["codes"]] == ["bins"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ledger", "channel", "--encoders", "resnet18"], "trained with its policy"),
+        (["ledger", "channel", "--encoders", "retina-x"], "whole number"),
+        (["ledger", "nowhere", "else"], "name a study file"),
+        (["ledger", "channel", "--horizon", "0"], "too small"),
+        (["locate", "channel", "--tokenizers", "wav"], "wav"),
+        (["ledger", "metaworld/push", "--encoders", "oracle-2b"], "channel alone"),
+    ],
+)
+def test_mistakes_are_one_sentence(words, sentence, tmp_path, capsys):
+    assert main([*words, "--store", str(tmp_path / "store"), "--processes", "0"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_resolution_that_is_no_number_is_refused(tmp_path, capsys):
+    words = ["ledger", "channel", "--sigma", "-1", "--store", str(tmp_path / "s"), "--processes", "0"]
+    assert main(words) == 2
+    assert "sigma" in capsys.readouterr().err
+
+
+def test_a_plan_without_the_section_measures_no_bits():
+    plain = make_plan(parse_study(STUDY.split("ledger: {")[0], "here"))
+    assert plain.ledger is None
+    assert not {s.recipe.kind for s in plain.steps.values()} & {"rates", "delivered"}
+
+
+def test_rates_between_resolutions_are_interpolated_in_the_logarithm():
+    values = np.log(np.array(SIGMAS))[None]
+    assert _at(values, 0.25)[0] == pytest.approx(np.log(0.25))
+    assert _at(values, SIGMAS[-1])[0] == pytest.approx(np.log(SIGMAS[-1]))
+
+
+def made(demand, see, kept, gap, oracle_gap, n=400, codes=(CODE,)):
+    """Rates of one encoder and the oracle (which sees all), with the same noise in all."""
+    rng = np.random.default_rng(0)
+    noise = 0.3 * rng.standard_normal(n)
+    names = {c: c.name for c in codes}
+    bits = {"": demand + noise, "z": demand - see + noise, "oracle": 0 * noise}
+    for c in codes:
+        bits[names[c]] = demand - kept + noise
+        bits[pair("z", c)] = demand - kept - gap + noise + 0.1 * rng.standard_normal(n)
+        bits[pair("oracle", c)] = demand - kept - oracle_gap + noise + 0.1 * rng.standard_normal(n)
+    steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), tuple(codes), {}, None)
+    return _Rates({1: bits}, bits, np.arange(n)), steps
+
+
+def test_the_code_holds_the_bits_back_where_the_gap_leads():
+    rates, steps = made(demand=10, see=6, kept=2, gap=4, oracle_gap=8)
+    found = _binding(rates, steps, "z", CODE)
+    # Through the code: z 6 − 4 = 2, oracle 10 − 8 = 2: the encoder gains nothing, continuous actions 4.
+    assert found["stage"] == "code"
+    assert found["gains"]["code"]["value"] == pytest.approx(4, abs=0.05)
+    assert found["gains"]["encoder"]["value"] == pytest.approx(0, abs=0.05)
+    (said,) = of_ledger({"binding": [found], "episodes": 400})
+    assert "the code holds the bits back" in said["sentence"]
+
+
+def test_the_encoder_holds_the_bits_back_where_a_better_one_passes_more():
+    rates, steps = made(demand=10, see=3, kept=9, gap=0, oracle_gap=1)
+    found = _binding(rates, steps, "z", CODE)
+    assert found["stage"] == "encoder"
+    assert found["relaxed_to"] == "oracle"
+    assert found["gains"]["encoder"]["value"] == pytest.approx(6, abs=0.05)
+
+
+def test_two_narrow_stages_in_series_are_named_together():
+    rates, steps = made(demand=10, see=3, kept=3, gap=0, oracle_gap=7)
+    found = _binding(rates, steps, "z", CODE)
+    assert found["stage"] is None
+    assert found["joint"]["value"] == pytest.approx(7, abs=0.05)
+
+
+def test_the_codebook_law_finds_where_nine_tenths_come_through():
+    codes = tuple(Code("oat", ((k,),), 0) for k in (2, 4, 8))
+    health = {c: {"used_bits": b} for c, b in zip(codes, (2.0, 4.0, 8.0), strict=True)}
+    rates, steps = made(demand=10, see=6, kept=2, gap=0, oracle_gap=0, codes=codes)
+    for code, gap in zip(codes, (4.0, 2.0, 0.0), strict=True):
+        rates.bits[1][pair("z", code)] = rates.bits[1][code.name] - gap
+    found = _law(rates, steps, health, "z")
+    assert found["bound"] == ""
+    assert found["bits"] == pytest.approx(4 * 2 ** ((2 - 0.6) / 2), rel=1e-2)
+    assert found["low"] <= found["bits"] <= found["high"]
+
+
+def test_the_hypothesis_by_hand():
+    ledger = {
+        "encoders": [{"encoder": e, "supply": {"value": v}} for e, v in (("blind", 0), ("z", 3), ("oracle", 5))],
+        "pairs": [{"encoder": e, "code": "oat", "passes": {"value": v}} for e, v in (("blind", 0), ("z", 2), ("oracle", 2))],
+    }  # fmt: skip
+
+    def upgrade(low, high, code, value):
+        row = {"kind": "delta_enc", "encoders": [low, high], "code": code, "label": "", "action": str(code)}
+        return {**row, "value": value, "low": value - 0.1, "high": value + 0.1}
+
+    steps = [
+        ("blind", "z", None, 0.3),
+        ("z", "oracle", None, 0.2),
+        ("blind", "z", "oat", 0.2),
+        ("z", "oracle", "oat", 0),
+    ]
+    few = hypothesis(ledger, [upgrade(*s) for s in steps])
+    assert few["correlation"] is None
+    assert [u["bits"] for u in few["upgrades"]] == [3, 2, 2, 0]
+    ends = upgrade("blind", "oracle", None, 0.9)  # the ladder's ends are no upgrade of their own
+    found = hypothesis(ledger, [*(upgrade(*s) for s in [*steps, *steps]), ends])
+    assert len(found["upgrades"]) == 8
+    assert found["correlation"] == pytest.approx(1.0, abs=1e-3)
+    assert -1 <= found["low"] <= found["correlation"] <= found["high"] <= 1
+
+
+def test_advice_for_a_study_names_what_relaxing_costs():
+    cell = {"encoder": "e", "size": "xs", "demos": 5, "action": "oat", "tokenizer": "oat", "codebook": [[2]]}
+    cell |= {"label": "oat · e", "parameters": {"total": 10}, "flops": 5, "train_seconds": 36.0}
+    other = {**cell, "label": "diffusion · e", "action": "diffusion", "tokenizer": None, "codebook": None}
+    verdict = {
+        "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
+        "further_episodes": None, "gains": [{"stage": "encoder"}, {"stage": "code"}],
+    }  # fmt: skip
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]
+    assert said["costs"][0]["hours"] == pytest.approx(0.01)
+    assert "factors.seed: 3 more" in said["next"]
