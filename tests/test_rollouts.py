@@ -1,5 +1,6 @@
 """Rollouts: reference actors, seeds, rows, frames at decision points."""
 
+import math
 import os
 import signal
 from dataclasses import dataclass, field
@@ -7,11 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from compression_gap.bits.resolution import disturbance, task_resolution
+from compression_gap.demos import Normaliser
 from compression_gap.demos.experts import expert_actions
 from compression_gap.errors import UserError
 from compression_gap.rollouts import (
     EPISODE_SCHEMA,
     CodedActor,
+    DisturbedActor,
     Emission,
     ExpertActor,
     ExpertChunkedActor,
@@ -164,6 +168,55 @@ def test_the_coded_expert_reaches_the_closed_form(inline):
     table = run_episodes(CodedActor(16, code), asked, inline, actor_key="coded")
     rate = np.mean(table["success"].to_pylist())
     assert rate == pytest.approx(optimal_success(3), abs=4 * np.sqrt(0.64 * 0.36 / 1500))
+
+
+# Standard deviations of the actions of the two dimensions, and then their range.
+UNITS = Normaliser(*(np.array(v, np.float32) for v in ([0, 0], [0.4, 0.4], [-2, -2], [2, 2])))
+
+
+def disturbed(kind, sigma, asked, pool, **options):
+    """Success of each episode of the disturbed expert, float [episodes]."""
+    actor = DisturbedActor(16, disturbance(kind, sigma, UNITS, **options))
+    return np.array(run_episodes(actor, asked, pool, actor_key="x")["success"].to_pylist(), float)
+
+
+@pytest.mark.parametrize("kind", ["white", "offset"])
+def test_the_disturbed_expert_lies_between_the_chunked_expert_and_chance(inline, kind):
+    asked = protocol(episodes_per_task=20)
+    chunked = run_episodes(ExpertChunkedActor(16), asked, inline, actor_key="x")
+    actor = DisturbedActor(16, disturbance(kind, 0.0, UNITS))
+    assert run_episodes(actor, asked, inline, actor_key="x").equals(chunked)
+    assert disturbed(kind, 50.0, asked, inline).mean() <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "sigma", "execute", "dimension", "spread"),
+    [
+        ("white", 0.4, 16, None, np.sqrt(16)),
+        ("white", 0.5, 8, None, np.sqrt(8)),  # the second chunk puts right what the first did
+        ("white", 0.5, 16, 1, np.sqrt(16)),
+        ("offset", 0.1, 16, None, 16),
+    ],
+)
+def test_the_disturbed_expert_reaches_the_closed_form(inline, kind, sigma, execute, dimension, spread):
+    """The end point is off by N(0, s²), s = spread · σ · 0.4 / 8, and ε = 0.1 of it is allowed."""
+    one = math.erf(0.1 / (spread * sigma * 0.4 * 0.125) / math.sqrt(2))
+    want = one**2 if dimension is None else one
+    asked = protocol(execute=execute, episodes_per_task=1000)
+    rate = disturbed(kind, sigma, asked, inline, dimension=dimension).mean()
+    assert rate == pytest.approx(want, abs=4 * np.sqrt(want * (1 - want) / 1000))
+
+
+def test_the_channel_s_resolution_is_known(inline):
+    """White noise that runs open loop: erf(…)² = 0.95 where 0.1 / s = 2.236, so σ* = 0.1 / (2.236 · 4 · 0.05)."""
+    asked = protocol(execute=16, episodes_per_task=400)
+    sigmas = (0.16, 0.19, 0.22, 0.26, 0.31)
+    success = np.stack([disturbed("white", sigma, asked, inline) for sigma in sigmas])
+    assert (np.diff(success, axis=0) <= 0).all()  # paired: a larger σ saves no episode of one decision
+    found = task_resolution(sigmas, success, disturbed("white", 0.0, asked, inline), np.zeros(400))
+    assert found.undisturbed == 1.0
+    assert found.low <= 0.1 / (2.236 * 4 * 0.05) <= found.high
+    assert found.high / found.low < 1.4
 
 
 def test_decode_failures_are_counted_per_episode(inline):

@@ -1,12 +1,41 @@
+"""Task resolution: the noise against its covariance, crossings by hand and by brute force, coverage of intervals."""
+
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from compression_gap.bits.resolution import crossing, disturbance, error_factor, task_resolution
+from compression_gap.bits.resolution import Crossing, crossing, disturbance, error_factor, task_resolution
 from compression_gap.demos import Normaliser
 from compression_gap.errors import UserError
 
 SIGMAS = (0.1, 0.2, 0.4, 0.8)
-UNITS = Normaliser(*(np.array(v, np.float32) for v in ([1.0, 2.0], [0.5, 2.0], [-3, -3], [3, 3])))
+
+
+def units(*std):
+    d = len(std)
+    return Normaliser(
+        np.ones(d, np.float32),
+        np.array(std, np.float32),
+        np.full(d, -3, np.float32),
+        np.full(d, 3, np.float32),
+    )
+
+
+UNITS = units(0.5, 2.0)
+
+
+def noise(kind, sigma, rows, *, seeds=None, horizon=3, normaliser=UNITS, **options):
+    """The noise alone, float64 [rows, H·d] in standardised units."""
+    chunks = np.zeros((rows, horizon, len(normaliser.std)), np.float32)
+    seeds = np.arange(rows) if seeds is None else np.array(seeds)
+    drawn = disturbance(kind, sigma, normaliser, **options)(chunks, seeds)
+    assert drawn.dtype == np.float32
+    return (drawn / normaliser.std).reshape(rows, -1).astype(np.float64)
+
+
+# Crossings
 
 
 def test_a_crossing_is_linear_in_the_logarithm():
@@ -16,18 +45,79 @@ def test_a_crossing_is_linear_in_the_logarithm():
     assert found.bound == ""
 
 
+@pytest.mark.parametrize("bits", [3.0, 10.0, 17.5, 80.0])
+def test_a_curve_that_is_linear_in_the_logarithm_gives_its_own_crossing(bits):
+    """In the units of the codebook law: gap bits against used bits, in ln x a line that is 0 at ``bits``·e."""
+    used = np.geomspace(1, 500, 9)
+    found = crossing(used, 4 * (1 + np.log(bits) - np.log(used)), 4.0)
+    assert found.value == pytest.approx(bits)
+    assert found.bound == ""
+
+
 def test_a_curve_that_rises_somewhere_is_pooled_first():
     # 0.6 and 0.8 pool to 0.7.
     found = crossing(SIGMAS, np.array([1.0, 0.6, 0.8, 0.1]), 0.75)
-    share = (1.0 - 0.75) / 0.3
-    assert found.value == pytest.approx(0.1 * 2**share)
+    assert found.value == pytest.approx(0.1 * 2 ** (0.25 / 0.3))
+    # 0.2, 0.5 and 0.8 pool to 0.5, and the answer is where that plateau ends.
+    found = crossing(SIGMAS, np.array([0.2, 0.5, 0.8, 0.0]), 0.5)
+    assert found == Crossing(pytest.approx(0.4), "")
+
+
+def test_a_level_that_is_just_held_is_held_to_the_end_of_its_plateau():
+    found = crossing(SIGMAS, np.array([1.0, 0.95, 0.95 - 1e-13, 0.2]), 0.95)
+    assert found.value == pytest.approx(0.4)
+    assert crossing(SIGMAS, np.full(4, 0.95 - 1e-13), 0.95) == Crossing(0.8, "above")
+
+
+def test_a_crossing_is_the_last_x_at_the_level_by_brute_force():
+    """Isotonic regression by its minimax formula, interpolated on a fine grid."""
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        x, y, level = (
+            np.sort(rng.uniform(0.05, 5, 6)),
+            rng.random(6) - np.arange(6) / 6,
+            rng.uniform(-0.6, 0.8),
+        )
+        means = [[y[i : j + 1].mean() if i <= j else np.nan for j in range(6)] for i in range(6)]
+        fit = [max(min(means[i][j] for i in range(k + 1)) for j in range(k, 6)) for k in range(6)]
+        fine = np.linspace(np.log(x[0]), np.log(x[-1]), 20_001)
+        held = np.interp(fine, np.log(x), fit) >= level
+        found = crossing(x, y, level)
+        seen.add(found.bound)
+        if found.bound == "below":
+            assert fit[0] < level
+            assert found.value == x[0]
+        elif found.bound == "above":
+            assert fit[-1] >= level
+            assert found.value == x[-1]
+        else:
+            assert held[0]
+            assert not held[-1]
+            assert np.log(found.value) == pytest.approx(fine[held][-1], abs=2 * (fine[1] - fine[0]))
+    assert seen == {"", "below", "above"}
 
 
 def test_beyond_the_grid_the_answer_is_a_bound():
-    assert crossing(SIGMAS, np.array([0.2, 0.1, 0.1, 0.0]), 0.5) == crossing(SIGMAS, np.zeros(4), 0.1)
-    assert crossing(SIGMAS, np.zeros(4), 0.1).bound == "below"
-    above = crossing(SIGMAS, np.ones(4), 0.5)
-    assert (above.value, above.bound) == (0.8, "above")
+    assert crossing(SIGMAS, np.array([0.2, 0.1, 0.1, 0.0]), 0.5) == Crossing(0.1, "below")
+    assert crossing(SIGMAS, np.ones(4), 0.5) == Crossing(0.8, "above")
+    assert crossing(SIGMAS, np.array([1.0, 1.0, 0.8, 0.5]), 0.5) == Crossing(0.8, "above")
+
+
+@pytest.mark.parametrize("grid", [[0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-1.0, 1.0], [0.1, np.nan]])
+def test_a_grid_that_has_no_logarithm_or_no_order_is_refused(grid):
+    with pytest.raises(UserError, match="must be positive and increasing"):
+        crossing(grid, np.array([1.0, 0.0]), 0.5)
+
+
+def test_a_curve_with_a_failed_run_is_refused():
+    with pytest.raises(UserError, match="must be finite"):
+        crossing(SIGMAS, np.array([1.0, np.nan, 0.5, 0.0]), 0.5)
+    with pytest.raises(ValueError, match="a curve of shape"):
+        crossing(SIGMAS, np.ones(3), 0.5)
+
+
+# The task's resolution
 
 
 def test_the_task_s_resolution_is_where_a_twentieth_of_success_is_lost():
@@ -40,56 +130,195 @@ def test_the_task_s_resolution_is_where_a_twentieth_of_success_is_lost():
     assert found.bound == ""
 
 
+def test_tasks_count_alike_however_many_states_they_have():
+    """Task a (10 states) falls from 1 to 0.5 and task b (40) stays at 0.5: rates 0.75 and 0.5, not 0.6 and 0.5."""
+    first = np.concatenate([np.ones(10), np.tile([0.0, 1.0], 20)])
+    last = np.concatenate([np.tile([0.0, 1.0], 5), np.tile([0.0, 1.0], 20)])
+    strata = np.array(["a"] * 10 + ["b"] * 40)
+    found = task_resolution((0.1, 0.4), np.stack([first, last]), first, strata, share=0.8, draws=50)
+    np.testing.assert_allclose([*found.rates, found.undisturbed], [0.75, 0.5, 0.75])
+    assert found.value == pytest.approx(0.1 * 4 ** (0.15 / 0.25))
+    own = strata == "a"
+    alone = task_resolution((0.1, 0.4), np.stack([first, last])[:, own], first[own], strata[own], share=0.8)
+    assert alone.value == pytest.approx(0.1 * 4 ** (0.2 / 0.5))
+    order = np.random.default_rng(0).permutation(50)
+    mixed = task_resolution(
+        (0.1, 0.4), np.stack([first, last])[:, order], first[order], strata[order], share=0.8, draws=50
+    )
+    assert mixed.value == pytest.approx(found.value)
+
+
+def test_the_level_moves_with_the_undisturbed_success():
+    """Noise that costs nothing leaves σ* open, whatever the expert's own success: states stay paired."""
+    fails = (np.arange(60) % 5 == 0).astype(float)
+    found = task_resolution(SIGMAS, np.tile(1 - fails, (4, 1)), 1 - fails, np.zeros(60))
+    assert (found.value, found.low, found.high, found.bound) == (0.8, 0.8, 0.8, "above")
+    found = task_resolution(SIGMAS, np.zeros((4, 60)), 1 - fails, np.zeros(60))
+    assert (found.value, found.low, found.high, found.bound) == (0.1, 0.1, 0.1, "below")
+
+
+def test_an_interval_that_reaches_the_grid_s_end_touches_it():
+    success = np.ones((4, 100))
+    success[3, :6] = 0  # 0.94 at the last: many resamples hold 0.95 there
+    found = task_resolution(SIGMAS, success, np.ones(100), np.zeros(100))
+    assert found.bound == ""
+    assert found.high == 0.8
+    assert 0.4 < found.low < found.value < 0.8
+
+
 def test_the_interval_covers_the_true_resolution():
-    true = np.array([1.0, 0.97, 0.9, 0.3])  # of the population; 0.95 of 1 is crossed between 0.2 and 0.4
-    at, covered = 0.2 * 2 ** (0.02 / 0.07), 0
+    """Three tasks of unlike success, the same 60 initial states each for every σ; nominally 95 %."""
+    grid, cases = (0.05, 0.1, 0.2, 0.4, 0.8), 150
+    plain = np.array([0.96, 0.88, 0.80])
+    every = np.vstack([plain * np.array([0.99, 0.97, 0.92, 0.75, 0.3])[:, None], plain])
+    at = 0.1 * 2 ** (0.02 / 0.05)  # 0.95 of the undisturbed success, between 0.97 at 0.1 and 0.92 at 0.2
+    strata = np.repeat([0, 1, 2], 60)
     rng = np.random.default_rng(0)
-    for _ in range(120):
-        hard = rng.random(150)
-        found = task_resolution(
-            SIGMAS, (hard < true[:, None]).astype(float), np.ones(150), np.zeros(150), draws=200
-        )
+    covered = 0
+    for _ in range(cases):
+        # A state's hardness is shared by all runs, but a fifth of the outcomes are drawn anew.
+        shape = (6, 180)
+        hard = np.where(rng.random(shape) < 0.8, rng.random(180), rng.random(shape))
+        success = hard < every[:, strata]
+        found = task_resolution(grid, success[:-1], success[-1], strata, draws=200)
         covered += found.low <= at <= found.high
-    assert covered / 120 >= 0.88
+    assert covered / cases >= 0.9
 
 
-def test_an_expert_that_never_succeeds_has_no_resolution():
+def test_a_rare_success_still_has_an_interval():
+    """Of the resamples of one success in twenty, a third hold none and have no resolution: they are left out."""
+    plain = (np.arange(20) == 3).astype(float)
+    found = task_resolution(
+        SIGMAS, np.stack([plain, plain, plain, 0 * plain]), plain, np.zeros(20), draws=200
+    )
+    assert found.value == pytest.approx(0.4 * 2**0.05)
+    assert found.low == pytest.approx(found.value)
+    assert found.high == pytest.approx(found.value)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    success = np.random.default_rng(0).random((4, 50)) < np.array([1.0, 0.97, 0.8, 0.3])[:, None]
+    one, two = (task_resolution(SIGMAS, success, np.ones(50), np.zeros(50), draws=100) for _ in range(2))
+    other = task_resolution(SIGMAS, success, np.ones(50), np.zeros(50), draws=100, seed=1)
+    assert (one.low, one.high) == (two.low, two.high)
+    assert (one.low, one.high) != (other.low, other.high)
+    assert one.value == other.value
+
+
+def test_outcomes_that_say_nothing_are_refused():
     with pytest.raises(UserError, match="never succeeds"):
         task_resolution(SIGMAS, np.zeros((4, 5)), np.zeros(5), np.zeros(5))
+    with pytest.raises(UserError, match="not within 0 and 1"):
+        task_resolution(SIGMAS, np.full((4, 5), np.nan), np.ones(5), np.zeros(5))
+    with pytest.raises(UserError, match="share is 95"):
+        task_resolution(SIGMAS, np.ones((4, 5)), np.ones(5), np.zeros(5), share=95)
+    with pytest.raises(ValueError, match="outcomes for 3 sigmas and 5 states"):
+        task_resolution(SIGMAS[:3], np.ones((4, 5)), np.ones(5), np.zeros(5))
+
+
+# The noise
+
+
+def test_white_noise_is_independent_in_every_entry():
+    drawn = noise("white", 0.3, 12_000)
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.3 * 4 / np.sqrt(12_000))
+    np.testing.assert_allclose(np.cov(drawn.T), 0.09 * np.eye(6), atol=0.09 * 5 * np.sqrt(2 / 12_000))
+
+
+def test_an_offset_is_constant_over_the_chunk_and_independent_over_dimensions():
+    drawn = noise("offset", 0.3, 12_000).reshape(-1, 3, 2)
+    assert np.ptp(drawn, axis=1).max() < 1e-6
+    np.testing.assert_allclose(np.cov(drawn[:, 0].T), 0.09 * np.eye(2), atol=0.09 * 5 * np.sqrt(2 / 12_000))
+
+
+def test_noise_like_a_code_s_error_has_its_covariance_but_for_its_size():
+    rng = np.random.default_rng(1)
+    errors = 0.02 * rng.standard_normal((500, 3, 2)).cumsum(1) * [1, 3] + 0.01  # grows over the chunk; biased
+    flat = errors.reshape(500, 6)
+    moment = flat.T @ flat / 500
+    factor = error_factor(errors)
+    np.testing.assert_allclose(factor @ factor.T, moment, atol=1e-12)
+    drawn = noise("code", 0.5, 12_000, factor=factor)
+    wanted = moment * 0.25 / (np.trace(moment) / 6)
+    spread = np.sqrt(np.diag(wanted))
+    np.testing.assert_allclose(
+        np.cov(drawn.T) / np.outer(spread, spread),
+        wanted / np.outer(spread, spread),
+        atol=5 * np.sqrt(2 / 12_000),
+    )
+    assert (drawn**2).mean() == pytest.approx(0.25, rel=0.04)
+
+
+def test_fewer_errors_than_entries_span_only_their_own_directions():
+    errors = np.random.default_rng(2).standard_normal((2, 3, 2))
+    factor = error_factor(errors)
+    flat = errors.reshape(2, 6)
+    np.testing.assert_allclose(factor @ factor.T, flat.T @ flat / 2, atol=1e-12)
+    drawn = noise("code", 0.5, 50, factor=factor)
+    assert np.linalg.matrix_rank(drawn, tol=1e-4) == 2
+
+
+def kinds():
+    factor = error_factor(np.random.default_rng(3).standard_normal((40, 3, 2)))
+    return [("white", {}), ("offset", {}), ("code", {"factor": factor})]
+
+
+@pytest.mark.parametrize(("kind", "options"), kinds())
+def test_a_row_s_noise_is_its_seed_s_alone(kind, options):
+    together = noise(kind, 0.1, 3, seeds=[5, 6, 2**62], **options)
+    for row, seed in enumerate([5, 6, 2**62]):
+        np.testing.assert_array_equal(noise(kind, 0.1, 1, seeds=[seed], **options)[0], together[row])
+    swapped = noise(kind, 0.1, 3, seeds=[2**62, 6, 5], **options)
+    np.testing.assert_array_equal(swapped, together[::-1])
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "options"), kinds())
+def test_a_grid_of_sigmas_is_paired(kind, options):
+    one = noise(kind, 1.0, 4, **options)
+    for sigma in (0.0, 0.05, 0.4):
+        np.testing.assert_allclose(noise(kind, sigma, 4, **options), sigma * one, rtol=1e-5)
+
+
+def test_noise_is_added_to_raw_actions_and_sigma_0_leaves_them_alone():
+    chunks = np.random.default_rng(0).uniform(-1, 1, (4, 3, 2)).astype(np.float32)
+    before = chunks.copy()
+    for kind, options in kinds():
+        np.testing.assert_array_equal(disturbance(kind, 0.0, UNITS, **options)(chunks, np.arange(4)), chunks)
+        drawn = disturbance(kind, 0.2, UNITS, **options)(chunks, np.arange(4))
+        added = ((drawn - chunks) / UNITS.std).reshape(4, 6)
+        np.testing.assert_allclose(added, noise(kind, 0.2, 4, **options), atol=1e-5)
+    np.testing.assert_array_equal(chunks, before)  # not in place
 
 
 @pytest.mark.parametrize("kind", ["white", "offset"])
-def test_noise_has_the_size_that_is_asked_for_in_each_dimension_s_units(kind):
-    chunks, seeds = np.zeros((4000, 6, 2), np.float32), np.arange(4000)
-    noise = disturbance(kind, 0.3, UNITS)(chunks, seeds)
-    np.testing.assert_allclose(noise.std((0, 1)), 0.3 * UNITS.std, rtol=0.05)
-    constant = np.ptp(noise, axis=1).max() < 1e-6
-    assert constant == (kind == "offset")
-
-
-def test_noise_like_a_code_s_error_has_its_covariance():
-    rng = np.random.default_rng(1)
-    errors = rng.standard_normal((5000, 1, 2)) @ np.array([[1.0, 0.8], [0.0, 0.2]])
-    units = Normaliser(*(np.array(v, np.float32) for v in ([0, 0], [1, 1], [-3, -3], [3, 3])))
-    noise = disturbance("code", 0.5, units, factor=error_factor(errors))(
-        np.zeros((8000, 1, 2), np.float32), np.arange(8000)
-    )
-    flat, wanted = noise[:, 0], errors[:, 0].T @ errors[:, 0] / 5000
-    found = flat.T @ flat / 8000
-    np.testing.assert_allclose(found, wanted * 0.25 / (np.trace(wanted) / 2), atol=0.02)
-
-
-def test_a_row_s_noise_is_its_seed_s_and_grows_with_sigma_alone():
-    chunks = np.zeros((3, 4, 2), np.float32)
-    small, large = (disturbance("white", s, UNITS)(chunks, np.array([5, 6, 7])) for s in (0.1, 0.2))
-    np.testing.assert_allclose(2 * small, large, rtol=1e-6)
-    alone = disturbance("white", 0.1, UNITS)(chunks[:1], np.array([6]))
-    np.testing.assert_array_equal(alone[0], small[1])
-    one = disturbance("white", 0.1, UNITS, dimension=1)(chunks, np.array([5, 6, 7]))
+def test_one_dimension_can_be_disturbed_alone(kind):
+    both = noise(kind, 0.1, 3).reshape(3, 3, 2)
+    one = noise(kind, 0.1, 3, dimension=1).reshape(3, 3, 2)
     assert (one[..., 0] == 0).all()
-    np.testing.assert_array_equal(one[..., 1], small[..., 1])
+    np.testing.assert_array_equal(one[..., 1], both[..., 1])
 
 
-def test_an_unknown_disturbance_names_those_that_are_known():
-    with pytest.raises(UserError, match="white, offset, code"):
+def test_disturbances_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="no disturbance 'pink'; known: white, offset, code"):
         disturbance("pink", 0.1, UNITS)
+    with pytest.raises(UserError, match=r"sigma is -0\.1"):
+        disturbance("white", -0.1, UNITS)
+    with pytest.raises(UserError, match="choose one of 0 to 1"):
+        disturbance("white", 0.1, UNITS, dimension=2)
+    with pytest.raises(UserError, match="white or offset noise"):
+        disturbance("code", 0.1, UNITS, dimension=0, factor=np.eye(6))
+    with pytest.raises(UserError, match="the code has no error"):
+        disturbance("code", 0.1, UNITS, factor=np.zeros((6, 6)))
+    with pytest.raises(UserError, match="none or not finite"):
+        error_factor(np.full((2, 3, 2), np.nan))
+    with pytest.raises(UserError, match="none or not finite"):
+        error_factor(np.zeros((0, 3, 2)))
+    for kind, factor in (("code", None), ("white", np.eye(6))):
+        with pytest.raises(ValueError, match="the error's factor"):
+            disturbance(kind, 0.1, UNITS, factor=factor)
+
+
+def test_resolution_needs_no_torch():
+    code = "import sys, compression_gap.bits.resolution; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

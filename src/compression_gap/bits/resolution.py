@@ -186,8 +186,7 @@ def task_resolution(
             f"share is {share}: it is the part of the undisturbed success to keep, above 0, at most 1"
         )
     tasks, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
-    weight = 1.0 / (len(tasks) * counts[index])
-    rates = every @ weight
+    rates = np.mean([every[:, index == task].mean(1) for task in range(len(tasks))], axis=0)
     if not rates[-1] > 0:
         raise UserError(
             "the undisturbed expert never succeeds, so there is no resolution to measure; give sigma"
@@ -197,7 +196,7 @@ def task_resolution(
     times = np.empty((draws, len(index)))
     for task, count in enumerate(counts):
         times[:, index == task] = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-    again = (times * weight) @ every.T
+    again = times / (len(tasks) * counts[index]) @ every.T
     drawn = [crossing(sigmas, row[:-1], share * row[-1]).value for row in again if row[-1] > 0]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Resolution(found.value, float(low), float(high), found.bound, rates[:-1], float(rates[-1]))

@@ -224,7 +224,7 @@ def _law(
 
     codes = sorted(steps.codes, key=lambda c: float(health[c]["used_bits"]))
     used = np.array([float(health[c]["used_bits"]) for c in codes])
-    keep = np.append(True, np.diff(used) > 1e-9)
+    keep = np.append(True, np.diff(used) > 1e-9) & (used > 0)  # a collapsed code says nothing
     codes, used = [c for c, k in zip(codes, keep, strict=True) if k], used[keep]
     if len(codes) < 2:
         return {"encoder": encoder, "bits": None, "bound": "too few codes", "low": None, "high": None}

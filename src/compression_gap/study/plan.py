@@ -240,7 +240,7 @@ def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
         )
 
 
-def studystudy_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
+def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     """The codes of one tokenizer, or all that the study needs."""
     names = [] if tokenizer is None else [tokenizer]
     if tokenizer is None:
