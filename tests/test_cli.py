@@ -291,8 +291,8 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("study plan --preset tinny", "unknown preset 'tinny' (did you mean 'tiny'?); known: demo, "),
-        ("study plan", "name a study file, or --preset with one of: demo, "),
+        ("study plan --preset tinny", "unknown preset 'tinny' (did you mean 'tiny'?); known: calibration, calibration-quick, demo, "),
+        ("study plan", "name a study file, or --preset with one of: calibration, calibration-quick, demo, "),
         ("study run none.yaml", "cannot read the study file none.yaml: "),
         ("study run --preset tiny --budget soon", "--budget 'soon' is not a time; write it as 90s, 9m or 2h"),
         ("study run --preset tiny --budget -5s", "--budget '-5s' is not a time"),

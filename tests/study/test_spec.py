@@ -220,11 +220,15 @@ def test_tiny_and_demo_ship():
 def test_an_unknown_preset_is_answered_with_those_there_are():
     with pytest.raises(UserError) as caught:
         load_study(None, "tinny")
-    assert str(caught.value).startswith("unknown preset 'tinny' (did you mean 'tiny'?); known: demo, ")
+    assert str(caught.value).startswith(
+        "unknown preset 'tinny' (did you mean 'tiny'?); known: calibration, calibration-quick, demo, "
+    )
 
 
 def test_neither_file_nor_preset():
-    with pytest.raises(UserError, match="name a study file, or --preset with one of: demo, "):
+    with pytest.raises(
+        UserError, match="name a study file, or --preset with one of: calibration, calibration-quick, demo, "
+    ):
         load_study(None, None)
 
 
