@@ -15,9 +15,7 @@ from .cli_bits import calibrate, ledger, locate
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
 
-DESCRIPTION = (
-    "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points."
-)
+DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points and bits."
 
 app = SubcommandApp()
 study_app = SubcommandApp()

@@ -53,10 +53,10 @@ def ledger(
     from .commands_bits import make_ledger
 
     section = {k: v for k, v in {"sigma": sigma, "steps": steps}.items() if v is not None}
-    shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "execute": execute}
     found = make_ledger(
-        target, preset, encoders, tokenizers, codebooks, {"steps": tokenizer_steps}, section, shape,
-        demo_episodes, store, processes, budget,
+        target, preset, encoders=encoders, tokenizers=tokenizers, codebooks=codebooks, section=section,
+        tokenizer_steps=tokenizer_steps, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute,
+        demo_episodes=demo_episodes, store_root=store, processes=processes, budget=budget,
     )  # fmt: skip
     if json:
         print_json(found)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from .artifacts import Store, disk_error, write_json
+from .artifacts import Recipe, Store, disk_error, write_json
 from .errors import UserError
 from .study.plan import Graph, Plan, Step, make_plan
 from .study.spec import Cameras, Study, Tokenizer, load_study
@@ -276,8 +276,7 @@ def compare_tokenizers(
 ) -> tuple[Path, dict[str, Any]]:
     """Fit and measure tokenizers on demonstrations: a suite's, or those in folders of a store."""
     from .report.tokenizers import write_tokenizer_page
-    from .study.engine import missing_steps
-    from .study.tokenizer_table import open_demos, plan_table, table
+    from .study.tokenizer_table import plan_table, table
 
     at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
     at_least(0, episodes=spec.episodes)
@@ -287,18 +286,13 @@ def compare_tokenizers(
         at = load_study(None, preset)
         demo_episodes, cameras = max(at.factors.demos), at.cameras
         spec = replace(spec, section=at.tokenizer, episodes=at.rollout.episodes_per_task)
-    making: list[Step] = []
-    if all(Path(d).is_dir() for d in demos):
-        store, recipes = open_demos([Path(d) for d in demos])
-        name = "-".join(r.key[:8] for r in recipes)
-    elif len(demos) == 1:
-        store, making = Store(store_root), demos_steps(demos[0], demo_episodes, cameras)
-        recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", demos[0])
-    else:
+    found_demos = find_demos(demos, demo_episodes, cameras, store_root)
+    if found_demos is None:
         raise UserError(f"{', '.join(demos)}: name one suite, or folders STORE/demos/KEY that exist")
+    store, recipes, making, name = found_demos
     plan = plan_table(spec, recipes, making)
     folder = folder_of(store.root / "tokenizer-tables" / name)
-    run_all(plan, missing_steps(plan, store), store, folder, processes, budget)
+    run_all(plan, store, folder, processes, budget)
     found = table(plan, store)
     found["suite"] = demos[0] if making else None
     path = out or folder / "tokenizers.html"
@@ -308,14 +302,30 @@ def compare_tokenizers(
     return path, found
 
 
-def run_all(
-    plan: Graph, todo: list[Step], store: Store, folder: Path, processes: int | None, budget: str | None
-) -> None:
-    """Build the steps, or raise ``UserError`` with what failed or is left."""
+def find_demos(
+    names: tuple[str, ...], episodes: int, cameras: Cameras, store_root: Path
+) -> tuple[Store, list[Recipe], list[Step], str] | None:
+    """Demonstrations of one suite (to be collected), or in folders of a store; None if the names are neither.
+
+    Their store, their recipes, the steps that collect them, and a name for what is made of them.
+    """
+    from .study.tokenizer_table import open_demos
+
+    if names and all(Path(n).is_dir() for n in names):
+        store, recipes = open_demos([Path(n) for n in names])
+        return store, recipes, [], "-".join(r.key[:8] for r in recipes)
+    if len(names) != 1:
+        return None
+    making = demos_steps(names[0], episodes, cameras)
+    return Store(store_root), [s.recipe for s in making], making, re.sub(r"[^a-z0-9]+", "-", names[0])
+
+
+def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budget: str | None) -> None:
+    """Build what is missing of a plan, or raise ``UserError`` with what failed or is left."""
     from .study.engine import missing_steps, run_steps
     from .terminal import RunWatcher
 
-    workers, limit = _processes(processes), seconds(budget)
+    workers, limit, todo = _processes(processes), seconds(budget), missing_steps(plan, store)
     with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
         outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
     for failure in outcome.failures.values():

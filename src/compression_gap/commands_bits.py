@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,72 +11,71 @@ from .commands import (
     at_least,
     check_sigma,
     codebook,
-    demos_steps,
+    find_demos,
     folder_of,
     open_study,
     run_all,
     study_folder,
 )
 from .errors import UserError
-from .study.plan import Step, make_plan
+from .study.plan import make_plan
 from .study.spec import Cameras, Ledger, Tokenizer, load_study
 
 
 def make_ledger(
     target: tuple[str, ...],
-    preset: str | None,
+    preset: str | None = None,
+    *,
     encoders: tuple[str, ...],
     tokenizers: tuple[str, ...],
-    codebooks: tuple[str, ...],
-    fitting: dict[str, Any],
-    section: dict[str, Any],
-    shape: dict[str, int],
-    demo_episodes: int,
     store_root: Path,
-    processes: int | None,
-    budget: str | None,
+    codebooks: tuple[str, ...] = ("fsq-1000",),
+    tokenizer_steps: int = 1500,
+    section: dict[str, Any] | None = None,
+    horizon: int = 16,
+    n_obs_steps: int = 2,
+    execute: int = 8,
+    demo_episodes: int = 100,
+    processes: int | None = None,
+    budget: str | None = None,
 ) -> dict[str, Any]:
     """The ledger of a study (a YAML file, or a preset) or of demonstrations (a suite, or folders of a store).
 
     ``section``: what to set in the study's ledger section. Raises ``UserError`` while steps are missing.
     """
-    from .study.engine import missing_steps
     from .study.ledger import plan_ledger
     from .study.ledger_reading import read_ledger
-    from .study.tokenizer_table import open_demos
 
-    at_least(1, steps=section.get("steps"), tokenizer_steps=fitting.get("steps"))
+    section = section or {}
+    at_least(1, steps=section.get("steps"), tokenizer_steps=tokenizer_steps)
     check_sigma(section.get("sigma"))
     if is_study(target, preset):
         study = load_study(Path(target[0]) if target else None, preset)
         settings = (study.ledger or Ledger()).model_dump() | section
         study = study.model_copy(update={"ledger": Ledger(**settings)})
         plan: Any = make_plan(study)
-        store, folder = Store(store_root), study_folder(study, Store(store_root))
+        store = Store(store_root)
+        folder = study_folder(study, store)
     else:
-        at_least(1, **shape)
-        if all(Path(d).is_dir() for d in target) and target:
-            store, recipes = open_demos([Path(d) for d in target])
-            making: list[Step] = []
-            name = "-".join(r.key[:8] for r in recipes)
-        elif len(target) == 1:
-            store, making = Store(store_root), demos_steps(target[0], demo_episodes, Cameras())
-            recipes, name = [s.recipe for s in making], re.sub(r"[^a-z0-9]+", "-", target[0])
-        else:
+        at_least(1, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute)
+        demos = find_demos(target, demo_episodes, Cameras(), store_root)
+        if demos is None:
             raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
-        books = tuple(codebook(c) for c in codebooks)
+        store, recipes, making, name = demos
         plan = plan_ledger(
             Ledger(**section),
             recipes,
             making,
             encoders,
             tokenizers,
-            books,
-            Tokenizer(**fitting),
-            **shape,
+            tuple(codebook(c) for c in codebooks),
+            Tokenizer(steps=tokenizer_steps),
+            horizon=horizon,
+            n_obs_steps=n_obs_steps,
+            execute=execute,
         )
         folder = folder_of(store.root / "ledgers" / name)
-    run_all(plan, missing_steps(plan, store), store, folder, processes, budget)
+    run_all(plan, store, folder, processes, budget)
     assert plan.ledger is not None
     found = read_ledger(plan.ledger, store)
     write_json(folder / "ledger.json", found)
@@ -100,34 +98,29 @@ def locate(
     budget: str | None,
 ) -> dict[str, Any]:
     """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
-    from .study.engine import missing_steps
     from .study.ledger_reading import read_ledger
     from .study.locate import of_ledger, of_study
     from .study.results import summarise
 
     if not is_study(target, preset):
-        section = {} if sigma is None else {"sigma": sigma}
-        shape = {"horizon": 16, "n_obs_steps": 2, "execute": 8}
         ledger = make_ledger(
             target,
-            preset,
-            encoders,
-            tokenizers,
-            ("fsq-1000",),
-            {},
-            section,
-            shape,
-            100,
-            store_root,
-            processes,
-            budget,
+            encoders=encoders,
+            tokenizers=tokenizers,
+            store_root=store_root,
+            section={} if sigma is None else {"sigma": sigma},
+            processes=processes,
+            budget=budget,
         )
         return {"success": [], "bits": of_ledger(ledger)}
     check_sigma(sigma)
     study, plan, store = open_study(Path(target[0]) if target else None, preset, store_root)
-    run_all(plan, missing_steps(plan, store), store, study_folder(study, store), processes, budget)
-    bits = [] if plan.ledger is None else of_ledger(read_ledger(plan.ledger, store, sigma))
-    return {"success": of_study(summarise(plan, store)), "bits": bits}
+    run_all(plan, store, study_folder(study, store), processes, budget)
+    summary = summarise(plan, store)
+    ledger = summary["ledger"]
+    if plan.ledger is not None and sigma is not None:
+        ledger = read_ledger(plan.ledger, store, sigma)
+    return {"success": of_study(summary), "bits": [] if ledger is None else of_ledger(ledger)}
 
 
 def calibrate(
@@ -136,11 +129,10 @@ def calibrate(
     """Run the calibration and write its page, ``out``; returns what stands on it."""
     from .report.calibration import write_calibration_page
     from .study.calibrate import plan_calibration, read_calibration
-    from .study.engine import missing_steps
 
     made, store = plan_calibration(quick), Store(store_root)
     begun = time.monotonic()
-    run_all(made, missing_steps(made, store), store, study_folder(made.plan.study, store), processes, budget)
+    run_all(made, store, study_folder(made.plan.study, store), processes, budget)
     found = {**read_calibration(made, store), "quick": quick, "seconds": time.monotonic() - begun}
     folder_of(out.parent)
     write_calibration_page(found, out)

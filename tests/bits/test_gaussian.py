@@ -24,7 +24,7 @@ def test_the_marginal_rate_of_a_gaussian_is_half_the_log_of_its_signal_to_noise(
     a = torch.from_numpy(np.random.default_rng(0).standard_normal((40_000, 3)) * [0.5, 1.0, 2.0])
     part = fit_linear(a, [], np.arange(len(a)), 0.1)
     sigmas = torch.tensor([0.1, 0.3, 1.0])
-    found = part.rates(a, join([], "train", len(a)), sigmas).mean(0)
+    found = part.rates(a, join([], "train", a), sigmas).mean(0)
     for sigma, bits in zip(sigmas.tolist(), found.tolist(), strict=True):
         true = 0.5 * np.log2(1 + np.array([0.25, 1, 4]) / sigma**2).sum()
         assert bits == pytest.approx(true, abs=0.03)
@@ -35,8 +35,8 @@ def test_the_probe_finds_the_information_of_a_gaussian_context():
     sigma = torch.tensor([0.2])
     told = [columns(c)]
     blind, seeing = (fit_linear(a, of, np.arange(len(a)), 0.2) for of in ([], told))
-    without = blind.rates(a, join([], "train", len(a)), sigma).mean()
-    found = without - seeing.rates(a, join(told, "train", len(a)), sigma).mean()
+    without = blind.rates(a, join([], "train", a), sigma).mean()
+    found = without - seeing.rates(a, join(told, "train", a), sigma).mean()
     noise = (0.25 + 0.04) * np.eye(4)
     true = 0.5 * (np.linalg.slogdet(mixing.T @ mixing + noise)[1] - np.linalg.slogdet(noise)[1]) / np.log(2)
     assert float(found) == pytest.approx(true, abs=0.06)
@@ -53,7 +53,7 @@ def test_rates_are_the_integral_of_the_linear_denoiser_s_error():
     r = (one - part.mean) @ part.basis
     error = (r - part.variances * u.sqrt() * noise) / (1 + u * part.variances)
     integral = 0.5 * torch.trapezoid(error.square().sum(2).mean(1), u[:, 0, 0]) / np.log(2)
-    exact = part.rates(one, join([], "train", 1), torch.tensor([0.5]))
+    exact = part.rates(one, join([], "train", one), torch.tensor([0.5]))
     assert float(exact) == pytest.approx(float(integral), rel=0.02)
 
 
@@ -79,7 +79,7 @@ def test_out_of_fold_predictions_come_from_other_episodes():
     a = torch.from_numpy(offset[episode] + 0.1 * rng.standard_normal((200, 2)))
     part = fit_linear(a, [columns(np.eye(10)[episode])], episode, 0.1)
     left = (a - part.out_of_fold).square().mean()
-    seen = (a - part.predict(join([columns(np.eye(10)[episode])], "train", 200))).square().mean()
+    seen = (a - part.predict(join([columns(np.eye(10)[episode])], "train", a))).square().mean()
     assert left > 0.3
     assert seen < 0.1 * left
 
@@ -98,4 +98,4 @@ def test_wide_parts_are_whitened_and_constant_columns_are_left_out():
 def test_one_episode_still_gives_a_rate():
     a = torch.from_numpy(np.random.default_rng(5).standard_normal((20, 2)))
     part = fit_linear(a, [columns(np.ones((20, 1)))], np.zeros(20, int), 0.1)
-    assert torch.isfinite(part.rates(a, join([], "train", 20), torch.tensor([0.1]))).all()
+    assert torch.isfinite(part.rates(a, join([], "train", a), torch.tensor([0.1]))).all()

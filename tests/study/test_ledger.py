@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from compression_gap.artifacts import Store
 from compression_gap.cli import main
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
 from compression_gap.study.ledger_reading import _at, _binding, _law, _Rates, hypothesis
@@ -20,12 +21,12 @@ factors:
   encoder: [retina-4]
   action: [diffusion, regression, oat]
   seed: [0]
-  demos: [30]
+  demos: [90]
 training: {steps: 6, batch_size: 8, lr: 1e-3, warmup: 2, validations: 4}
 tokenizer: {steps: 6, batch_size: 8}
 policy: {sampling_steps: 2}
 rollout: {execute: 16, episodes_per_task: 4}
-ledger: {steps: 24, batch_size: 16, prior_steps: 4, episodes_per_sigma: 12}
+ledger: {steps: 24, batch_size: 16, prior_steps: 4, episodes_per_sigma: 12, delivered_chunks: 8}
 """
 CODE = Code("oat", None, 0)
 
@@ -57,8 +58,8 @@ def test_every_quantity_is_there_with_its_interval(ran):
     ):
         assert e["low"] <= e["value"] <= e["high"]
         assert set(e["by_share"]) == {"1", "2", "4"}
-        assert (e["chunks"], e["episodes"]) == (3, 3)
-    assert found["training_episodes"] == {"1": 24, "2": 12, "4": 6}
+        assert (e["chunks"], e["episodes"]) == (9, 9)
+    assert found["training_episodes"] == {"1": 72, "2": 36, "4": 18}
 
 
 def test_what_passes_is_the_supply_less_the_gap(ran):
@@ -89,6 +90,24 @@ def test_policies_deliver_from_their_own_loss(ran):
     assert rows["regression", "oracle"]["bits"] is None
     for action in ("diffusion", "oat"):
         assert np.isfinite(rows[action, "oracle"]["bits"]["value"])
+
+
+def test_a_policy_is_held_against_the_rates_of_its_own_chunks(ran):
+    found, file, root = ran
+    plan, store = make_plan(parse_study(file.read_text(), "")), Store(root)
+    cell, recipe = next(d for d in plan.ledger.delivered if d[0].action == "diffusion")
+    policy, rates = store.open(recipe), store.open(plan.ledger.rates[1])
+
+    def array(folder, name):
+        return np.load(folder / f"{name}.npy", allow_pickle=False)
+
+    among = array(policy, "among")
+    assert among.tolist() == [0, 1, 2, 3, 4, 5, 6, 8]  # 8 of 9 whole chunks, the first and the last
+    sigma = found["resolution"]["sigma"]
+    marginal = _at(array(rates, "bits")[list(plan.ledger.contexts).index("")], sigma)[among]
+    row = next(d for d in found["delivered"] if (d["action"], d["encoder"]) == ("diffusion", cell.encoder))
+    assert row["bits"]["chunks"] == 8
+    assert row["bits"]["value"] == pytest.approx(float((marginal - _at(array(policy, "bits"), sigma)).mean()))
 
 
 def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
@@ -241,6 +260,7 @@ def test_advice_for_a_study_names_what_relaxing_costs():
     verdict = {
         "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
         "further_episodes": None, "gains": [{"stage": "encoder"}, {"stage": "code"}],
+        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"},
     }  # fmt: skip
     (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
     assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]

@@ -94,11 +94,11 @@ class LinearPart:
         return 0.5 * (constant + squares @ (gamma / grown).T) / np.log(2)
 
 
-def join(parts: Sequence[Columns], split: str, rows: int) -> Tensor:
-    """The context [N, p] that parts make; no columns of no parts."""
+def join(parts: Sequence[Columns], split: str, chunks: Tensor) -> Tensor:
+    """The context [N, p] of the split's chunks [N, n] that parts make; no columns of no parts."""
     if parts:
         return torch.cat([p.values[split] for p in parts], 1)
-    return torch.zeros(rows, 0, dtype=torch.float64)
+    return chunks.new_zeros(len(chunks), 0)
 
 
 def fit_linear(chunks: Tensor, parts: Sequence[Columns], episode: np.ndarray, sigma: float) -> LinearPart:
@@ -106,8 +106,8 @@ def fit_linear(chunks: Tensor, parts: Sequence[Columns], episode: np.ndarray, si
 
     ``sigma``: the resolution at which penalties are chosen, the finest that will be asked for.
     """
-    mean, device = chunks.mean(0), chunks.device
-    x, y = join(parts, "train", len(chunks)).to(device), chunks - mean
+    mean = chunks.mean(0)
+    x, y = join(parts, "train", chunks), chunks - mean
     folds = _folds(episode)
     held = [(x[f], y[f]) for f in folds]
     gram, product = x.T @ x, x.T @ y

@@ -184,7 +184,7 @@ def conditional_rates(
     columns = {name: part.standardised(device) for name, part in parts.items()}
     told = [[columns[p] for p in of] for of in contexts.values()]
     linear = [fit_linear(a["train"], of, episode, float(at[0])) for of in told]
-    test = [join(of, "test", len(a["test"])).to(device) for of in told]
+    test = [join(of, "test", a["test"]) for of in told]
     of_linear = [p.rates(a["test"], c, at).cpu().numpy() for p, c in zip(linear, test, strict=True)]
     if not how.steps:
         return {n: Rates(b, b) for n, b in zip(contexts, of_linear, strict=True)}, True
@@ -195,7 +195,7 @@ def conditional_rates(
     spread = (common.variances[active] + float(at[0]) ** 2).sqrt()
     splits = {}
     for split, chunk in a.items():
-        guesses = [_guess(p, of, split, len(chunk)) for p, of in zip(linear, told, strict=True)]
+        guesses = [_guess(p, of, split, chunk) for p, of in zip(linear, told, strict=True)]
         splits[split] = _Split(
             ((chunk - common.mean) @ turn).float(),
             torch.stack([(g - common.mean) @ turn for g in guesses]).float(),
@@ -237,9 +237,9 @@ def conditional_rates(
     return {name: Rates(bits - gain, bits) for name, bits, gain in found}, curve.converged()
 
 
-def _guess(part: LinearPart, of: Sequence[Columns], split: str, rows: int) -> Tensor:
+def _guess(part: LinearPart, of: Sequence[Columns], split: str, chunks: Tensor) -> Tensor:
     """Linear predictions; of training chunks by the folds that they are not in, as blurred as on new ones."""
-    return part.out_of_fold if split == "train" else part.predict(join(of, split, rows).to(part.mean.device))
+    return part.out_of_fold if split == "train" else part.predict(join(of, split, chunks))
 
 
 def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
@@ -257,9 +257,7 @@ def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.G
 
 
 @torch.no_grad()
-def _errors(
-    problem: _Problem, network: nn.Module, split: str, level: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed: int) -> Tensor:
     """√u × the errors of all contexts' linear parts and denoisers at one point of a stratum [2M, N, n].
 
     Every chunk has a u and a noise of its own, which all contexts share.
@@ -278,7 +276,7 @@ def _errors(
             )
             parts[i].append((u.sqrt() * plain)[0])
             parts[m + i].append((u.sqrt() * found)[0])
-    return torch.stack([torch.cat(p) for p in parts]), at
+    return torch.stack([torch.cat(p) for p in parts])
 
 
 def _gains(problem: _Problem, network: nn.Module) -> list[np.ndarray]:
@@ -287,8 +285,8 @@ def _gains(problem: _Problem, network: nn.Module) -> list[np.ndarray]:
     m = len(sets)
     gains: list[list[Tensor]] = [[] for _ in sets]
     for level in range(LEVELS):
-        validation, _ = _errors(problem, network, "validation", level, 1)
-        test, _ = _errors(problem, network, "test", level, 2)
+        validation = _errors(problem, network, "validation", level, 1)
+        test = _errors(problem, network, "test", level, 2)
         for i, own in enumerate(sets):
             within = [j for j in range(m) if sets[j] <= own]
             members = within + [m + j for j in within]

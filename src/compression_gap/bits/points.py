@@ -7,7 +7,7 @@ horizon, and I-MMSE is about whole chunks. So the last H − 1 frames of an epis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +23,18 @@ class Points:
     rows: np.ndarray  # int64 [N]: where they are among the split's windows, tokens and coded chunks
     windows: Windows
     chunks: np.ndarray  # float32 [N, H, d], standardised
-    episode: np.ndarray  # int64 [N]
+
+    @property
+    def episode(self) -> np.ndarray:
+        """Each point's episode, int64 [N], counted over the sets joined."""
+        return self.windows.episode
 
     def some(self, most: int) -> Points:
         """At most so many of them, evenly spread."""
+        if most >= len(self.rows):
+            return self
         kept = np.unique(np.linspace(0, len(self.rows) - 1, most).astype(int))
-        return Points(self.rows[kept], self.windows.at(kept), self.chunks[kept], self.episode[kept])
+        return Points(self.rows[kept], self.windows.at(kept), self.chunks[kept])
 
 
 def decision_points(
@@ -56,7 +62,7 @@ def decision_points(
     rows = np.flatnonzero(kept)
     windows = windows.at(rows)
     actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))
-    return Points(rows, windows, actions[windows.actions], windows.episode)
+    return Points(rows, windows, actions[windows.actions])
 
 
 def _share(windows: Windows, share: int) -> np.ndarray:
@@ -79,8 +85,3 @@ def feature_part(points: Points, features: Sequence[np.ndarray]) -> np.ndarray:
     """An encoder's features ([F, C, ...] a set) at the observation steps: float32 [N, T·C·…]."""
     seen = np.concatenate(features)[points.windows.frames]
     return seen.reshape(len(seen), -1).astype(np.float32)
-
-
-def by_split(make: Mapping[str, Points]) -> dict[str, np.ndarray]:
-    """Chunks [N, H·d] of each split."""
-    return {s: p.chunks.reshape(len(p.chunks), -1) for s, p in make.items()}

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -249,18 +250,11 @@ def _round_trip(step: Step, store: Store) -> Any:
 
 
 def _disturbance(step: Step, store: Store) -> Any:
-    """The noise of an ``expert-disturbed`` actor; that of kind "code" has the shape of its tokens' error."""
-    from ..bits.resolution import disturbance, error_factor
+    """The noise of an ``expert-disturbed`` actor."""
+    from ..bits.resolution import disturbance
 
     spec, normaliser = step.recipe.spec, Normaliser.load(store.open(step.inputs["normaliser"]))
-    factor = None
-    if spec["disturbance"] == "code":
-        job = Job(step, store, store.root, lambda done, total: None, lambda: False)
-        chunks, valid = _chunks(job, "validation")
-        coded = np.load(job.input("tokens") / "coded-validation.npy", allow_pickle=False)
-        whole = valid.all(1)
-        factor = error_factor((coded - chunks)[whole])
-    return disturbance(spec["disturbance"], spec["sigma"], normaliser, factor=factor)
+    return disturbance(spec["disturbance"], spec["sigma"], normaliser)
 
 
 def _episodes(job: Job) -> dict[str, Any]:
@@ -332,23 +326,11 @@ def _health(job: Job) -> dict[str, Any]:
     return health
 
 
-def _rates(job: Job) -> dict[str, Any]:
-    from .measures import build_rates
+def _built_in(module: str, function: str) -> Callable[[Job], dict[str, Any]]:
+    """A builder that is imported when its first step runs: the calibration and the bits need much."""
 
-    return build_rates(job)
-
-
-def _delivered(job: Job) -> dict[str, Any]:
-    from .measures import build_delivered
-
-    return build_delivered(job)
-
-
-def _calibration(part: str) -> Callable[[Job], dict[str, Any]]:
     def build_part(job: Job) -> dict[str, Any]:
-        from . import calibrate
-
-        made: dict[str, Any] = getattr(calibrate, f"build_{part}")(job)
+        made: dict[str, Any] = getattr(import_module(f".{module}", __package__), function)(job)
         return made
 
     return build_part
@@ -373,9 +355,9 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "episodes": _episodes,
     "replay": _replay,
     "health": _health,
-    "rates": _rates,
-    "delivered": _delivered,
-    "known": _calibration("known"),
-    "verdicts": _calibration("verdicts"),
-    "coverage": _calibration("coverage"),
+    "rates": _built_in("measures", "build_rates"),
+    "delivered": _built_in("measures", "build_delivered"),
+    "known": _built_in("calibrate", "build_known"),
+    "verdicts": _built_in("calibrate", "build_verdicts"),
+    "coverage": _built_in("calibrate", "build_coverage"),
 }

@@ -185,13 +185,13 @@ def build_coverage(job: Job) -> dict[str, Any]:
 
 def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     """Everything on the page, as JSON values."""
-    from .ledger_reading import read_ledger
     from .results import summarise
 
     plan = made.plan
     assert plan.ledger is not None
     assert made.verdicts is not None
-    ledger, summary = read_ledger(plan.ledger, store), summarise(plan, store)
+    summary = summarise(plan, store)
+    ledger = summary["ledger"]
     partitions = _partitions(plan, store)
     bits = _bits_rows(plan, store, ledger, partitions)
     success, verdicts = _success_rows(plan, summary, partitions)

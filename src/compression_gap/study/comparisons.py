@@ -156,8 +156,10 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
             continue
         own = _levels_of(g.head)
         relaxed: dict[str, tuple[np.ndarray, str]] = {}
+        cells: dict[str, str] = {}  # the cell that stands for each relaxed stage
         if (oracle := _find(found, **{**own, "encoder": "oracle"})) is not None:
             relaxed["encoder"] = (_evidence(oracle), f"replacing {g.head.encoder} by the true state")
+            cells["encoder"] = label(oracle.head, plan)
         joint = None
         if g.head.code is not None and (g.head.swapped or continuous):
             other = g.head.action if g.head.swapped else continuous[0]
@@ -168,11 +170,13 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
                     _evidence(open_code),
                     f"replacing the codebook by continuous actions ({other}, {how})",
                 )
+                cells["code"] = label(open_code.head, plan)
             both = _find(found, **{**swap, "encoder": "oracle"})
             joint = None if both is None else _evidence(both)
         larger = sizes.index(g.head.size) + 1
         if larger < len(sizes) and (bigger := _find(found, **{**own, "size": sizes[larger]})) is not None:
             relaxed["policy"] = (_evidence(bigger), f"growing the policy to size {sizes[larger]}")
+            cells["policy"] = label(bigger.head, plan)
         if relaxed:
             verdict = locate(g.success, relaxed, joint, tasks)
             out.append(
@@ -180,6 +184,7 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
                     "label": label(g.head, plan),
                     "encoder": g.head.encoder,
                     "action": g.head.representation,
+                    "relaxed": cells,
                     **asdict(verdict),
                 }
             )

@@ -33,14 +33,19 @@ class Group:
         return self.cells[0]
 
 
-def read_rows(plan: Plan, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
-    """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
+def episode_columns(store: Store, recipe: Recipe) -> dict[str, np.ndarray]:
+    """The verified rows of one ``episodes`` or ``replay`` artefact, by column."""
     import pyarrow.parquet as parquet
 
+    table = parquet.read_table(store.open(recipe) / "episodes.parquet")
+    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+
+
+def read_rows(plan: Plan, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
+    """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
     if not store.has(recipe):
         return None
-    table = parquet.read_table(store.open(recipe) / "episodes.parquet")
-    rows = {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+    rows = episode_columns(store, recipe)
     if set(rows["protocol"]) != {plan.protocol.hash}:
         raise UserError(
             f"episodes {recipe.key} were measured under another protocol than {plan.protocol.hash}: "

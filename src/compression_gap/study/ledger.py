@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder
 from ..errors import UserError
-from ..sims import EVALUATION_STATES, EvaluationProtocol, sim_info
+from ..sims import EvaluationProtocol
 from ..tokenizers.levels import Levels
 from .plan import (
     TRAINED_ENCODERS,
@@ -21,6 +21,7 @@ from .plan import (
     Graph,
     Plan,
     Step,
+    add_base,
     add_features,
     add_tokenizer,
     check_code,
@@ -29,14 +30,13 @@ from .plan import (
     study_tokenizer,
 )
 from .spec import Ledger, Tokenizer
-from .tokenizer_table import simulator_of
+from .tokenizer_table import reference_protocol, simulator_of
 
 OWN = "own"  # the part of every context that sees: proprioception and task
 SHARES = (1, 2, 4)
 SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # where rates are kept
 DISTURBED = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)  # standard deviations of the disturbed experts
 DISTURBANCES = ("white", "offset")
-LEAD = 0.95  # share of resamples in which a stage must lead to bind
 
 
 @dataclass
@@ -142,7 +142,7 @@ def add_ledger(
             given["tokens"] = codes[cell.code][1]
         recipe = graph.add(
             "delivered",
-            {**shape, "sigmas": list(SIGMAS)},
+            {**shape, "sigmas": list(SIGMAS), "chunks": section.delivered_chunks},
             given,
             f"bits delivered by {cell.representation} · {cell.encoder} · {cell.size} · seed {cell.seed}",
             40,
@@ -155,8 +155,7 @@ def add_study_ledger(plan: Plan) -> None:
     """The ledger of the study's largest set of demonstrations, with the encoders whose features are cached."""
     study, most = plan.study, max(plan.study.factors.demos)
     assert study.ledger is not None
-    sets = {f"demos/{i}": recipe for i, recipe in enumerate(plan.demos[most])}
-    base = {**sets, "normaliser": plan.add("normaliser", {}, sets, "normaliser", 1)}
+    base = add_base(plan, plan.demos[most])
     encoders = [e for e in ("blind", *study.encoders) if e not in TRAINED_ENCODERS]
     plan.ledger = add_ledger(
         plan,
@@ -212,24 +211,14 @@ def plan_ledger(
             )
         if sim is not None:
             check_encoder(encoder, image_size=sim.image_size, sim=sim.sim)
-    sets = {f"demos/{i}": recipe for i, recipe in enumerate(recipes)}
-    base = {**sets, "normaliser": graph.add("normaliser", {}, sets, "normaliser", 1)}
+    base = add_base(graph, recipes)
     codes = {}
     for code in (c for name in dict.fromkeys(tokenizers) for c in codes_of(name, codebooks, (0,))):
         check_code(code, fitting, horizon)
         codes[code] = add_tokenizer(graph, base, code, fitting, horizon)
     protocol = None
     if sim is not None and section.sigma is None:
-        info = sim_info(sim)
-        protocol = EvaluationProtocol(
-            sim=sim,
-            episodes_per_task=1,
-            first_initial_state=EVALUATION_STATES,
-            execute=execute,
-            n_obs_steps=1,
-            step_limit=info.step_limit,
-            versions=info.versions,
-        )
+        protocol = reference_protocol(sim, section.episodes_per_sigma, horizon=horizon, execute=execute)
     graph.ledger = add_ledger(
         graph,
         section,

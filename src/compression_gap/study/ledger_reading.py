@@ -11,10 +11,10 @@ import numpy as np
 from ..artifacts import Recipe, Store
 from ..bits.estimate import drawn_interval, estimate, resampled
 from ..errors import UserError
+from .evidence import episode_columns
 from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, pair
 from .plan import Cell, Code
-
-LEAD = 0.95  # share of resamples in which a stage must lead to bind
+from .verdict import LEAD
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,8 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _success(store: Store, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    import pyarrow.parquet as parquet
-
-    rows = parquet.read_table(store.open(recipe) / "episodes.parquet").to_pylist()
-    return np.array([float(r["success"]) for r in rows]), np.array([r["task"] for r in rows])
+    rows = episode_columns(store, recipe)
+    return rows["success"].astype(float), rows["task"]
 
 
 def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) -> dict[str, Any]:
@@ -263,12 +261,13 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
         if kind is None:
             out.append({**row, "bits": None})
             continue
-        episode = rates.episode
         for _, recipe in group:
             folder = store.open(recipe)
             bits = np.load(folder / "bits.npy", allow_pickle=False)
+            among = np.load(folder / "among.npy", allow_pickle=False)
+            episode = rates.episode[among]
             if kind == "continuous":
-                values.append(rates.bits[1][""] - _at(bits, sigma))
+                values.append(rates.bits[1][""][among] - _at(bits, sigma))
             else:
                 assert cell.code is not None
                 prior = np.load(store.open(steps.health[cell.code]) / "prior.npy", allow_pickle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 MOST_FURTHER_EPISODES = 10_000
@@ -20,10 +20,9 @@ def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for v in summary["verdicts"]:
         own = cells[v["label"]]
         costs = [_cost("as it is", own)]
-        for stage in (g["stage"] for g in v["gains"]):
-            other = _relaxed(stage, own, summary["cells"])
-            if other is not None:
-                costs.append(_cost(f"{stage} relaxed: {other['label']}", other))
+        for stage, other in v["relaxed"].items():
+            if stage != "encoder":
+                costs.append(_cost(f"{stage} relaxed: {other}", cells[other]))
         out.append(
             {
                 "label": v["label"],
@@ -35,21 +34,6 @@ def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def _relaxed(
-    stage: str, own: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
-    """The cell that stands for one stage relaxed, where it is something that can be had."""
-    fixed = {"code": ("encoder", "size", "demos"), "policy": ("encoder", "action", "demos", "codebook")}
-    if stage not in fixed:
-        return None
-    for cell in cells:
-        same = all(cell[k] == own[k] for k in fixed[stage])
-        wanted = cell["tokenizer"] is None if stage == "code" else cell["size"] != own["size"]
-        if same and wanted and cell is not own and cell["parameters"]:
-            return cell
-    return None
 
 
 def _cost(what: str, cell: Mapping[str, Any]) -> dict[str, Any]:

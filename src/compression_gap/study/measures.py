@@ -69,7 +69,8 @@ def build_delivered(job: Job) -> dict[str, Any]:
         at = points.windows
         return features[at.frames], proprio[at.frames], at.task
 
-    points = _points(job, demosets, "test", 1)
+    whole = _points(job, demosets, "test", 1)
+    points = whole.some(job.spec["chunks"])
     if kind == "continuous":
         held = _points(job, demosets, "validation", 1).some(VALIDATED)
         bits = rates_of(
@@ -87,8 +88,9 @@ def build_delivered(job: Job) -> dict[str, Any]:
         )
         bits = token_rates(policy, *seen(points), Tokens(ids, lengths))
     np.save(job.out / "bits.npy", bits, allow_pickle=False)
-    np.save(job.out / "episode.npy", points.episode, allow_pickle=False)
-    np.save(job.out / "rows.npy", points.rows, allow_pickle=False)
+    np.save(job.out / "rows.npy", points.rows, allow_pickle=False)  # among all windows, as a prior's
+    among = np.searchsorted(whole.rows, points.rows)  # among whole chunks, as the rates'
+    np.save(job.out / "among.npy", among, allow_pickle=False)
     return {"kind": kind}
 
 

@@ -45,7 +45,7 @@ BUILDER_VERSIONS = {
     "health": 2,
     "replay": 1,
     "rates": 1,
-    "delivered": 1,
+    "delivered": 2,
     "known": 1,
     "verdicts": 1,
     "coverage": 1,
@@ -307,6 +307,12 @@ def make_plan(study: Study) -> Plan:
     return plan
 
 
+def add_base(graph: Graph, demos: Sequence[Recipe]) -> dict[str, Recipe]:
+    """What everything that learns from demonstrations takes, by role: the sets, and their one normaliser."""
+    sets = {f"demos/{i}": d for i, d in enumerate(demos)}
+    return {**sets, "normaliser": graph.add("normaliser", {}, sets, "normaliser", 1)}
+
+
 def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
     """A frozen encoder's features of each set of demonstrations."""
     return [
@@ -348,9 +354,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
         plan.steps.setdefault(step.recipe.key, step)
         demos.append(step.recipe)
     plan.demos[n_demos] = demos
-    sets = {f"demos/{i}": d for i, d in enumerate(demos)}
-    normaliser = plan.add("normaliser", {}, sets, "normaliser", 1)
-    base = {**sets, "normaliser": normaliser}
+    base = add_base(plan, demos)
 
     codes: dict[Code, tuple[Recipe, Recipe]] = {}
     for code in study_codes(study):
@@ -363,7 +367,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
                     "actor": "expert-coded",
                     "horizon": study.policy.horizon,
                 },
-                {"tokenizer": codes[code][0], "normaliser": normaliser},
+                {"tokenizer": codes[code][0], "normaliser": base["normaliser"]},
                 f"episodes of expert-coded ({code.name})",
                 _episodes_cost(plan, 0.6),
             )

@@ -158,6 +158,9 @@ class Ledger(_Model):
     seed: Seed = 0
     prior_steps: int = Field(default=300, ge=1)  # of each code's prior
     episodes_per_sigma: int = Field(default=60, ge=1)  # of disturbed experts, over all tasks
+    delivered_chunks: int = Field(
+        default=1000, ge=8
+    )  # at most, of each policy: its network runs 200 times a chunk
 
 
 class Study(_Model):

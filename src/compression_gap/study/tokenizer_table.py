@@ -17,7 +17,8 @@ from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.levels import Levels, prefix_lengths
 from . import statistics
-from .plan import Code, Graph, Step, add_tokenizer, check_code, codes_of
+from .evidence import episode_columns
+from .plan import Code, Graph, Step, add_base, add_tokenizer, check_code, codes_of
 from .spec import Tokenizer
 
 
@@ -91,21 +92,9 @@ def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step
     sim, tasks = simulator_of(recipes)
     protocol = None
     if sim is not None and spec.episodes:
-        info = sim_info(sim)
-        if spec.execute > spec.horizon:
-            raise UserError(f"--execute {spec.execute} is longer than --horizon {spec.horizon}")
-        protocol = EvaluationProtocol(
-            sim=sim,
-            episodes_per_task=spec.episodes,
-            first_initial_state=EVALUATION_STATES,
-            execute=spec.execute,
-            n_obs_steps=1,
-            step_limit=info.step_limit,
-            versions=info.versions,
-        )
+        protocol = reference_protocol(sim, spec.episodes, horizon=spec.horizon, execute=spec.execute)
     plan = TablePlan(spec, tuple(recipes), tasks, protocol, steps={s.recipe.key: s for s in making})
-    sets = {f"demos/{i}": recipe for i, recipe in enumerate(recipes)}
-    base = {**sets, "normaliser": plan.add("normaliser", {}, sets, "normaliser", 1)}
+    base = add_base(plan, recipes)
     if protocol is not None:
         _add_references(plan, base)
     for name in dict.fromkeys(spec.tokenizers):
@@ -123,6 +112,24 @@ def simulator_of(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, 
     if len(known) < len(recipes) or any(o != others[0] for o in others):
         return None, tasks
     return SimSpec.model_validate_json(json.dumps({**known[0], "tasks": list(tasks)})), tasks
+
+
+def reference_protocol(
+    sim: SimSpec, episodes_per_task: int, *, horizon: int, execute: int
+) -> EvaluationProtocol:
+    """How the expert's chunks are rolled out, where there is no study to say it."""
+    if execute > horizon:
+        raise UserError(f"--execute {execute} is longer than --horizon {horizon}")
+    info = sim_info(sim)
+    return EvaluationProtocol(
+        sim=sim,
+        episodes_per_task=episodes_per_task,
+        first_initial_state=EVALUATION_STATES,
+        execute=execute,
+        n_obs_steps=1,
+        step_limit=info.step_limit,
+        versions=info.versions,
+    )
 
 
 def _rollout(plan: TablePlan, actor: str, prefix: int | None = None) -> dict[str, Any]:
@@ -177,20 +184,18 @@ def _prefixes(code: Code, section: Tokenizer) -> list[int]:
 
 def table(plan: TablePlan, store: Store) -> dict[str, Any]:
     """Everything that the table and the page show. JSON values; raises ``UserError`` while it is incomplete."""
-    import pyarrow.parquet as parquet
 
     def rate(recipe: Recipe | None) -> dict[str, Any] | None:
         if recipe is None:
             return None
-        rows = parquet.read_table(store.open(recipe) / "episodes.parquet").to_pylist()
-        tasks = sorted({r["task"] for r in rows})
-        task = np.array([tasks.index(r["task"]) for r in rows])
-        success = np.array([float(r["success"]) for r in rows])
+        rows = episode_columns(store, recipe)
+        tasks, task = np.unique(rows["task"], return_inverse=True)
+        success = rows["success"].astype(float)
         found = vars(statistics.rate_interval(success[None], task))
         return {
             **found,
-            "episodes": len(rows),
-            "per_task": {t: float(success[task == i].mean()) for i, t in enumerate(tasks)},
+            "episodes": len(success),
+            "per_task": {str(t): float(success[task == i].mean()) for i, t in enumerate(tasks)},
         }
 
     rows = []
