@@ -12,6 +12,7 @@ from tyro.extras import SubcommandApp
 from . import __version__
 from .artifacts import disk_error
 from .cli_bits import calibrate, ledger, locate
+from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
 
@@ -22,6 +23,7 @@ DESCRIPTION = (
 app = SubcommandApp()
 study_app = SubcommandApp()
 demos_app = SubcommandApp()
+policy_app = SubcommandApp()
 
 
 @app.command(name="doctor")
@@ -206,7 +208,7 @@ def tokenizers(
     return 0
 
 
-for verb in (ledger, locate, calibrate):
+for verb in (ledger, locate, calibrate, serve):
     app.command(name=verb.__name__)(verb)
 
 
@@ -356,7 +358,9 @@ def rollout(
     return 0
 
 
+policy_app.command(name="export")(export)
 app.command(demos_app, name="demos", help="Make demonstrations.")
+app.command(policy_app, name="policy", help="Export policies.")
 app.command(study_app, name="study", help="Plan, run and follow studies.")
 
 
