@@ -185,6 +185,6 @@ def _list(names: tuple[str, ...]) -> str:
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is: names come from files that others may have written."""
     line = " ".join(text.split())
-    for mark in "\\`*_|<>[]":
+    for mark in "\\`*_|<>":
         line = line.replace(mark, "\\" + mark)
-    return line
+    return line.replace("](", "]\\(")

@@ -86,14 +86,14 @@ def _flatten(message: Mapping[Any, Any], policy: Policy) -> tuple[dict[str, Any]
                 raise UserError(f"images is a map from camera to array, not {_what(value)}")
             for camera, image in value.items():
                 if camera not in cameras:
-                    raise unknown_name("camera", str(camera)[:80], cameras)
+                    raise unknown_name("camera", _name(camera), cameras)
                 put(images, camera, image)
         elif name in FIELDS:
             put(fields, name, value)
         elif name in cameras:
             put(images, name, value)
         else:
-            raise unknown_name("key", name[:80], ("images", *FIELDS, *cameras))
+            raise unknown_name("key", _name(name), ("images", *FIELDS, *cameras))
     if "state" in fields:  # openpi's name
         put(fields, "proprio", fields.pop("state"))
     return fields, images
@@ -169,7 +169,7 @@ def _task(fields: Mapping[str, Any], policy: Policy, task: str | None) -> int:
     named = fields.get("task")
     if named is not None:
         if isinstance(named, str):
-            return tasks.index(check_task(policy, named[:80]))
+            return tasks.index(check_task(policy, _name(named)))
         if _whole(named) and 0 <= named < len(tasks):
             return int(named)
         raise UserError(
@@ -185,7 +185,7 @@ def _task(fields: Mapping[str, Any], policy: Policy, task: str | None) -> int:
         if len(found) == 1:
             return found[0]
         raise UserError(
-            f"the prompt '{prompt[:80]}' names no task of this policy ({', '.join(tasks)}); "
+            f"the prompt '{_name(prompt)}' names no task of this policy ({', '.join(tasks)}); "
             "send 'task', or serve with --task"
         )
     if len(tasks) > 1:
@@ -220,6 +220,11 @@ def _number(fields: Mapping[str, Any], name: str) -> int | None:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _name(given: Any) -> str:
+    """A name as it is told back: on one line, and not long."""
+    return " ".join(str(given).split())[:80]
 
 
 def _what(value: Any) -> str:
