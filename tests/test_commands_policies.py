@@ -78,6 +78,16 @@ def test_the_card_holds_the_cell_of_the_study(finished, exported):
     assert own in cell["per_seed"]
 
 
+def test_a_cell_that_executes_the_policy_through_a_code_is_not_its_own(finished, tmp_path):
+    """The controlled swap's snapped cells hold the same policies; their success is another."""
+    store, summary = tmp_path / "store", finished.summary
+    shutil.copytree(finished.store, store)
+    (cell,) = (c for c in summary["cells"] if str(finished.policy) in c["policies"])
+    summary["cells"].append({**cell, "executed": "snapped", "label": "snapped"})
+    (store / "studies" / "small" / "summary.json").write_text(json.dumps(summary))
+    assert [c.cell for c in policy_card(store / "policy" / finished.policy.name).cells] == [cell["label"]]
+
+
 def test_the_card_holds_the_training_and_the_data(finished, exported):
     card, about = exported[1]["card"], json.loads((finished.policy / "artifact.json").read_text())
     assert card["key"] == finished.policy.name

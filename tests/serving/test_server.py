@@ -164,7 +164,7 @@ def test_there_is_a_limit_of_connections(served, monkeypatch):
     assert caught.value.response.body == b"2 clients are connected\n"
 
 
-def test_several_clients_at_once_get_what_each_would_alone(served, policy, frame):
+def test_several_clients_at_once_get_what_each_would_alone(served, policy, frame, monkeypatch):
     def episode(k, ask):
         return [ask(frame(100 * k + n, task=k % 2)) for n in range(4)]
 
@@ -173,7 +173,13 @@ def test_several_clients_at_once_get_what_each_would_alone(served, policy, frame
         return episode(k, lambda message: session.answer(pack(message)))
 
     alone = [by_itself(k) for k in range(4)]
-    together = threading.Barrier(4)
+    together, threads, act = threading.Barrier(4), set(), policy.act
+
+    def watched(asked, seeds):
+        threads.add(threading.current_thread().name)
+        return act(asked, seeds)
+
+    monkeypatch.setattr(policy, "act", watched)
 
     def client(k):
         with Client(served.url) as connected:
@@ -182,6 +188,7 @@ def test_several_clients_at_once_get_what_each_would_alone(served, policy, frame
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(client, range(4)))
+    assert len(threads) == 1  # one observation at a time
     for one, other in zip(found, alone, strict=True):
         for a, b in zip(one, other, strict=True):
             same(a, b)
