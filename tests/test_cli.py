@@ -22,6 +22,8 @@ VERBS = [
     ["report"],
     ["rollout"],
     ["tokenizers"],
+    ["policy", "export"],
+    ["serve"],
 ]
 
 

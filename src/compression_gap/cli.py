@@ -12,6 +12,7 @@ from tyro.extras import SubcommandApp
 from . import __version__
 from .artifacts import disk_error
 from .cli_bits import calibrate, ledger, locate
+from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
 
@@ -20,6 +21,7 @@ DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or t
 app = SubcommandApp()
 study_app = SubcommandApp()
 demos_app = SubcommandApp()
+policy_app = SubcommandApp()
 
 
 @app.command(name="doctor")
@@ -204,7 +206,7 @@ def tokenizers(
     return 0
 
 
-for verb in (ledger, locate, calibrate):
+for verb in (ledger, locate, calibrate, serve):
     app.command(name=verb.__name__)(verb)
 
 
@@ -354,7 +356,9 @@ def rollout(
     return 0
 
 
+policy_app.command(name="export")(export)
 app.command(demos_app, name="demos", help="Make demonstrations.")
+app.command(policy_app, name="policy", help="Export policies.")
 app.command(study_app, name="study", help="Plan, run and follow studies.")
 
 

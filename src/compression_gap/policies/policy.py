@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from ..sims import Observation
 from ..tokenizers import ActionTokenizer, Tokens, load_tokenizer
 from .base import Emission, Target
 from .registry import check_chunks, make_head
+
+if TYPE_CHECKING:
+    from .card import Card
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,19 @@ class Policy:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error
         return Policy(spec, module, normaliser, tokenizer)
+
+    def save_pretrained(self, folder: Path | str, *, card: Card | None = None) -> Path:
+        """``save`` to a new folder, with a model card; see ``sharing.save_pretrained``."""
+        from .sharing import save_pretrained
+
+        return save_pretrained(self, folder, card=card)
+
+    @staticmethod
+    def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Policy:
+        """``load`` from a folder, or from the Hugging Face Hub; see ``sharing.from_pretrained``."""
+        from .sharing import from_pretrained
+
+        return from_pretrained(folder_or_hub_id, revision=revision)
 
 
 class SnappedPolicy:
