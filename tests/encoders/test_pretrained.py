@@ -38,7 +38,11 @@ def library_tokens(family, model, pixels):
     if family == "siglip2":  # patches cut by hand
         patches = [
             torch.stack(
-                [p[:, y : y + 8, x : x + 8].permute(1, 2, 0).flatten() for y in range(0, size, 8) for x in range(0, size, 8)]
+                [
+                    p[:, y : y + 8, x : x + 8].permute(1, 2, 0).flatten()
+                    for y in range(0, size, 8)
+                    for x in range(0, size, 8)
+                ]
             )
             for p in pixels
         ]
@@ -49,7 +53,9 @@ def library_tokens(family, model, pixels):
             spatial_shapes=torch.tensor([[side, side]] * m),
         ).last_hidden_state
     else:
-        tokens = model(pixels).last_hidden_state[:, {"siglip": 0, "dinov2": 1, "dinov2-registers": 5}[family] :]
+        tokens = model(pixels).last_hidden_state[
+            :, {"siglip": 0, "dinov2": 1, "dinov2-registers": 5}[family] :
+        ]
     side = int(tokens.shape[1] ** 0.5)
     return tokens.reshape(m, side, side, -1)
 
@@ -113,7 +119,9 @@ def test_images_of_the_models_size_are_rescaled_alone():
     np.testing.assert_allclose(found, want.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "to"), [((84, 84), 224), ((128, 128), 56), ((60, 90), 48), ((128, 128), 224)])
+@pytest.mark.parametrize(
+    ("size", "to"), [((84, 84), 224), ((128, 128), 56), ((60, 90), 48), ((128, 128), 224)]
+)
 @pytest.mark.parametrize(("resample", "number"), [("bilinear", 2), ("bicubic", 3)])
 def test_resizing_is_pillows(size, to, resample, number):
     """All levels are Pillow's but for ties, which fall one way here and another there.
@@ -136,7 +144,11 @@ def test_pixel_values_are_those_of_the_librarys_processor(checkpoints, make):
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-    kinds = {"dinov2": BitImageProcessorPil, "siglip": SiglipImageProcessorPil, "resnet": BitImageProcessorPil}
+    kinds = {
+        "dinov2": BitImageProcessorPil,
+        "siglip": SiglipImageProcessorPil,
+        "resnet": BitImageProcessorPil,
+    }
     images = pictures(2, 40, 40)
     for family, kind in kinds.items():
         folder = checkpoints[family][0]
@@ -210,7 +222,9 @@ def test_an_untrained_network_gives_the_frozen_features(family, checkpoints, mak
     assert found.shape == (3, trained.feature_dim)
     frozen = make(f"folder:{folder}+patches2")
     assert frozen.network() is None
-    np.testing.assert_allclose(frozen.features(observe({"front": seen}))[:, 0, 0], found, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(
+        frozen.features(observe({"front": seen}))[:, 0, 0], found, rtol=1e-4, atol=2e-5
+    )
 
 
 def test_batch_statistics_stay_in_training(checkpoints, make):
@@ -299,7 +313,9 @@ def test_a_checkpoint_that_changed_is_not_used(make, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights["layernorm.bias"] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"mine is no longer the one that was prepared; put the files back, or run"):
+    with pytest.raises(
+        UserError, match=r"mine is no longer the one that was prepared; put the files back, or run"
+    ):
         encoder.features(observe({"a": pictures(1, 1, 8, 8)}))
     changed = resolve(f"folder:{folder}")  # the study that is run again makes other artefacts
     assert {k for k in first if first[k] != changed[k]} == {"source"}
@@ -314,7 +330,9 @@ def test_a_checkpoint_that_lost_weights_is_not_filled_with_random_ones(make, tmp
     gone = next(n for n in sorted(weights) if n.endswith("layer.1.mlp.fc1.weight"))
     del weights[gone]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=rf"lacks 1 of the weights \(first: .*{gone[-20:]}\); take a complete copy"):
+    with pytest.raises(
+        UserError, match=rf"lacks 1 of the weights \(first: .*{gone[-20:]}\); take a complete copy"
+    ):
         make(f"folder:{folder}").features(observe({"a": pictures(1, 1, 8, 8)}))
 
 
@@ -322,7 +340,7 @@ def test_weights_that_are_no_weights(make, tmp_path):
     folder = tmp_path / "mine"
     write_checkpoint("dinov2", folder)
     (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0 not a header, no.")
-    with pytest.raises(UserError, match="its weights cannot be read .*take another copy"):
+    with pytest.raises(UserError, match=r"its weights cannot be read .*take another copy"):
         make(f"folder:{folder}").features(observe({"a": pictures(1, 1, 8, 8)}))
 
 

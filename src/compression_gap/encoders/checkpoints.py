@@ -359,10 +359,15 @@ def _hub_source(name: str, repo: str, revision: str) -> tuple[dict[str, str], Re
     return {"hub": repo, "revision": revision, "commit": commit}, read
 
 
-@functools.cache  # one answer a process: a study does not move to another commit while it is planned
+# One answer a process: a study does not move to another commit while it is planned.
+_commits: dict[tuple[str, str], tuple[str, bool]] = {}
+
+
 def _hub_commit(name: str, repo: str, revision: str) -> tuple[str, bool]:
     """The commit of a revision, and whether it is known to have pickled weights alone; without a network the
     commit that the cache last saw there."""
+    if (repo, revision) in _commits:
+        return _commits[repo, revision]
     import huggingface_hub as hub
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -377,9 +382,13 @@ def _hub_commit(name: str, repo: str, revision: str) -> tuple[str, bool]:
         cached = hub.try_to_load_from_cache(repo, "config.json", revision=revision)
         if not isinstance(cached, str):
             raise _unreachable(name, f"{repo} is not in the cache", error) from error
-        return Path(cached).parent.name, False
-    files = [s.rfilename for s in info.siblings or ()]
-    return str(info.sha), bool(files) and not any(re.fullmatch(r"model.*\.safetensors", f) for f in files)
+        found = Path(cached).parent.name, False
+    else:
+        files = [s.rfilename for s in info.siblings or ()]
+        safe = any(re.fullmatch(r"model.*\.safetensors", f) for f in files)
+        found = str(info.sha), bool(files) and not safe
+    _commits[repo, revision] = found
+    return found
 
 
 def _unreachable(name: str, what: str, error: Exception) -> UserError:
