@@ -211,6 +211,17 @@ def test_what_another_delivers_in_time_is_not_computed_again(demos, tmp_path, mo
     assert (late.name, False) in waited
 
 
+def test_waiting_ends_with_the_patience_the_file_a_stop_or_the_folder(tmp_path):
+    file = tmp_path / "shard-000000000.npy"
+    cache._wait(file, 0.0, lambda: True)
+    with pytest.raises(Interrupted):
+        cache._wait(file, 1e9, lambda: True)
+    with pytest.raises(Superseded):
+        cache._wait(tmp_path / "gone" / file.name, 1e9, lambda: False)
+    file.touch()
+    cache._wait(file, 1e9, lambda: True)
+
+
 @pytest.mark.usefixtures("small")
 def test_a_worker_that_comes_too_late_says_so(demos, tmp_path):
     """The store removes the work folder when another worker commits."""

@@ -314,7 +314,7 @@ def test_a_checkpoint_that_changed_is_not_used(make, tmp_path):
     weights["layernorm.bias"] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        UserError, match=r"mine is no longer the one that was prepared; put the files back, or run"
+        UserError, match=r"mine has changed or gone since it was prepared; put the files back, or run"
     ):
         encoder.features(observe({"a": pictures(1, 1, 8, 8)}))
     changed = resolve(f"folder:{folder}")  # the study that is run again makes other artefacts

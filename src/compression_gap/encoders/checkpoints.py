@@ -1,12 +1,9 @@
-"""Pretrained checkpoints by name: the grammar of names, what a name stands for (the pin), the prepared folder.
+"""Pretrained checkpoints: what a name stands for today (the pin), and the prepared folder that holds it.
 
-    siglip-so400m   hub:OWNER/NAME[@REVISION]   folder:PATH      … and behind any of them, in this order:
-    +patchesK       K × K average-pooled patches in place of their mean (K of 2 or more)
-    +finetune[N]    trained with the policy: the last N blocks, or all of it
-
-A name says what is asked for; ``resolve`` finds what that is today: the commit of a hub model, the SHA-256 of a
-folder, image size, normalisation and pooling. This is the pin. It belongs in the key of whatever is made with the
-encoder, and ``prepare_pretrained`` writes it to a folder, from which the encoder is made (``pretrained.py``).
+A name (``names.py``) says what is asked for; ``resolve`` finds what that is: the commit of a hub model, the SHA-256
+of a folder, image size, normalisation and pooling. This is the pin. It belongs in the key of whatever is made
+with the encoder, and ``prepare_pretrained`` writes it to a folder, from which the encoder is made
+(``pretrained.py``).
 
 This module imports neither torch nor transformers until something is resolved.
 """
@@ -17,7 +14,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,100 +22,9 @@ from typing import Any
 
 from ..artifacts import file_sha256, write_json
 from ..errors import UserError
+from .names import parse
 
-KNOWN = {
-    "resnet18-imagenet": "microsoft/resnet-18",
-    "siglip-base": "google/siglip-base-patch16-224",
-    "siglip-so400m": "google/siglip-so400m-patch14-224",
-    "siglip2-base": "google/siglip2-base-patch16-224",
-    "siglip2-so400m": "google/siglip2-so400m-patch14-224",
-    "dinov2-s": "facebook/dinov2-small",
-    "dinov2-b": "facebook/dinov2-base",
-    "dinov2-l": "facebook/dinov2-large",
-}
-FORMS = (*KNOWN, "hub:OWNER/NAME", "folder:PATH")
 PIN = "encoder.json"  # in the prepared folder
-ALL = "all"  # pin["finetune"] of +finetune
-
-_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w-][\w.-]*(?:/[\w-][\w.-]*)*))?")
-_SUFFIX = re.compile(r"\+(patches|finetune)([1-9]\d*)?")
-
-
-@dataclass(frozen=True)
-class PretrainedName:
-    """A name taken apart. ``finetune``: None when frozen, else how many blocks from the top, or "all"."""
-
-    repo: str | None  # owner/name on the hub …
-    revision: str  # … and its branch, tag or commit
-    folder: str | None  # or a path
-    patches: int = 1
-    finetune: int | str | None = None
-
-    def __str__(self) -> str:
-        """The one spelling of the name."""
-        if self.folder is not None:
-            base = f"folder:{os.path.normpath(self.folder)}"
-        else:
-            at = "" if self.revision == "main" else f"@{self.revision}"
-            short = [k for k, repo in KNOWN.items() if repo == self.repo and not at]
-            base = short[0] if short else f"hub:{self.repo}{at}"
-        patches = f"+patches{self.patches}" if self.patches > 1 else ""
-        if self.finetune is None:
-            return base + patches
-        return f"{base}{patches}+finetune{'' if self.finetune == ALL else self.finetune}"
-
-
-def is_pretrained(name: str) -> bool:
-    """Whether a name asks for a pretrained checkpoint (it may still be misspelt behind that)."""
-    return name.startswith(("hub:", "folder:")) or name.partition("+")[0] in KNOWN
-
-
-def parse(name: str) -> PretrainedName:
-    """Take a name apart. Raises ``UserError`` for one that breaks the grammar or has another spelling."""
-    base, patches = name, 1
-    finetune: int | str | None = None
-    while found := re.search(r"\+[^+/]*$", base):
-        suffix = _SUFFIX.fullmatch(found[0])
-        if not suffix:
-            if base.startswith("folder:"):
-                break  # a path may hold a +
-            raise UserError(
-                f"encoder '{name}': '{found[0]}' is no suffix; known: +patchesK (as in +patches4), +finetune "
-                "and +finetuneN (as in +finetune2)"
-            )
-        kind, number = suffix.groups()
-        if kind == "patches" and number is None:
-            raise UserError(f"encoder '{name}': +patches needs a number, as in +patches4 for 4 × 4")
-        if (kind == "patches" and patches > 1) or (kind == "finetune" and finetune is not None):
-            raise UserError(f"encoder '{name}' says +{kind} twice: leave one of them out")
-        if kind == "patches":
-            patches = int(number)
-        else:
-            finetune = ALL if number is None else int(number)
-        base = base[: found.start()]
-    asked = PretrainedName(*_place(name, base), patches, finetune)
-    if str(asked) != name:
-        raise UserError(
-            f"encoder '{name}' is written '{asked}': one thing has one name, so that it is made once"
-        )
-    return asked
-
-
-def _place(name: str, base: str) -> tuple[str | None, str, str | None]:
-    """Hub id, revision and path of a name without its suffixes."""
-    if base in KNOWN:
-        return KNOWN[base], "main", None
-    if base.startswith("folder:"):
-        if not base.removeprefix("folder:"):
-            raise UserError(f"encoder '{name}' names no folder: write folder:PATH")
-        return None, "main", base.removeprefix("folder:")
-    found = _HUB.fullmatch(base.removeprefix("hub:"))
-    if not found:
-        raise UserError(
-            f"encoder '{name}': write hub:OWNER/NAME or hub:OWNER/NAME@REVISION, with nothing else in it"
-        )
-    return found[1], found[2] or "main", None
-
 
 # The families: what transformers calls them, and how they want their images when no file says it.
 
@@ -178,7 +83,9 @@ def resolve(name: str) -> dict[str, Any]:
             f"encoder '{name}' is a '{config.get('model_type', 'checkpoint without model_type')}', which is not among "
             f"the vision models known here ({', '.join(FAMILIES)}): choose another checkpoint"
         )
-    tower = config.get("vision_config", {}) if config["model_type"] in ("siglip", "siglip2") else config
+    tower = config
+    if config["model_type"] in ("siglip", "siglip2"):
+        tower = config.get("vision_config") or {}
     tower = {k: v for k, v in tower.items() if k not in _NOT_SHAPE}
     images = _json(name, read("preprocessor_config.json"), "preprocessor_config.json")
     if not images:
@@ -430,7 +337,7 @@ def weights_folder(pin: dict[str, Any]) -> Path:
         folder = Path(source["folder"])
         if not (folder / "config.json").is_file() or folder_hash(folder) != source["sha256"]:
             raise UserError(
-                f"encoder '{name}': the checkpoint in {folder} is no longer the one that was prepared; put the "
+                f"encoder '{name}': the checkpoint in {folder} has changed or gone since it was prepared; put the "
                 "files back, or run the study again to make its artefacts from the new ones"
             )
         return folder

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..sims import Observation
-from .checkpoints import ALL, FAMILIES, read_pin, weights_folder
+from .checkpoints import FAMILIES, read_pin, weights_folder
+from .names import ALL
 
 BATCH = 64  # images a forward pass; larger batches fall out of the processor's cache
 STD_FLOOR = 1e-3  # about two units of float16's last place at 1: below lies rounding, not the scene

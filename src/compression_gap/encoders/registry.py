@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown_name
-from . import checkpoints
+from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
@@ -21,25 +21,25 @@ RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and it
 
 def names() -> tuple[str, ...]:
     """All names that are known; ``retina-R``, ``oracle-Bb``, ``hub:`` and ``folder:`` stand for many."""
-    return (*OWN, *checkpoints.FORMS, *(e.name for e in entry_points(group=GROUP)))
+    return (*OWN, *FORMS, *(e.name for e in entry_points(group=GROUP)))
 
 
 def is_prepared(name: str) -> bool:
-    """Whether the encoder is made from a prepared folder, which is an artefact of its own."""
-    return checkpoints.is_pretrained(name)
+    """Whether the encoder is made from a prepared folder, an artefact of its own (see ``_from_folder``)."""
+    return is_pretrained(name)
 
 
 def is_trained(name: str) -> bool:
     """Whether the encoder is trained with the policy: it then has no cached features."""
-    if checkpoints.is_pretrained(name):
-        return checkpoints.parse(name).finetune is not None
+    if is_pretrained(name):
+        return parse(name).finetune is not None
     return name == "resnet18"
 
 
 def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
-    if checkpoints.is_pretrained(name):
-        checkpoints.parse(name)
+    if is_pretrained(name):
+        parse(name)
     elif name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
@@ -94,7 +94,8 @@ def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Enco
 
 
 def _from_folder(name: str, folder: Path | None) -> Encoder:
-    checkpoints.parse(name)
+    """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
+    parse(name)
     if folder is None:
         raise ValueError(f"encoder '{name}' is made from its prepared folder")
     from .pretrained import Pretrained
