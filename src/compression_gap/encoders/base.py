@@ -25,6 +25,7 @@ class Encoder(Protocol):
     frozen: bool  # its features can be cached
     dtype: type[np.generic]  # of the cached features
     std_floor: float  # feature dimensions that vary less than this are not blown up when standardised
+    feature_dim: int  # of a camera's features, or of the network's vectors; 0: as many as the data has
 
     def features(self, obs: Observation) -> np.ndarray:
         """Features [B, T, C, ...] with C cameras; float for frozen encoders, the images for trained ones."""

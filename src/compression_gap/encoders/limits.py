@@ -17,6 +17,7 @@ class Blind:
     """A constant feature: the policy has proprioception and task alone."""
 
     name, needs_images, frozen, std_floor = "blind", False, True, 1.0
+    feature_dim: int = 1
     dtype: type[np.generic] = np.float16
 
     def __init__(self, cameras: int) -> None:
@@ -38,6 +39,7 @@ class Oracle:
     """
 
     name, needs_images, frozen, std_floor = "oracle", False, True, 1e-3
+    feature_dim: int = 0  # as many as the simulator's state
     dtype: type[np.generic] = np.float32
 
     def __init__(self, cameras: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown_name
+from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
@@ -18,13 +20,27 @@ RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and it
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R`` and ``oracle-Bb`` stand for any whole number."""
-    return (*OWN, *(e.name for e in entry_points(group=GROUP)))
+    """All names that are known; ``retina-R``, ``oracle-Bb``, ``hub:`` and ``folder:`` stand for many."""
+    return (*OWN, *FORMS, *(e.name for e in entry_points(group=GROUP)))
+
+
+def is_prepared(name: str) -> bool:
+    """Whether the encoder is made from a prepared folder, an artefact of its own (see ``_from_folder``)."""
+    return is_pretrained(name)
+
+
+def is_trained(name: str) -> bool:
+    """Whether the encoder is trained with the policy: it then has no cached features."""
+    if is_pretrained(name):
+        return parse(name).finetune is not None
+    return name == "resnet18"
 
 
 def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
-    if name.startswith("retina-"):
+    if is_pretrained(name):
+        parse(name)
+    elif name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
             raise UserError(
@@ -50,8 +66,10 @@ def _resolution(name: str) -> int:
     return int(digits)
 
 
-def make_encoder(name: str, *, cameras: int) -> Encoder:
-    """The encoder of that name for ``cameras`` cameras."""
+def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Encoder:
+    """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``."""
+    if is_prepared(name):
+        return _from_folder(name, folder)
     if name.startswith("retina-"):
         from .retina import Retina
 
@@ -73,3 +91,16 @@ def make_encoder(name: str, *, cameras: int) -> Encoder:
             made: Encoder = entry.load()(cameras)
             return made
     raise unknown_name("encoder", name, names())
+
+
+def _from_folder(name: str, folder: Path | None) -> Encoder:
+    """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
+    parse(name)
+    if folder is None:
+        raise ValueError(f"encoder '{name}' is made from its prepared folder")
+    from .pretrained import Pretrained
+
+    made = Pretrained(folder)
+    if made.name != name:
+        raise ValueError(f"{folder} was prepared for encoder '{made.name}', not for '{name}'")
+    return made

@@ -17,6 +17,7 @@ class Retina:
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution
         self.name = f"retina-{resolution}"
+        self.feature_dim: int = 3 * resolution**2
         self._weights: dict[int, np.ndarray] = {}
 
     def features(self, obs: Observation) -> np.ndarray:

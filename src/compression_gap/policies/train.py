@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..demos import DemoSet, Normaliser, Windows, make_windows
 from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
-from ..encoders.resnet18 import FEATURE_DIM
 from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
 from .base import Target
@@ -143,7 +142,7 @@ def train_policy(
         tasks=tasks,
         cameras=tuple(images),
         image_size=next(iter(images.values())).shape[1],
-        feature_dim=data.features.shape[-1] if encoder.frozen else FEATURE_DIM,
+        feature_dim=data.features.shape[-1] if encoder.frozen else encoder.feature_dim,
         proprio_dim=data.proprio.shape[-1],
         action_dim=data.actions.shape[-1],
         options=dict(spec["options"]),
