@@ -23,7 +23,6 @@ import numpy as np
 
 from ..errors import UserError
 from ..sims import PRETRAINING_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim
-from .experts import Stopped
 
 BLOCK = 500  # frames of an artefact
 VALIDATION = 0  # the number of the block that is not trained on
@@ -92,12 +91,10 @@ def collect_frames(
     *,
     frames: int = BLOCK,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, int]:
     """Write one block of frames of ``task`` to the folder ``out``; returns what to report.
 
-    Raises ``UserError`` for a simulator without true state and for a block beyond the last, ``Stopped`` if
-    ``should_stop()`` becomes true.
+    Raises ``UserError`` for a simulator without true state and for a block beyond the last.
     """
     if not 0 <= block < BLOCKS or frames > STATES_PER_BLOCK * FRAMES_PER_EPISODE:
         raise UserError(
@@ -112,8 +109,6 @@ def collect_frames(
         done, state = 0, PRETRAINING_STATES + block * STATES_PER_BLOCK
         first = state
         while done < frames:
-            if should_stop():
-                raise Stopped
             for seen in disturbed_episode(sim, task, state):
                 for name, row in _rows(seen, state).items():
                     if name not in arrays:

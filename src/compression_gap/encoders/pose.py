@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ from ..errors import UserError
 from ..nn import Schedule, train
 from ..sims import Observation
 from .ladder import PRETRAINING, SMALLEST, frames_of
+from .probe import moving_dimensions
 
 FEATURE_DIM = 128
 CHANNELS = (16, 24, 48, 64)  # after the first layer and each of the three residual blocks, all of stride 2
-MOVES = 1e-3  # a dimension of the state that varies less (1 mm, where it is a position) does not move
 BATCH = 64  # frames at a time; larger batches fall out of the processor's cache
 VALIDATIONS = 10
 
@@ -61,12 +62,12 @@ class PoseNetwork(nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, CHANNELS[0], 5, 2, 2)
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(CHANNELS, CHANNELS[1:], strict=False)))
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(CHANNELS)))
         side = image_size
         for _ in CHANNELS:
             side = (side + 1) // 2
         self.last = nn.Linear(CHANNELS[-1] * side * side, FEATURE_DIM)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
 
     def forward(self, images: Tensor) -> Tensor:
         """The features."""
@@ -128,7 +129,9 @@ class Pose:
             )
         out = []
         for network, images in zip(self.networks, obs.images.values(), strict=True):
-            frames = torch.from_numpy(np.ascontiguousarray(images)).flatten(0, 1).to(self.device)
+            frames = (
+                torch.from_numpy(np.require(images, requirements=("C", "W"))).flatten(0, 1).to(self.device)
+            )
             found = torch.cat([network(part) for part in frames.split(BATCH)])
             out.append(found.cpu().numpy().reshape(*images.shape[:2], FEATURE_DIM))
         return np.stack(out, axis=2)
@@ -173,7 +176,7 @@ class Scale:
     def fit(state: np.ndarray) -> Scale:
         """Of the states [N, s] of one task's frames."""
         x = np.asarray(state, np.float64)
-        moving = np.flatnonzero(x.std(0) >= MOVES)
+        moving = moving_dimensions(x)
         return Scale(moving, x[:, moving].mean(0), x[:, moving].std(0))
 
     def standardise(self, state: np.ndarray) -> np.ndarray:
@@ -223,7 +226,6 @@ def prepare(
         network = initial_network(image_size, pretraining["seed"])
         record["parameters"] = sum(p.numel() for p in network.parameters())
         if sets:
-            steps, count = pretraining["steps"], len(cameras)
             network, told = _pretrain(
                 network,
                 sets,
@@ -232,7 +234,7 @@ def prepare(
                 pretraining,
                 work=None if work is None else work / f"camera-{number}",
                 should_stop=should_stop,
-                progress=lambda done, _, before=number * steps: progress(before + done, count * steps),
+                progress=_from(number * pretraining["steps"], len(cameras) * pretraining["steps"], progress),
             )
             record["cameras"][camera] = told
         tensors |= {f"{camera}/{n}": t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
@@ -240,6 +242,11 @@ def prepare(
     about = {"name": name, "cameras": list(cameras), "image_size": image_size}
     (out / "encoder.json").write_text(json.dumps(about, indent=1))
     return {**record, "seconds": time.perf_counter() - begun}
+
+
+def _from(before: int, total: int, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Progress of one camera as a part of the whole."""
+    return lambda done, _: progress(before + done, total)
 
 
 def _pretrain(
@@ -301,7 +308,8 @@ def _pretrain(
         block = predicted[row : row + len(frames), at : at + len(scale.moving)]
         names = frames.state_names or tuple(f"state_{i}" for i in range(frames.state.shape[1]))
         r2[frames.task] = {
-            names[d]: _r2(scale.standardise(frames.state)[:, i], block[:, i]) for i, d in enumerate(scale.moving)
+            names[d]: _r2(scale.standardise(frames.state)[:, i], block[:, i])
+            for i, d in enumerate(scale.moving)
         }
         row, at = row + len(frames), at + len(scale.moving)
     known = [v for task in r2.values() for v in task.values() if v is not None]

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown_name
+from .ladder import FORM, SMALLEST, frames_of, is_pose
 
 if TYPE_CHECKING:
     from .base import Encoder
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
-OWN = ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R")
+OWN = ("blind", "oracle", "oracle-Bb", FORM, "resnet18", "retina-R")
 DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
 RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R`` and ``oracle-Bb`` stand for any whole number."""
+    """All names that are known; ``retina-R``, ``oracle-Bb`` and ``pose-K`` stand for any whole number."""
     return (*OWN, *(e.name for e in entry_points(group=GROUP)))
+
+
+def is_prepared(name: str) -> bool:
+    """Whether the encoder is made from a prepared folder, an artefact of its own (see ``_from_folder``)."""
+    return is_pose(name)
 
 
 def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
-    if name.startswith("retina-"):
+    if is_pose(name):
+        frames_of(name)
+        if image_size < SMALLEST:
+            raise UserError(f"{name} needs images of {SMALLEST} px or more: raise cameras.image_size")
+    elif name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
             raise UserError(
@@ -50,8 +61,10 @@ def _resolution(name: str) -> int:
     return int(digits)
 
 
-def make_encoder(name: str, *, cameras: int) -> Encoder:
-    """The encoder of that name for ``cameras`` cameras."""
+def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Encoder:
+    """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``."""
+    if is_prepared(name):
+        return _from_folder(name, folder)
     if name.startswith("retina-"):
         from .retina import Retina
 
@@ -73,3 +86,16 @@ def make_encoder(name: str, *, cameras: int) -> Encoder:
             made: Encoder = entry.load()(cameras)
             return made
     raise unknown_name("encoder", name, names())
+
+
+def _from_folder(name: str, folder: Path | None) -> Encoder:
+    """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
+    frames_of(name)
+    if folder is None:
+        raise ValueError(f"encoder '{name}' is made from its prepared folder")
+    from .pose import Pose
+
+    made = Pose(folder)
+    if made.name != name:
+        raise ValueError(f"{folder} was prepared for encoder '{made.name}', not for '{name}'")
+    return made

@@ -145,12 +145,17 @@ def _tokens(job: Job) -> dict[str, Any]:
     return {}
 
 
+def _prepared(job: Job) -> Path | None:
+    """The folder of a prepared encoder, where the step has one."""
+    return job.input("encoder") if "encoder" in job.step.inputs else None
+
+
 def _features(job: Job) -> dict[str, Any]:
     from ..encoders import make_encoder
     from ..encoders.cache import cache_features
 
     demos = DemoSet.load(job.input("demos"))
-    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images))
+    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job))
     cache_features(encoder, demos, job.out, job.progress)
     return {}
 
@@ -181,6 +186,7 @@ def _policy(job: Job) -> dict[str, Any]:
         tokenizer,
         tokens if tokenizer else None,
         coded or None,
+        prepared=_prepared(job),
         out=job.out,
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
@@ -332,6 +338,16 @@ def _health(job: Job) -> dict[str, Any]:
     return health
 
 
+def _of_encoders(part: str) -> Callable[[Job], dict[str, Any]]:
+    def build_part(job: Job) -> dict[str, Any]:
+        from . import encoders
+
+        made: dict[str, Any] = getattr(encoders, f"build_{part}")(job)
+        return made
+
+    return build_part
+
+
 def _rates(job: Job) -> dict[str, Any]:
     from .measures import build_rates
 
@@ -368,7 +384,10 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "normaliser": _normaliser,
     "tokenizer": _tokenizer,
     "tokens": _tokens,
+    "frames": _of_encoders("frames"),
+    "encoder": _of_encoders("encoder"),
     "features": _features,
+    "probe": _of_encoders("probe"),
     "policy": _policy,
     "episodes": _episodes,
     "replay": _replay,

@@ -23,6 +23,7 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
+from .encoders import add_features, add_probe, prepared_inputs
 from .spec import Cameras, Study, Tokenizer
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ BUILDER_VERSIONS = {
     "normaliser": 1,
     "tokenizer": 3,
     "tokens": 3,
+    "frames": 1,
+    "encoder": 1,
     "features": 1,
+    "probe": 1,
     "policy": 3,
     "episodes": 1,
     "health": 2,
@@ -170,14 +174,15 @@ class Plan(Graph):
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
+    probes: dict[str, Recipe] = field(default_factory=dict)  # by frozen encoder
     ledger: LedgerSteps | None = None
 
     @property
     def wanted(self) -> list[Recipe]:
-        """Episodes and policies of all cells, and the references' episodes."""
+        """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
         cells = [r for c in self.cells for r in (c.episodes, c.policy)]
         ledger = [] if self.ledger is None else self.ledger.wanted
-        return cells + [r.episodes for r in self.references] + ledger
+        return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
 
 def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
@@ -298,6 +303,10 @@ def make_plan(study: Study) -> Plan:
     plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
+    if info.state_dim:
+        most = plan.demos[max(plan.demos)]
+        frozen = [e for e in study.encoders if e not in TRAINED_ENCODERS]
+        plan.probes = {e: add_probe(plan, e, most, info.state_names) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -305,13 +314,6 @@ def make_plan(study: Study) -> Plan:
 
         add_study_ledger(plan)
     return plan
-
-
-def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations."""
-    return [
-        graph.add("features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5) for d in demos
-    ]
 
 
 def study_tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
@@ -371,7 +373,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
     for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
-        inputs = dict(base)
+        inputs = base | prepared_inputs(plan, encoder, demos)
         if encoder not in TRAINED_ENCODERS:
             inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
