@@ -47,7 +47,7 @@ def test_an_unknown_name_lists_those_that_are_known(act):
         act("resnet81")
     assert str(error.value) == (
         "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, dinov2-b, dinov2-l, dinov2-s, "
-        "folder:PATH, hub:OWNER/NAME, oracle, oracle-Bb, resnet18, resnet18-imagenet, retina-R, siglip-base, "
+        "folder:PATH, hub:OWNER/NAME, oracle, oracle-Bb, pose-K, resnet18, resnet18-imagenet, retina-R, siglip-base, "
         "siglip-so400m, siglip2-base, siglip2-so400m"
     )
 

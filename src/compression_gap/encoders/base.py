@@ -30,8 +30,11 @@ class Encoder(Protocol):
     def features(self, obs: Observation) -> np.ndarray:
         """Features [B, T, C, ...] with C cameras; float for frozen encoders, the images for trained ones."""
 
-    def network(self) -> nn.Module | None:
-        """The trained part, features [M, ...] of one camera → vectors [M, d]; None if frozen."""
+    def network(self, *, weights: bool = True) -> nn.Module | None:
+        """The trained part, features [M, ...] of one camera → vectors [M, d]; None if frozen.
+
+        Without ``weights`` it need not hold those of a checkpoint: a policy's own are put in their place.
+        """
 
 
 class ContextAdapter(nn.Module):
@@ -52,9 +55,10 @@ class ContextAdapter(nn.Module):
         tasks: int,
         n_obs_steps: int,
         width: int,
+        weights: bool = True,
     ) -> None:
         super().__init__()
-        networks = [encoder.network() for _ in range(cameras)]
+        networks = [encoder.network(weights=weights) for _ in range(cameras)]
         self.networks = nn.ModuleList(n for n in networks if n is not None)
         self.std_floor = encoder.std_floor
         self.register_buffer("mean", torch.zeros(cameras, feature_dim))

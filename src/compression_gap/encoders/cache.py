@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..artifacts import Superseded
 from ..demos import DemoSet
 from ..errors import UserError
 from ..nn import Interrupted
@@ -28,10 +29,6 @@ SHARDS = 256  # at most; a shard has at least one batch
 PATIENCE = 2.0  # times its own slowest shard that a worker waits for the shards of others
 
 Progress = Callable[[int, int], None]
-
-
-class Superseded(Exception):
-    """The work folder is gone: another worker has put the features together and committed them."""
 
 
 def cache_features(

@@ -27,7 +27,7 @@ class Blind:
         """Zeros [B, T, C, 1]."""
         return np.zeros((*obs.proprio.shape[:2], self.cameras, 1), np.float32)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 
@@ -53,7 +53,7 @@ class Oracle:
             )
         return np.repeat(obs.state[:, :, None], self.cameras, axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 

@@ -8,25 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown_name
+from . import ladder
 from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
-OWN = ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R")
+OWN = ("blind", "oracle", "oracle-Bb", ladder.FORM, "resnet18", "retina-R")
 DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
 RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R``, ``oracle-Bb``, ``hub:`` and ``folder:`` stand for many."""
+    """All names that are known; ``retina-R``, ``oracle-Bb``, ``pose-K``, ``hub:`` and ``folder:`` stand for many."""
     return (*OWN, *FORMS, *(e.name for e in entry_points(group=GROUP)))
 
 
 def is_prepared(name: str) -> bool:
-    """Whether the encoder is made from a prepared folder, an artefact of its own (see ``_from_folder``)."""
-    return is_pretrained(name)
+    """Whether the encoder is made from a prepared folder, an artefact of its own."""
+    return ladder.is_pose(name) or is_pretrained(name)
 
 
 def is_trained(name: str) -> bool:
@@ -38,7 +39,11 @@ def is_trained(name: str) -> bool:
 
 def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
-    if is_pretrained(name):
+    if ladder.is_pose(name):
+        ladder.frames_of(name)
+        if image_size < ladder.SMALLEST:
+            raise UserError(f"{name} needs images of {ladder.SMALLEST} px or more: raise cameras.image_size")
+    elif is_pretrained(name):
         parse(name)
     elif name.startswith("retina-"):
         resolution = _resolution(name)
@@ -50,7 +55,7 @@ def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None
     elif DIAL.fullmatch(name):
         if sim not in (None, "channel"):
             raise UserError(f"{name} cuts states within [-1, 1] and is for the channel alone; take oracle")
-    elif name not in names() or name in ("retina-R", "oracle-Bb"):
+    elif name not in names() or name in ("retina-R", "oracle-Bb", ladder.FORM, *FORMS[-2:]):
         raise unknown_name("encoder", name, names())
     elif name == "resnet18" and image_size < RESNET_SMALLEST:
         raise UserError(
@@ -95,12 +100,17 @@ def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Enco
 
 def _from_folder(name: str, folder: Path | None) -> Encoder:
     """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
-    parse(name)
     if folder is None:
         raise ValueError(f"encoder '{name}' is made from its prepared folder")
-    from .pretrained import Pretrained
+    made: Encoder
+    if ladder.is_pose(name):
+        from .pose import Pose
 
-    made = Pretrained(folder)
+        made = Pose(folder)
+    else:
+        from .pretrained import Pretrained
+
+        made = Pretrained(folder)
     if made.name != name:
         raise ValueError(f"{folder} was prepared for encoder '{made.name}', not for '{name}'")
     return made

@@ -106,6 +106,6 @@ class ResNet18:
         """uint8 images [B, T, C, h, w, 3]; all cameras must have one size."""
         return np.stack(list(obs.images.values()), axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """A network for one camera."""
         return CroppedResNet()

@@ -30,7 +30,7 @@ class Retina:
             out.append(x.reshape(*images.shape[:2], -1) / 255)
         return np.stack(out, axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 

@@ -94,6 +94,7 @@ def train_policy(
     tokens: Mapping[str, Tokens] | None,
     coded: Mapping[str, np.ndarray] | None = None,
     *,
+    prepared: Path | None = None,
     out: Path,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -104,14 +105,14 @@ def train_policy(
     ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options, and ``target``:
     "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
     nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
-    a trained encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
+    a trained encoder. ``prepared``: the folder of a prepared encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
     normalised. Rows of both are in the order of ``make_windows``.
     """
     swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
     if coded is None and (swapped or spec["head"] == "hybrid"):
         raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images))
+    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images), folder=prepared)
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
@@ -148,7 +149,7 @@ def train_policy(
         options=dict(spec["options"]),
     )
     torch.manual_seed(spec["seed"])
-    module = PolicyModule(policy_spec, normaliser, tokenizer).to(device)
+    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
     schedule = Schedule(**spec["training"])

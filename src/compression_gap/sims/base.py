@@ -122,6 +122,7 @@ class Sim(Protocol):
 
 # Initial states are numbers. Each use has a range of its own, so no two uses ever meet.
 DEMONSTRATION_STATES = 0
+PRETRAINING_STATES = 500_000  # of the controlled encoders' frames
 TUNING_STATES = 1_000_000  # to choose hyperparameters; never reported
 EVALUATION_STATES = 2_000_000
 

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..artifacts import Recipe
+from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError, unknown_name
 from ..sims import (
     EVALUATION_STATES,
@@ -23,6 +24,7 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
+from .encoders import add_features, add_probe, prepared_inputs
 from .spec import Cameras, Study, Tokenizer
 
 if TYPE_CHECKING:
@@ -30,16 +32,16 @@ if TYPE_CHECKING:
 
 CONTINUOUS = ("diffusion", "flow", "regression")
 
-# Encoders that are trained with the policy: they have no cached features.
-TRAINED_ENCODERS = ("resnet18",)
-
 # Raised when a builder's bytes change, so that old artefacts are not taken for new ones.
 BUILDER_VERSIONS = {
     "demos": 2,
     "normaliser": 1,
     "tokenizer": 3,
     "tokens": 3,
+    "frames": 1,
+    "encoder": 1,
     "features": 1,
+    "probe": 1,
     "policy": 3,
     "episodes": 1,
     "health": 2,
@@ -170,14 +172,15 @@ class Plan(Graph):
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
+    probes: dict[str, Recipe] = field(default_factory=dict)  # by frozen encoder
     ledger: LedgerSteps | None = None
 
     @property
     def wanted(self) -> list[Recipe]:
-        """Episodes and policies of all cells, and the references' episodes."""
+        """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
         cells = [r for c in self.cells for r in (c.episodes, c.policy)]
         ledger = [] if self.ledger is None else self.ledger.wanted
-        return cells + [r.episodes for r in self.references] + ledger
+        return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
 
 def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
@@ -270,8 +273,6 @@ def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
 
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
-    from ..encoders.registry import check_encoder
-
     spec, info = resolve_suite(study.suite, study.cameras)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
@@ -298,6 +299,10 @@ def make_plan(study: Study) -> Plan:
     plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
+    if info.state_dim:
+        most = plan.demos[max(plan.demos)]
+        frozen = [e for e in study.encoders if not is_trained(e)]
+        plan.probes = {e: add_probe(plan, e, most, info.state_names) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -311,13 +316,6 @@ def add_base(graph: Graph, demos: Sequence[Recipe]) -> dict[str, Recipe]:
     """What everything that learns from demonstrations takes, by role: the sets, and their one normaliser."""
     sets = {f"demos/{i}": d for i, d in enumerate(demos)}
     return {**sets, "normaliser": graph.add("normaliser", {}, sets, "normaliser", 1)}
-
-
-def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations."""
-    return [
-        graph.add("features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5) for d in demos
-    ]
 
 
 def study_tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
@@ -375,8 +373,8 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
     for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
-        inputs = dict(base)
-        if encoder not in TRAINED_ENCODERS:
+        inputs = base | prepared_inputs(plan, encoder, demos)
+        if not is_trained(encoder):
             inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
         tokenizer = action_parts(action)[1]
