@@ -25,8 +25,8 @@ LAYERS = (
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
-    ("commands_bits", "cli_types"),
-    ("cli_bits",),
+    ("commands_bits", "commands_data", "cli_types"),
+    ("cli_bits", "cli_data"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
