@@ -53,9 +53,9 @@ def held_out(
     if len(windows) > most:
         rows = np.linspace(0, len(windows) - 1, most).astype(np.int64)
         # the middle of each episode that the even spread has missed
-        missed = np.setdiff1d(windows.episode, windows.episode[rows])
-        middles = [(found := np.flatnonzero(windows.episode == e))[len(found) // 2] for e in missed]
-        rows = np.unique(np.concatenate([rows, np.array(middles, np.int64)]))
+        episode, first, length = np.unique(windows.episode, return_index=True, return_counts=True)
+        middles = (first + length // 2)[~np.isin(episode, windows.episode[rows])]
+        rows = np.unique(np.concatenate([rows, middles]))
     kept, starts, offset = windows.at(rows), [], 0
     for demos in demosets:
         starts += [offset + e.start for e in demos.episodes]

@@ -124,7 +124,7 @@ def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray)
     name = r.actor
     if r.code is not None:
         several = len({x.code.tokenizer for x in plan.references if x.code is not None}) > 1
-        which = [r.code.tokenizer] * several + code_words(r.code, plan)
+        which = [r.code.tokenizer] * several + code_words(r.code, plan.study)
         which += [f"{r.demos} demos"] * (len(plan.study.factors.demos) > 1)
         name += f" ({', '.join(which)})" if which else ""
     return {
