@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,9 @@ def record(
             writer.stream("actions", (goal + noise).astype(np.float32))
             writer.stream("proprio", rng.normal(0, 1, (length, proprio_dim)).astype(np.float32))
             if state_dim is not None:
-                state = np.concatenate([goal, np.zeros(state_dim)])[:state_dim] + rng.normal(0, 0.1, state_dim)
+                state = np.concatenate([goal, np.zeros(state_dim)])[:state_dim] + rng.normal(
+                    0, 0.1, state_dim
+                )
                 writer.stream("state", np.tile(state, (length, 1)).astype(np.float32))
             for camera, (h, w) in sizes.items():
                 shade = np.uint8(100 + 80 * goal[0])
@@ -162,7 +164,6 @@ factors:
   seed: [0, 1]
 training: {{steps: 6, batch_size: 8, lr: 1e-3, warmup: 2, validations: 4}}
 tokenizer: {{steps: 6, batch_size: 8}}
-ledger: {{steps: 4, batch_size: 8, prior_steps: 2, sigma: 0.2, delivered_chunks: 20}}
 """
 
 

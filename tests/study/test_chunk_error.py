@@ -42,10 +42,10 @@ def test_many_points_are_thinned_evenly_and_no_episode_is_lost(demos):
         assert len(points.rows) <= most + len(set(windows.episode))
         np.testing.assert_array_equal(points.windows.frames, windows.frames[points.rows])
     # steps count within the episode, in the second set, too
-    starts = np.array([e.start for e in demos.episodes] + [len(demos.actions) + e.start for e in demos.episodes])
-    np.testing.assert_array_equal(
-        points.step, points.windows.frames[:, -1] - starts[points.windows.episode]
+    starts = np.array(
+        [e.start for e in demos.episodes] + [len(demos.actions) + e.start for e in demos.episodes]
     )
+    np.testing.assert_array_equal(points.step, points.windows.frames[:, -1] - starts[points.windows.episode])
     spread = np.diff(points.rows)
     assert spread.max() <= 2 * len(windows) / 20
 
@@ -72,7 +72,9 @@ def test_sums_are_over_valid_steps_alone(demos):
 
 def by_hand(plan, store, demos, predict, steps=16):
     """Errors per held-out episode of ``predict(episode number, t) -> [steps, d]`` standardised."""
-    normaliser = Normaliser.load(store.open(next(s.recipe for s in plan.steps.values() if s.recipe.kind == "normaliser")))
+    normaliser = Normaliser.load(
+        store.open(next(s.recipe for s in plan.steps.values() if s.recipe.kind == "normaliser"))
+    )
     out = []
     for number, e in enumerate(demos.episodes):
         if e.split != "test":
@@ -146,9 +148,7 @@ def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     from compression_gap.study.spec import parse_study
     from compression_gap.terminal import RunWatcher
 
-    folder = record(
-        tmp_path / "store", tasks=["one"], episodes=3, sizes={"front": (40, 40)}, state_dim=None
-    )
+    folder = record(tmp_path / "store", tasks=["one"], episodes=3, sizes={"front": (40, 40)}, state_dim=None)
     study = parse_study(
         f"name: own\ndata: ['{folder}']\nlimits: false\n"
         "factors: {encoder: [resnet18], action: [regression], seed: [0]}\n"

@@ -97,7 +97,9 @@ def test_a_simulator_s_demonstrations_give_the_simulator_s_artefacts(record, tmp
     # the helper makes version 1 of a set; the key must be the simulator's
     shutil.move(folder, folder.parent / recipe.key)
     file = folder.parent / recipe.key / "artifact.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "version": recipe.version, "key": recipe.key}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "version": recipe.version, "key": recipe.key})
+    )
     plan = make_offline_plan(study(recipe.key, training=base["training"]), Store(tmp_path))
     assert {c.policy.key for c in plan.cells} == {c.policy.key for c in simulated.cells}
     assert plan.recordings.sim == "channel"
@@ -116,7 +118,6 @@ def test_a_simulator_s_demonstrations_give_the_simulator_s_artefacts(record, tmp
         ({"rollout__execute": 17}, ["rollout.execute (17)", "policy.horizon (16)"]),
         ({"factors__encoder": ["retina-32"]}, ["finer than the images (16 px)", "larger --image-size"]),
         ({"factors__encoder": ["retina"]}, ["unknown encoder 'retina'"]),
-        ({"factors__encoder": ["pose-300"]}, ["pose-300", "import the recordings again with a larger --image-size"]),
         ({"factors__encoder": ["oracle-3b"]}, ["oracle-3b", "for the channel alone"]),
         ({"factors__action": ["difusion"]}, ["unknown action 'difusion'", "diffusion"]),
     ],
@@ -130,7 +131,7 @@ def test_keys_that_do_not_suit_recordings(record, tmp_path, changes, words):
 
 
 def test_pose_needs_a_simulator(record, tmp_path):
-    folder = record(tmp_path, sizes={"front": (84, 84)})
+    folder = record(tmp_path)
     with pytest.raises(UserError, match="pretrained in the simulator"):
         make_offline_plan(study(folder, factors__encoder=["pose-300"]), Store(tmp_path))
 
@@ -216,7 +217,9 @@ def test_every_cell_has_the_mean_of_its_held_out_episodes(recorded):
     plan = make_offline_plan(load_study(recorded.file, None), Store(recorded.store))
     store, summary = Store(recorded.store), recorded.summary
     assert [c["label"] for c in summary["cells"]] == [
-        f"{action} · {encoder}" for encoder in ("blind", "retina-4", "oracle") for action in ("regression", "oat")
+        f"{action} · {encoder}"
+        for encoder in ("blind", "retina-4", "oracle")
+        for action in ("regression", "oat")
     ]
     std = np.std(_training_actions(recorded.demos), axis=0)
     for cell in summary["cells"]:
@@ -247,7 +250,9 @@ def test_contrasts_are_between_encoders_of_one_head(recorded):
     pairs = [("blind", "retina-4"), ("retina-4", "oracle"), ("blind", "oracle")]
     assert set(found) == {(a, *p) for a in ("regression", "oat") for p in pairs}
     rows = {
-        e: np.stack([read_errors(store, c.error).whole for c in plan.cells if (c.encoder, c.action) == (e, "oat")])
+        e: np.stack(
+            [read_errors(store, c.error).whole for c in plan.cells if (c.encoder, c.action) == (e, "oat")]
+        )
         for e in plan.encoders
     }
     expected = statistics.contrast(
@@ -280,8 +285,7 @@ def test_references_probes_tokenizers_and_bits_are_there(recorded):
     assert probes["oracle"] > 0.99
     assert probes["oracle"] > probes["retina-4"] > probes["blind"] - 1e-9
     assert [t["label"] for t in summary["tokenizers"]] == ["tokenizer oat 1000"]
-    assert summary["ledger"]["resolution"]["sigma"] == 0.2
-    assert {d["action"] for d in summary["ledger"]["delivered"]} == {"regression", "oat"}
+    assert summary["ledger"] is None
     assert summary["recordings"]["episodes"] == {"train": 16, "validation": 2, "test": 2}
 
 
@@ -345,7 +349,7 @@ def test_plan_status_and_report(recorded, where, capsys, tmp_path):
     said = spoken(capsys, "report", *where, "--out", page).out
     assert "chunk error" in said
     assert "no success rate" in said
-    assert "regression · retina-4" in said
+    assert "oat · retina-4" in said
     assert page.is_file()
     again = json.loads(spoken(capsys, "study", "run", *where, "--processes", "0", "--json").out)
     assert again == recorded.summary
@@ -365,18 +369,26 @@ def test_a_budget_stops_and_the_same_command_goes_on(record, tmp_path, capsys):
     assert "training regression · retina-4" in said.err
 
 
-def test_locate_and_ledger_of_recordings(record, where, recorded, tmp_path, capsys):
-    found = json.loads(spoken(capsys, "locate", *where, "--processes", "0", "--json").out)
-    assert found["success"] == []
-    assert {b["encoder"] for b in found["bits"]} == {"retina-4"}
-    ledger = json.loads(spoken(capsys, "ledger", *where, "--processes", "0", "--json").out)
-    assert ledger["resolution"]["sigma"] == 0.2
-    text = yaml.safe_load(recorded.file.read_text())
-    del text["ledger"]
-    file = tmp_path / "without.yaml"
-    file.write_text(yaml.safe_dump(text))
-    refused = spoken(capsys, "locate", file, *where[1:], "--processes", "0", code=2).err
+def test_bits_of_recordings(where, recorded, tmp_path, capsys):
+    """The ledger of a study of recordings: in its summary, by cgap locate, and by cgap ledger."""
+    refused = spoken(capsys, "locate", *where, "--processes", "0", code=2).err
     assert "add a section 'ledger'" in refused
+    tree = {**yaml.safe_load(recorded.file.read_text()), "name": "bits", "limits": False}
+    tree["factors"] |= {"action": ["oat"], "seed": [0]}
+    tree["ledger"] = {"steps": 4, "batch_size": 8, "prior_steps": 2, "delivered_chunks": 20}
+    file = tmp_path / "bits.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    words = [file, *where[1:], "--processes", "0", "--json"]
+    summary = json.loads(spoken(capsys, "study", "run", *words).out)
+    resolution = summary["ledger"]["resolution"]
+    assert (resolution["sigma"], resolution["assumed"]) == (0.1, True)  # nothing to measure it in
+    assert [(d["encoder"], d["action"]) for d in summary["ledger"]["delivered"]] == [("retina-4", "oat")]
+    page = (recorded.store / "studies" / "bits" / "report.html").read_text()
+    assert "an assumption: there is no simulator to measure it in" in page
+    found = json.loads(spoken(capsys, "locate", *words).out)
+    assert found["success"] == []
+    assert [b["encoder"] for b in found["bits"]] == ["retina-4"]
+    assert json.loads(spoken(capsys, "ledger", *words).out)["demand"] == summary["ledger"]["demand"]
 
 
 def test_the_card_of_a_policy_claims_no_success(recorded, where, tmp_path, capsys):
@@ -386,7 +398,9 @@ def test_the_card_of_a_policy_claims_no_success(recorded, where, tmp_path, capsy
     card = (tmp_path / "out" / "README.md").read_text()
     assert "No success rates of this policy are known" in card
     low, high = (f"{cell['error'][n]:.3g}" for n in ("low", "high"))
-    assert f"held-out chunk error of {cell['error']['value']:.3g} [{low}, {high}] standard deviations²" in card
+    assert (
+        f"held-out chunk error of {cell['error']['value']:.3g} [{low}, {high}] standard deviations²" in card
+    )
     assert "is no success rate" in card
     assert " % [" not in card
     assert "recordings" in card
@@ -398,6 +412,7 @@ def test_the_card_of_a_policy_claims_no_success(recorded, where, tmp_path, capsy
 def test_a_served_policy_of_recordings_answers_as_it_acts(recorded):
     from compression_gap.policies import Policy
     from compression_gap.serving.session import Session
+    from compression_gap.serving.wire import pack
 
     policy = Policy.load(recorded.summary["cells"][2]["policies"][0])
     demos = DemoSet.load(recorded.demos)
@@ -408,7 +423,7 @@ def test_a_served_policy_of_recordings_answers_as_it_acts(recorded):
         "prompt": demos.tasks[0],
         "seed": 3,
     }
-    answer = session.answer(asked)
+    answer = session.answer(pack(asked))
     expected = policy.act(policy_observation(demos), np.array([3]))
     np.testing.assert_array_equal(answer["actions"], expected.chunk[0])
 

@@ -154,10 +154,8 @@ def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
             trained = add_policy(
                 plan, study, recordings.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code
             )
-            name = (
-                f"{action if code is None else f'{action} ({code.name})'} · {encoder} · {size} · seed {seed}"
-            )
-            error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, f"chunk error of {name}")
+            label = plan.steps[trained.key].label.replace("training", "chunk error of", 1)
+            error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, label)
             plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error))
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:
