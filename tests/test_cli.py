@@ -16,6 +16,8 @@ VERBS = [
     ["published"],
     ["power"],
     ["demos", "make"],
+    ["demos", "import"],
+    ["demos", "export"],
     ["study", "plan"],
     ["study", "run"],
     ["study", "status"],
