@@ -162,7 +162,7 @@ def test_plan_of_a_preset(capsys, tmp_path):
     assert found["cells"] == 12
     assert found["references"] == ["expert-coded", "expert", "expert-chunked"]
     assert {k: v["steps"] for k, v in found["kinds"].items()} == {
-        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "policy": 12, "episodes": 15,
+        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12, "episodes": 15,
     }  # fmt: skip
     assert all(v["missing"] == v["steps"] for v in found["kinds"].values())
     keys = {s["key"] for s in found["steps"]}
