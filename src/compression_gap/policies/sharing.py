@@ -26,6 +26,8 @@ FILES = (
     "normaliser.json",
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer.safetensors",
+    "encoder/encoder.json",
+    "encoder/encoder.safetensors",
 )
 CHECKSUMS = "checksums.json"  # file → SHA-256
 CARD = "README.md"
