@@ -1,0 +1,132 @@
+"""How much faster LIBERO runs when it is rendered only where the policy looks, and is reset softly.
+
+Two loops drive the same episodes: the usual one (LIBERO's own ``OffScreenRenderEnv``: two cameras at every control
+step, the model loaded anew at every reset) and ``EpisodeRunner`` on this program's simulator. Same tasks, initial
+states, actions and rendering flags; what the policy sees at each decision is asserted to be equal bit by bit, and
+so is success.
+
+    OMP_NUM_THREADS=1 LP_NUM_THREADS=0 python benchmarks/libero_speed.py [--task libero_object-0] [--episodes 3]
+
+One process, one thread. The stand-in policy costs nothing. Its actions depend on the pixels, so a wrong frame
+changes the episode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer: no threads beside the main one
+
+import numpy as np
+
+from compression_gap.sims import EVALUATION_STATES, SimSpec, make_sim
+from compression_gap.sims.libero import DEFAULT_CAMERAS
+from compression_gap.sims.libero_assets import bddl_file, import_libero, initial_states
+from compression_gap.sims.libero_environment import OPEN_AND_STILL
+from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome
+
+EXECUTE = 16
+SIZE = 128
+
+
+def policy(images: dict[str, np.ndarray]) -> np.ndarray:
+    """A stand-in: small moves that depend on the pixels."""
+    seen = sum(int(image.astype(np.int64).sum()) for image in images.values())
+    actions = 0.3 * np.random.default_rng(seen).standard_normal((EXECUTE, 7)).astype(np.float32)
+    actions[:, 6] = np.sign(actions[:, 6])
+    return np.clip(actions, -1, 1)
+
+
+class Usual:
+    """The loop of the published harnesses, on LIBERO's own wrapper."""
+
+    def __init__(self, task: str) -> None:
+        import_libero()
+        from libero.libero.envs import OffScreenRenderEnv
+
+        self.env = OffScreenRenderEnv(
+            bddl_file_name=str(bddl_file(task)), camera_heights=SIZE, camera_widths=SIZE, ignore_done=True
+        )
+        self.states = initial_states(task)
+
+    def episode(self, k: int, steps: int) -> tuple[list[dict[str, np.ndarray]], bool, int]:
+        """What the policy saw at its decisions, success, and the steps taken."""
+        self.env.seed(k)
+        self.env.reset()
+        seen = self.env.set_init_state(self.states[k])
+        for _ in range(10):
+            seen, *_ = self.env.step(list(OPEN_AND_STILL))
+        decisions = []
+        for t in range(steps):
+            if t % EXECUTE == 0:
+                decisions.append(self.images(seen))
+                chunk = policy(decisions[-1])
+            seen, _, done, _ = self.env.step(chunk[t % EXECUTE])
+            if done:
+                return decisions, True, t + 1
+        return decisions, False, steps
+
+    @staticmethod
+    def images(seen: dict) -> dict[str, np.ndarray]:
+        """The frames, upright."""
+        return {c: seen[f"{c}_image"][::-1] for c in DEFAULT_CAMERAS}
+
+
+def where_it_looks(sim, task: str, k: int, steps: int) -> tuple[list[dict[str, np.ndarray]], bool, int]:
+    """The same episode, rendered at the decision points only."""
+    runner = EpisodeRunner(sim, Drive("observation", EXECUTE, steps, images=True))
+    decisions = []
+    asked = runner.start(task, EVALUATION_STATES + k)
+    while not isinstance(asked, Outcome):
+        decisions.append({c: image[0, 0] for c, image in asked.images.items()})
+        asked = runner.execute(policy(decisions[-1]))
+    return decisions, asked.success, asked.length
+
+
+def same(a: list[dict], b: list[dict]) -> bool:
+    """Whether the policy saw the same, bit by bit."""
+    return len(a) == len(b) and all(np.array_equal(x[c], y[c]) for x, y in zip(a, b, strict=True) for c in x)
+
+
+def memory() -> tuple[float, float]:
+    """This process's resident memory, now and at its peak, in GB."""
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return tuple(int(lines[name].split()[0]) / 1e6 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", default="libero_object-0")
+    parser.add_argument("--episodes", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=160, help="per episode")
+    options = parser.parse_args()
+    spec = SimSpec(sim="libero", tasks=(options.task,), image_size=SIZE, rendering="default")
+    sim = make_sim(spec)
+    sim.reset(options.task, EVALUATION_STATES)  # the environment, the renderer and the caches
+    sim.observe()
+    worker = memory()
+    usual = Usual(options.task)
+    usual.episode(0, 1)
+    print(f"{options.task}, {options.steps} steps, two {SIZE} px cameras, execute {EXECUTE}, one process")
+    seconds = np.zeros(2)
+    for k in range(options.episodes):
+        start = time.perf_counter()
+        theirs = usual.episode(k, options.steps)
+        middle = time.perf_counter()
+        ours = where_it_looks(sim, options.task, k, options.steps)
+        seconds += (middle - start, time.perf_counter() - middle)
+        assert same(theirs[0], ours[0]), "the frames at the decision points differ"
+        assert theirs[1:] == ours[1:], "success or length differ"
+    rate = 60 * options.episodes / seconds
+    print(f"every step, hard resets   {rate[0]:7.2f} episodes/min")
+    print(f"where the policy looks    {rate[1]:7.2f} episodes/min   {rate[1] / rate[0]:.2f}x")
+    print(f"memory of a worker: {worker[0]:.2f} GB, {worker[1]:.2f} GB at its peak")
+    sim.close()
+
+
+if __name__ == "__main__":
+    main()
