@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer: no threads beside the main one
@@ -93,8 +94,9 @@ def same(a: list[dict], b: list[dict]) -> bool:
 
 def memory() -> tuple[float, float]:
     """This process's resident memory, now and at its peak, in GB."""
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return tuple(int(lines[name].split()[0]) / 1e6 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    now, peak = (int(lines[name].split()[0]) / 1e6 for name in ("VmRSS", "VmHWM"))
+    return now, peak
 
 
 def main() -> None:

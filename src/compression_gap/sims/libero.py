@@ -31,14 +31,14 @@ from ..errors import UserError, unknown_name
 from .base import EVALUATION_STATES, Observation, SimInfo, SimSpec
 from .libero_assets import versions
 from .libero_environment import STATE_NAMES, LiberoEnvironment
-from .libero_protocols import protocol
+from .libero_protocols import Rendering, protocol
 from .libero_tasks import SUITES, TASKS, instruction, resolve, suite_of
 
 __all__ = ["SUITES", "TASKS", "Libero", "resolve"]
 
 CAMERAS = ("agentview", "robot0_eye_in_hand", "frontview", "sideview", "birdview", "galleryview")
 DEFAULT_CAMERAS = CAMERAS[:2]
-RENDERING = "default"  # reported scores use it
+RENDERING: Rendering = "default"  # reported scores use it
 OFFICIAL_STATES = 50  # of each task
 SEEDS = 2**32  # NumPy's
 

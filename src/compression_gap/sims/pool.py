@@ -374,6 +374,8 @@ def _preload(spec: SimSpec) -> list[str]:
 
         if choose_backend():  # otherwise importing it fails, which the worker reports properly
             modules.append("metaworld.policies")
+    if spec.sim == "libero":
+        modules.append("compression_gap.sims.libero_preload")
     return modules
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UserError, unknown_name
 from .base import Sim, SimInfo, SimSpec
@@ -34,6 +34,14 @@ def sim_info(spec: SimSpec) -> SimInfo:
     """Sizes, limits and versions; cheap, no environment is made. Raises as ``make_sim`` does."""
     info: SimInfo = _sim_class(spec.sim).describe(spec)
     return info
+
+
+def default_rendering(name: str) -> Literal["fast", "default"]:
+    """How a simulator is drawn where nothing else is asked for: as its reported scores are measured."""
+    rendering: Literal["fast", "default"] = getattr(
+        sys.modules[_sim_class(name).__module__], "RENDERING", "fast"
+    )
+    return rendering
 
 
 def suite(name: str) -> tuple[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from ..sims import (
     EvaluationProtocol,
     SimInfo,
     SimSpec,
+    default_rendering,
     sim_info,
     suite,
 )
@@ -254,7 +255,7 @@ def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
-def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
+def resolve_suite(name: str, cameras: Cameras, protocol: str = "") -> tuple[SimSpec, SimInfo]:
     """A suite by name, seen by these cameras: the simulator's specification, and what it says of itself."""
     sim, tasks = suite(name)
     spec = SimSpec(
@@ -262,7 +263,8 @@ def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
         tasks=tasks,
         cameras=cameras.names,
         image_size=cameras.image_size,
-        rendering=cameras.rendering,
+        rendering=cameras.rendering or default_rendering(sim),
+        protocol=protocol,
     )
     info = sim_info(spec)
     return spec.model_copy(update={"cameras": info.cameras}), info
@@ -272,7 +274,7 @@ def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
     from ..encoders.registry import check_encoder
 
-    spec, info = resolve_suite(study.suite, study.cameras)
+    spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
     for action in study.factors.action:
@@ -280,9 +282,10 @@ def make_plan(study: Study) -> Plan:
     _check_swap(study)
     for code in study_codes(study):
         check_code(code, study.tokenizer, study.policy.horizon)
-    if study.rollout.execute > study.policy.horizon:
+    execute = study.rollout.execute or info.execute or 8
+    if execute > study.policy.horizon:
         raise UserError(
-            f"rollout.execute ({study.rollout.execute}) is longer than policy.horizon "
+            f"rollout.execute ({execute}) is longer than policy.horizon "
             f"({study.policy.horizon}); execute at most the chunk"
         )
     protocol = EvaluationProtocol(
@@ -290,10 +293,11 @@ def make_plan(study: Study) -> Plan:
         episodes_per_task=study.rollout.episodes_per_task,
         first_initial_state=EVALUATION_STATES if study.rollout.states == "evaluation" else TUNING_STATES,
         repeats=study.rollout.repeats,
-        execute=study.rollout.execute,
+        execute=execute,
         n_obs_steps=study.policy.n_obs_steps,
         step_limit=study.rollout.step_limit or info.step_limit,
         versions=info.versions,
+        settings=info.settings,
     )
     plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
