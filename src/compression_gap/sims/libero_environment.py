@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import atexit
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,12 +95,7 @@ class LiberoEnvironment:
 
     def reset(self, number: int, *, official: int | None) -> None:
         """A random reset seeded by the number, or the official initial state with the index ``official``."""
-        self._put_back(self.model, self._pristine)
-        self.robot.gripper.current_action = np.zeros(self.robot.gripper.dof)
-        self.env.seed(number)
-        self._draw()
-        self._since = 0.0
-        self._observe_now()
+        self._reset(number)
         if official is not None:
             self._set_official(official)
         first = self.seen
@@ -108,6 +103,30 @@ class LiberoEnvironment:
             self.step(OPEN_AND_STILL)
         if self.protocol.first_observation == "before-settling":
             self.seen = first
+        self.holds = self._predicates()
+
+    def reset_to(self, state: np.ndarray, bodies: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Start from a recorded state (see ``flat``), with these bodies of the model at (position, quaternion).
+
+        The scene does not settle: what follows is what followed in the recording.
+        """
+        self._reset(0)
+        for name, (position, quaternion) in bodies.items():
+            at = self.model.body(name).id
+            self.model.body_pos[at], self.model.body_quat[at] = position, quaternion
+        self.set_flat(state)
+
+    def fixtures(self) -> tuple[str, ...]:
+        """The bodies that a task moves in the model: they are in no recorded state."""
+        return tuple(fixture.root_body for fixture in self.env.fixtures_dict.values())
+
+    def _reset(self, number: int) -> None:
+        self._put_back(self.model, self._pristine)
+        self.robot.gripper.current_action = np.zeros(self.robot.gripper.dof)
+        self.env.seed(number)
+        self._draw()
+        self._since = 0.0
+        self._observe_now()
         self.holds = self._predicates()
 
     def step(self, action: Sequence[float] | np.ndarray) -> bool:
