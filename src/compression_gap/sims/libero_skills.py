@@ -1,0 +1,206 @@
+"""What the LIBERO expert sees and how it moves: the scene's boxes, grasps that fit, paths that clear.
+
+Everything is computed from the present joint positions alone, in a MuJoCo ``MjData`` of its own: no contact or
+derived position is read from the running simulation, which holds them one physics step late. So the same state,
+cloned or not, gives the same numbers.
+
+Lengths are metres. The gripper's frame is that of robosuite's ``grip_site``: x along the fingers' axis, z down
+when the gripper points down. In it the open finger pads stand at |x| = 38 to 46 mm, the fingertips end 4 mm
+below the site and the hand (204 × 64 mm) begins 31 mm above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+OPENING = 0.077  # between the open pads
+WIDEST = 0.070  # that is still taken between the fingers; wider things are taken by the rim
+TIP, PALM = 0.004, 0.031  # below and above the site: where the fingers end and the hand begins
+RIM_WALL = 0.006  # from the outside of a rim to where the site goes
+RIM_BAND = 0.01  # height of what counts as the rim
+DEEPEST = 0.028  # site below an object's top
+MARGIN = 0.006  # of the hand to neighbours
+DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+# Points of the open gripper, in its own x and y: both fingers, and the hand.
+_FINGERS = np.array([[s * x, y] for s in (-1, 1) for x in (0.038, 0.048, 0.058) for y in (-0.011, 0, 0.011)])
+_HAND = np.array([[x, y] for x in np.linspace(-0.104, 0.104, 9) for y in (-0.033, 0.0, 0.033)])
+
+
+def rotation_z(yaw: float) -> np.ndarray:
+    """The rotation by ``yaw`` about the vertical, [3, 3]."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def wrap(angle: Any, period: float = np.pi) -> Any:
+    """The angle brought into [−period / 2, period / 2)."""
+    return (np.asarray(angle) + period / 2) % period - period / 2
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where to close the fingers: the site's position [3], the yaw, and how exactly in x and y (metres)."""
+
+    position: np.ndarray
+    yaw: float
+    tolerance: float
+
+
+class Scene:
+    """One task's objects, hand and fingers at the present state; call ``update`` first."""
+
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+        self.mujoco, self.model = environment.mujoco, environment.model
+        self.data = self.mujoco.MjData(self.model)
+        self.site = environment.robot.eef_site_id
+        self.fingers = environment.robot._ref_gripper_joint_pos_indexes
+        self.bodies: dict[str, int] = dict(environment.env.obj_body_id)
+        self._geoms, self._owner, self._centre, self._half = self._boxes()
+        gripper = environment.robot.gripper
+        self._pads = tuple(
+            frozenset(self.model.geom(n).id for n in gripper.important_geoms[side])
+            for side in ("left_finger", "right_finger")
+        )
+
+    def update(self) -> None:
+        """Read the present joint positions and the gripper's command."""
+        data, source = self.data, self.environment.data
+        data.qpos[:] = source.qpos
+        self.mujoco.mj_kinematics(self.model, data)
+        self.mujoco.mj_collision(self.model, data)
+        self.hand = data.site_xpos[self.site].copy()
+        self.turn = data.site_xmat[self.site].reshape(3, 3).copy()
+        self.yaw = float(np.arctan2(-self.turn[0, 0], self.turn[1, 0]))
+        self.opening = float(data.qpos[self.fingers[0]] - data.qpos[self.fingers[1]])
+        self.command = float(self.environment.robot.gripper.current_action[0])  # 1 open, −1 closed
+        rotation = data.geom_xmat[self._geoms].reshape(-1, 3, 3)
+        local = self._centre[:, None] + _CORNERS * self._half[:, None]
+        self.corners = data.geom_xpos[self._geoms][:, None] + np.einsum("gij,gcj->gci", rotation, local)
+        self.low, self.high = self.corners.min(1), self.corners.max(1)
+
+    def position(self, name: str) -> np.ndarray:
+        """Where an object (its body) or a region (its site) is, [3]."""
+        if name in self.bodies:
+            return np.array(self.data.xpos[self.bodies[name]])
+        return np.array(self.data.site_xpos[self.model.site(name).id])
+
+    def points(self, name: str) -> np.ndarray:
+        """The corners of an object's collision boxes, [n, 3]."""
+        return self.corners[self._owner == self.bodies[name]].reshape(-1, 3)
+
+    def touches(self, name: str) -> tuple[bool, bool]:
+        """Whether the left and the right finger touch the object."""
+        own = set(self._geoms[self._owner == self.bodies[name]].tolist())
+        pairs = self.data.contact.geom[: self.data.ncon].tolist()
+        met = {a if b in own else b for a, b in pairs if (a in own) != (b in own)}
+        left, right = self._pads
+        return bool(met & left), bool(met & right)
+
+    def held(self, name: str) -> bool:
+        """Whether the closed fingers hold the object: both touch it, or one does and it fills the gap."""
+        left, right = self.touches(name)
+        if left and right:
+            return True
+        points = self.points(name)
+        inside = (self.hand > points.min(0) - 0.01).all() and (self.hand < points.max(0) + 0.01).all()
+        return bool((left or right) and inside and self.opening > 0.004)
+
+    def others(self, *names: str) -> np.ndarray:
+        """Which boxes belong to none of these objects, bool [G]."""
+        return ~np.isin(self._owner, [self.bodies[n] for n in names if n in self.bodies])
+
+    def clear_height(self, to: np.ndarray, among: np.ndarray, radius: float) -> float:
+        """The highest top of the boxes ``among`` that lie within ``radius`` of the straight way to ``to``."""
+        ways = np.linspace(self.hand[:2], to[:2], 12)[:, None]
+        low, high = self.low[among], self.high[among]
+        gap = np.maximum(np.maximum(low[None, :, :2] - ways, ways - high[None, :, :2]), 0.0)
+        near = (np.hypot(gap[..., 0], gap[..., 1]) < radius).any(0)
+        return float(high[near, 2].max()) if near.any() else -np.inf
+
+    def support(self, centre: np.ndarray, radius: float, among: np.ndarray, below: float) -> float:
+        """The highest top of the boxes ``among`` under a disc, at most ``below``; −inf without any."""
+        gap = np.maximum(np.maximum(self.low[:, :2] - centre[:2], centre[:2] - self.high[:, :2]), 0.0)
+        under = among & (np.hypot(gap[:, 0], gap[:, 1]) < radius) & (self.high[:, 2] < below)
+        return float(self.high[under, 2].max()) if under.any() else -np.inf
+
+    def grasp(self, name: str) -> Grasp:
+        """The best grasp from above: across the narrow side if that fits, else by the rim.
+
+        The cost adds the width, the turn of the wrist and 20 mm for each point of the open gripper that a
+        neighbour would meet. The turn is counted from the present one, so a choice, once begun, stays.
+        """
+        points = self.points(name)
+        pinches = self._pinches(name, points)
+        return pinches if pinches is not None else self._rim(name, points)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _pinches(self, name: str, points: np.ndarray) -> Grasp | None:
+        low, high = points[:, 2].min(), points[:, 2].max()
+        height = high - low
+        z = max(high - DEEPEST, low + height / 2, low + TIP + 0.004)
+        band = points[:, :2]
+        yaws = np.deg2rad(np.arange(-90, 90, 5.0))
+        axes = np.stack([-np.sin(yaws), np.cos(yaws)], 1)  # of the fingers
+        along, across = band @ axes.T, band @ np.stack([axes[:, 1], -axes[:, 0]], 1).T
+        widths = np.ptp(along, axis=0)
+        fits = widths < WIDEST
+        if not fits.any():
+            return None
+        middle = (along.max(0) + along.min(0)) / 2, (across.max(0) + across.min(0)) / 2
+        sides = np.stack([axes[:, 1], -axes[:, 0]], 1)
+        centres = axes * middle[0][:, None] + sides * middle[1][:, None]
+        cost = widths + 0.006 * np.abs(wrap(yaws - self.yaw)) + 0.02 * self._hits(name, centres, yaws, z)
+        k = int(np.argmin(np.where(fits, cost, np.inf)))
+        room = (OPENING - widths[k]) / 2
+        return Grasp(np.append(centres[k], z), float(yaws[k]), float(np.clip(room - 0.002, 0.003, 0.008)))
+
+    def _rim(self, name: str, points: np.ndarray) -> Grasp:
+        top = points[:, 2].max()
+        rim = points[points[:, 2] > top - RIM_BAND][:, :2]
+        z = max(top - DEEPEST, points[:, 2].min() + TIP + 0.008)
+        middle = (rim.max(0) + rim.min(0)) / 2
+        angles = np.deg2rad(np.arange(0, 360, 15.0))
+        rays = np.stack([np.cos(angles), np.sin(angles)], 1)
+        reach = ((rim - middle) @ rays.T).max(0) - RIM_WALL
+        centres, yaws = middle + rays * reach[:, None], wrap(angles - np.pi / 2)
+        way = np.hypot(*(centres - self.hand[:2]).T)
+        cost = 0.02 * np.abs(wrap(yaws - self.yaw)) + 0.2 * way + 0.02 * self._hits(name, centres, yaws, z)
+        k = int(np.argmin(cost))
+        return Grasp(np.append(centres[k], z), float(yaws[k]), 0.006)
+
+    def _hits(self, name: str, centres: np.ndarray, yaws: np.ndarray, z: float) -> np.ndarray:
+        """How many points of the open gripper at each of K places stand in a neighbour's box, [K]."""
+        among = self.others(name) & (self.high[:, 2] > z - TIP)
+        low, high = self.low[among], self.high[among]
+        near = (np.abs((low + high) / 2 - np.append(centres.mean(0), z))[:, :2] < 0.2 + (high - low)[:, :2] / 2).all(1)
+        low, high = low[near], high[near]
+        c, s = np.cos(yaws), np.sin(yaws)
+        x, y = np.stack([-s, c], 1), np.stack([c, s], 1)
+        total = np.zeros(len(yaws))
+        for part, bottom in ((_FINGERS, z - TIP), (_HAND, z + PALM)):
+            spots = centres[:, None] + part[None, :, :1] * x[:, None] + part[None, :, 1:] * y[:, None]
+            inside = (spots[:, :, None] > low[:, :2] - MARGIN) & (spots[:, :, None] < high[:, :2] + MARGIN)
+            total += (inside.all(-1) & (high[:, 2] > bottom)).any(2).sum(1)
+        return total
+
+    def _boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The objects' and fixtures' collision geoms: their ids, owners' bodies, boxes' centres and half sizes."""
+        model, roots = self.model, set(self.bodies.values())
+        geoms, owners, centres, halves = [], [], [], []
+        for g in range(model.ngeom):
+            body = int(model.geom_bodyid[g])
+            while body > 0 and body not in roots:
+                body = int(model.body_parentid[body])
+            if body in roots and model.geom_contype[g]:
+                geoms.append(g)
+                owners.append(body)
+                centres.append(model.geom_aabb[g, :3])  # of any geom's shape, in its own frame
+                halves.append(model.geom_aabb[g, 3:])
+        return np.array(geoms), np.array(owners), np.array(centres), np.array(halves)
