@@ -84,6 +84,7 @@ class LiberoEnvironment:
         self.things, self.others = self._parts()
         self._official: np.ndarray | None = None
         self._pristine = self._copy(self.model, _MODEL_FIELDS)
+        self._unplace_fixtures()
         self._scene = self.mujoco.MjvOption()
         self._scene.geomgroup[0] = 0  # collision shapes are not drawn
         self._renderer: Any = None
@@ -142,6 +143,18 @@ class LiberoEnvironment:
         env._post_action(command)
         self.holds = self._predicates()
         return all(self.holds)
+
+    def _unplace_fixtures(self) -> None:
+        """Fixtures where the XML has them, in ``_pristine``: making the environment has already moved them.
+
+        LIBERO's draw adds a fixture's new place to the present one of the region on it, and so needs the
+        fixture at the origin: else the bowl "on the stove" falls to the floor half a metre beside it.
+        """
+        for element in self.env.model.worldbody.iter("body"):
+            if element.get("name") in self.fixtures():
+                at = self.model.body(element.get("name")).id
+                for field, given in (("body_pos", element.get("pos", "0 0 0")), ("body_quat", element.get("quat"))):
+                    self._pristine[field][at] = [float(x) for x in (given or "1 0 0 0").split()]
 
     def _reset_data(self) -> None:
         """MuJoCo's state as a model that was just loaded has it: what robosuite's hard reset starts from.
