@@ -25,6 +25,8 @@ EXPERT_TASKS: dict[str, str] = {
 
 MOVE, TURN = 0.05, 0.5  # what an action of 1 asks for: metres, radians
 OPEN, CLOSE = -1.0, 1.0
+AT_REST = 0.01  # m/s, of the fingers
+STALLED = 0.03  # rad/s, of the fastest arm joint: something is in the way
 SHUT = -0.99  # the gripper's command when closing is complete (it moves by 0.25 a step)
 _scenes: WeakKeyDictionary[Any, Scene] = WeakKeyDictionary()
 
@@ -72,7 +74,7 @@ def _pick(scene: Scene, name: str) -> np.ndarray:
     target = rotation_z(scene.yaw + turn) @ DOWN
     there = away < 2 * grasp.tolerance and abs(offset[2]) < 0.008 and abs(turn) < 0.12
     closing = scene.command < 0.99 and away < 0.025 and abs(offset[2]) < 0.02
-    if (there or closing) and scene.command > SHUT:
+    if (there or closing) and not _shut(scene):
         return _toward(scene, scene.hand, target, CLOSE)
     if scene.command < 0.5 and scene.opening < 0.06 and away < 0.08 and offset[2] > -0.08:
         return _toward(scene, scene.hand + [0, 0, 0.05], target, OPEN)
@@ -86,7 +88,7 @@ def _carry(scene: Scene, goals: list[list[str]], i: int) -> np.ndarray:
     name = goals[i][1]
     points = scene.points(name)
     target = rotation_z(scene.yaw) @ DOWN
-    if scene.command > SHUT and not _arrived(scene, goals, i):
+    if not _shut(scene) and not _arrived(scene, goals, i):
         return _toward(scene, scene.hand, target, CLOSE)
     place, release = _place(scene, goals, i)
     offset = place[:2] - scene.position(name)[:2]
@@ -96,6 +98,8 @@ def _carry(scene: Scene, goals: list[list[str]], i: int) -> np.ndarray:
     if goals[i][0] == "in":  # the hand is wider than a basket: it stays above the rim
         rim = scene.points(_container(goals[i][2]))[:, 2].max()
         floor = max(floor, rim - PALM + 0.012)
+        if away < 0.03 and points[:, 2].min() < rim and scene.arm_speed < STALLED:
+            floor = scene.hand[2]  # it stands on the rim or on another object: let go here
     tolerance = 0.012
     loose = 2.0 if scene.command > SHUT else 1.0
     if away < tolerance * loose and scene.hand[2] - floor < 0.012 * loose:
@@ -105,6 +109,11 @@ def _carry(scene: Scene, goals: list[list[str]], i: int) -> np.ndarray:
     to = np.append(scene.hand[:2] + offset, floor)
     clear = scene.clear_height(to, scene.others(name), radius) + hang + 0.03
     return _travel(scene, to, max(clear, floor), away, tolerance, target, CLOSE)
+
+
+def _shut(scene: Scene) -> bool:
+    """Whether closing is complete: commanded in full, and the fingers have come to rest."""
+    return scene.command <= SHUT and scene.closing_speed < AT_REST
 
 
 def _leave(scene: Scene) -> np.ndarray:
@@ -129,12 +138,19 @@ def _place(scene: Scene, goals: list[list[str]], i: int) -> tuple[np.ndarray, fl
     place = scene.position(where)
     if kind == "in":
         together = [g for g in goals if g[0] == "in" and g[2] == where]
-        place[1] += (together.index(goals[i]) - (len(together) - 1) / 2) * 0.06
+        # Side by side, across the fingers: along them the open fingers would meet the basket's wall.
+        place[:2] += (together.index(goals[i]) - (len(together) - 1) / 2) * 0.06 * _across(scene)
         return place, float(scene.points(_container(where))[:, 2].min()) + 0.02
     points = scene.points(name)
     below = points[:, 2].min() + 0.06
     top = scene.support(place, 0.03, scene.others(name), below)
     return place, (top if np.isfinite(top) else float(place[2])) + 0.012
+
+
+def _across(scene: Scene) -> np.ndarray:
+    """The horizontal direction [2] perpendicular to the fingers' axis, of the two the one with x + y > 0."""
+    axis = np.array([np.cos(scene.yaw), np.sin(scene.yaw)])
+    return axis if axis.sum() > 0 else -axis
 
 
 def _container(region: str) -> str:

@@ -60,6 +60,8 @@ class Scene:
         self.data = self.mujoco.MjData(self.model)
         self.site = environment.robot.eef_site_id
         self.fingers = environment.robot._ref_gripper_joint_pos_indexes
+        self._finger_speeds = environment.robot._ref_gripper_joint_vel_indexes
+        self._joint_speeds = environment.robot._ref_joint_vel_indexes
         self.bodies: dict[str, int] = dict(environment.env.obj_body_id)
         self._geoms, self._owner, self._centre, self._half = self._boxes()
         gripper = environment.robot.gripper
@@ -78,6 +80,8 @@ class Scene:
         self.turn = data.site_xmat[self.site].reshape(3, 3).copy()
         self.yaw = float(np.arctan2(-self.turn[0, 0], self.turn[1, 0]))
         self.opening = float(data.qpos[self.fingers[0]] - data.qpos[self.fingers[1]])
+        self.closing_speed = float(np.abs(source.qvel[self._finger_speeds]).max())  # m/s
+        self.arm_speed = float(np.abs(source.qvel[self._joint_speeds]).max())  # rad/s
         self.command = float(self.environment.robot.gripper.current_action[0])  # 1 open, −1 closed
         rotation = data.geom_xmat[self._geoms].reshape(-1, 3, 3)
         local = self._centre[:, None] + _CORNERS * self._half[:, None]
