@@ -21,14 +21,17 @@ WIDEST = 0.070  # that is still taken between the fingers; wider things are take
 TIP, PALM = 0.004, 0.031  # below and above the site: where the fingers end and the hand begins
 RIM_WALL = 0.006  # from the outside of a rim to where the site goes
 RIM_BAND = 0.01  # height of what counts as the rim
+ARM = 0.65  # from the robot's base, as far as it reaches with ease; at about 0.8 the elbow locks
 DEEPEST = 0.028  # site below an object's top
 MARGIN = 0.006  # of the hand to neighbours
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
-# Points of the open gripper, in its own x and y: both fingers, and the hand.
-_FINGERS = np.array([[s * x, y] for s in (-1, 1) for x in (0.038, 0.048, 0.058) for y in (-0.011, 0, 0.011)])
-_HAND = np.array([[x, y] for x in np.linspace(-0.104, 0.104, 9) for y in (-0.033, 0.0, 0.033)])
+# Points of the open gripper in its own x and y, and above the site: both fingers, and the hand.
+_GRIPPER = np.array(
+    [[i * x, y, z] for i in (-1, 1) for x in (0.042, 0.054) for y in (-0.011, 0, 0.011) for z in (0.0, 0.02)]
+    + [[x, y, PALM + 0.01] for x in np.linspace(-0.104, 0.104, 9) for y in (-0.033, 0.0, 0.033)]
+)
 
 
 def rotation_z(yaw: float) -> np.ndarray:
@@ -63,6 +66,7 @@ class Scene:
         self._finger_speeds = environment.robot._ref_gripper_joint_vel_indexes
         self._joint_speeds = environment.robot._ref_joint_vel_indexes
         self.bodies: dict[str, int] = dict(environment.env.obj_body_id)
+        self.base = self.model.body(environment.robot.robot_model.root_body).pos[:2].copy()
         self._geoms, self._owner, self._centre, self._half = self._boxes()
         gripper = environment.robot.gripper
         self._pads = tuple(
@@ -83,7 +87,7 @@ class Scene:
         self.closing_speed = float(np.abs(source.qvel[self._finger_speeds]).max())  # m/s
         self.arm_speed = float(np.abs(source.qvel[self._joint_speeds]).max())  # rad/s
         self.command = float(self.environment.robot.gripper.current_action[0])  # 1 open, −1 closed
-        rotation = data.geom_xmat[self._geoms].reshape(-1, 3, 3)
+        self.rotation = rotation = data.geom_xmat[self._geoms].reshape(-1, 3, 3)
         local = self._centre[:, None] + _CORNERS * self._half[:, None]
         self.corners = data.geom_xpos[self._geoms][:, None] + np.einsum("gij,gcj->gci", rotation, local)
         self.low, self.high = self.corners.min(1), self.corners.max(1)
@@ -175,24 +179,26 @@ class Scene:
         reach = ((rim - middle) @ rays.T).max(0) - RIM_WALL
         centres, yaws = middle + rays * reach[:, None], wrap(angles - np.pi / 2)
         way = np.hypot(*(centres - self.hand[:2]).T)
-        cost = 0.02 * np.abs(wrap(yaws - self.yaw)) + 0.2 * way + 0.02 * self._hits(name, centres, yaws, z)
+        stretch = np.maximum(np.hypot(*(centres - self.base).T) - ARM, 0.0)
+        cost = 0.02 * np.abs(wrap(yaws - self.yaw)) + 0.2 * way + stretch
+        cost += 0.02 * self._hits(name, centres, yaws, z)
         k = int(np.argmin(cost))
         return Grasp(np.append(centres[k], z), float(yaws[k]), 0.006)
 
     def _hits(self, name: str, centres: np.ndarray, yaws: np.ndarray, z: float) -> np.ndarray:
         """How many points of the open gripper at each of K places stand in a neighbour's box, [K]."""
-        among = self.others(name) & (self.high[:, 2] > z - TIP)
-        low, high = self.low[among], self.high[among]
-        near = (np.abs((low + high) / 2 - np.append(centres.mean(0), z))[:, :2] < 0.2 + (high - low)[:, :2] / 2).all(1)
-        low, high = low[near], high[near]
+        far = np.abs((self.low + self.high)[:, :2] / 2 - centres.mean(0)) > 0.2 + (self.high - self.low)[:, :2] / 2
+        among = self.others(name) & (self.high[:, 2] > z - TIP) & ~far.any(1)
+        if not among.any():
+            return np.zeros(len(yaws))
         c, s = np.cos(yaws), np.sin(yaws)
-        x, y = np.stack([-s, c], 1), np.stack([c, s], 1)
-        total = np.zeros(len(yaws))
-        for part, bottom in ((_FINGERS, z - TIP), (_HAND, z + PALM)):
-            spots = centres[:, None] + part[None, :, :1] * x[:, None] + part[None, :, 1:] * y[:, None]
-            inside = (spots[:, :, None] > low[:, :2] - MARGIN) & (spots[:, :, None] < high[:, :2] + MARGIN)
-            total += (inside.all(-1) & (high[:, 2] > bottom)).any(2).sum(1)
-        return total
+        x, y = np.stack([-s, c, 0 * c], 1), np.stack([c, s, 0 * c], 1)
+        spots = np.append(centres, np.full((len(yaws), 1), z), 1)[:, None]
+        spots = spots + _GRIPPER[:, :1] * x[:, None] + _GRIPPER[:, 1:2] * y[:, None]
+        spots[..., 2] += _GRIPPER[:, 2]
+        middle = self.data.geom_xpos[self._geoms[among]]
+        seen = np.einsum("kpgj,gji->kpgi", spots[:, :, None] - middle, self.rotation[among])
+        return (np.abs(seen - self._centre[among]) < self._half[among] + MARGIN).all(-1).any(-1).sum(1)
 
     def _boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The objects' and fixtures' collision geoms: their ids, owners' bodies, boxes' centres and half sizes."""
