@@ -88,6 +88,7 @@ class LiberoEnvironment:
         self._scene = self.mujoco.MjvOption()
         self._scene.geomgroup[0] = 0  # collision shapes are not drawn
         self._renderer: Any = None
+        self.scene: Any = None  # what an expert sees, made when one first acts
         self.seen: dict[str, np.ndarray] = {}
         self.holds: tuple[bool, ...] = ()
         self._since, self._sampled = 0.0, False
