@@ -10,7 +10,6 @@ clone is what the expert would have done (``expert-chunked``).
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,7 +27,6 @@ OPEN, CLOSE = -1.0, 1.0
 AT_REST = 0.01  # m/s, of the fingers
 STALLED = 0.03  # rad/s, of the fastest arm joint: something is in the way
 SHUT = -0.99  # the gripper's command when closing is complete (it moves by 0.25 a step)
-_scenes: WeakKeyDictionary[Any, Scene] = WeakKeyDictionary()
 
 
 def expert_for(task: str) -> LiberoExpert:
@@ -41,15 +39,21 @@ def expert_for(task: str) -> LiberoExpert:
     return LiberoExpert()
 
 
+def scene_of(environment: Any) -> Scene:
+    """The environment's scene, made once: it holds a copy of MuJoCo's data, which takes time to make."""
+    if environment.scene is None:
+        environment.scene = Scene(environment)
+    scene: Scene = environment.scene
+    return scene
+
+
 class LiberoExpert:
     """Acts in the running episode of a ``Libero``; stateless."""
 
     def act(self, sim: Any) -> np.ndarray:
         """The action at the simulator's present state: float32 [7] in [−1, 1]."""
         environment = sim.environment
-        scene = _scenes.get(environment)
-        if scene is None:
-            scene = _scenes[environment] = Scene(environment)
+        scene = scene_of(environment)
         scene.update()
         return _action(scene, environment.goal, environment.holds)
 

@@ -58,8 +58,8 @@ class Scene:
     """One task's objects, hand and fingers at the present state; call ``update`` first."""
 
     def __init__(self, environment: Any) -> None:
-        self.environment = environment
-        self.mujoco, self.model = environment.mujoco, environment.model
+        self.mujoco, self.model, self.source = environment.mujoco, environment.model, environment.data
+        self.gripper = environment.robot.gripper
         self.data = self.mujoco.MjData(self.model)
         self.site = environment.robot.eef_site_id
         self.fingers = environment.robot._ref_gripper_joint_pos_indexes
@@ -68,15 +68,14 @@ class Scene:
         self.bodies: dict[str, int] = dict(environment.env.obj_body_id)
         self.base = self.model.body(environment.robot.robot_model.root_body).pos[:2].copy()
         self._geoms, self._owner, self._centre, self._half = self._boxes()
-        gripper = environment.robot.gripper
         self._pads = tuple(
-            frozenset(self.model.geom(n).id for n in gripper.important_geoms[side])
+            frozenset(self.model.geom(n).id for n in self.gripper.important_geoms[side])
             for side in ("left_finger", "right_finger")
         )
 
     def update(self) -> None:
         """Read the present joint positions and the gripper's command."""
-        data, source = self.data, self.environment.data
+        data, source = self.data, self.source
         data.qpos[:] = source.qpos
         self.mujoco.mj_kinematics(self.model, data)
         self.mujoco.mj_collision(self.model, data)
@@ -86,7 +85,7 @@ class Scene:
         self.opening = float(data.qpos[self.fingers[0]] - data.qpos[self.fingers[1]])
         self.closing_speed = float(np.abs(source.qvel[self._finger_speeds]).max())  # m/s
         self.arm_speed = float(np.abs(source.qvel[self._joint_speeds]).max())  # rad/s
-        self.command = float(self.environment.robot.gripper.current_action[0])  # 1 open, −1 closed
+        self.command = float(self.gripper.current_action[0])  # 1 open, −1 closed
         self.rotation = rotation = data.geom_xmat[self._geoms].reshape(-1, 3, 3)
         local = self._centre[:, None] + _CORNERS * self._half[:, None]
         self.corners = data.geom_xpos[self._geoms][:, None] + np.einsum("gij,gcj->gci", rotation, local)
