@@ -154,7 +154,10 @@ class LiberoEnvironment:
         for element in self.env.model.worldbody.iter("body"):
             if element.get("name") in self.fixtures():
                 at = self.model.body(element.get("name")).id
-                for field, given in (("body_pos", element.get("pos", "0 0 0")), ("body_quat", element.get("quat"))):
+                for field, given in (
+                    ("body_pos", element.get("pos", "0 0 0")),
+                    ("body_quat", element.get("quat")),
+                ):
                     self._pristine[field][at] = [float(x) for x in (given or "1 0 0 0").split()]
 
     def _reset_data(self) -> None:

@@ -66,6 +66,8 @@ class Scene:
         self._finger_speeds = environment.robot._ref_gripper_joint_vel_indexes
         self._joint_speeds = environment.robot._ref_joint_vel_indexes
         self.bodies: dict[str, int] = dict(environment.env.obj_body_id)
+        regions = environment.env.object_sites_dict
+        self.parents = {name: getattr(region, "parent_name", None) for name, region in regions.items()}
         self.base = self.model.body(environment.robot.robot_model.root_body).pos[:2].copy()
         self._geoms, self._owner, self._centre, self._half = self._boxes()
         self._pads = tuple(
@@ -186,7 +188,10 @@ class Scene:
 
     def _hits(self, name: str, centres: np.ndarray, yaws: np.ndarray, z: float) -> np.ndarray:
         """How many points of the open gripper at each of K places stand in a neighbour's box, [K]."""
-        far = np.abs((self.low + self.high)[:, :2] / 2 - centres.mean(0)) > 0.2 + (self.high - self.low)[:, :2] / 2
+        far = (
+            np.abs((self.low + self.high)[:, :2] / 2 - centres.mean(0))
+            > 0.2 + (self.high - self.low)[:, :2] / 2
+        )
         among = self.others(name) & (self.high[:, 2] > z - TIP) & ~far.any(1)
         if not among.any():
             return np.zeros(len(yaws))
