@@ -43,13 +43,9 @@ def test_instructions_are_those_that_published_policies_are_given():
     assert instruction("libero_object-0") == "pick up the alphabet soup and place it in the basket"
     # The number of a scene is no part of it, with one digit or two.
     assert instruction("libero_10-2") == "turn on the stove and put the moka pot on it"
-    assert full_name("libero_90-10").startswith("KITCHEN_SCENE10_")
-    assert instruction("libero_90-10") == full_name("libero_90-10")[len("KITCHEN_SCENE10_") :].replace(
-        "_", " "
-    )
-    assert not any(
-        c.isupper() or c.isdigit() for t in TASKS for c in instruction(t) if "STUDY" in instruction(t)
-    )
+    tenth = canonical_task("KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet")
+    assert instruction(tenth) == "close the top drawer of the cabinet"
+    assert not any("scene" in instruction(t).lower() for t in TASKS)
 
 
 def test_studies_name_suites_and_tasks():
