@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'compression-gap[libero]'")
 
+from compression_gap.demos.libero_hdf5 import fixture_places
 from compression_gap.sims import EVALUATION_STATES, SimSpec, make_sim
 from compression_gap.sims.base import arrays_equal
 from compression_gap.sims.libero_environment import OPEN_AND_STILL, STATE_NAMES
@@ -62,6 +63,23 @@ def test_fixtures_stand_where_the_number_of_the_initial_state_puts_them(sim):
         sim.step(STILL)
     assert not np.array_equal(places[EVALUATION_STATES], places[EVALUATION_STATES + 1])
     assert not np.array_equal(places[EVALUATION_STATES], places[4])
+
+
+def test_a_recording_starts_with_its_fixtures_where_they_stood(sim):
+    sim.reset(STOVE, 11)
+    env = sim.environment
+    state, model = env.flat(), env.env.sim.model.get_xml()  # what an official file keeps of an episode
+    places = fixture_places(model, env.fixtures())
+    assert set(places) == set(env.fixtures())
+    stood, seen = env.model.body_pos.copy(), sim.observe()
+    sim.reset(STOVE, 12)
+    assert not np.array_equal(stood, env.model.body_pos)
+    sim.reset_to(STOVE, state, places)
+    assert np.allclose(stood, env.model.body_pos, atol=1e-6)  # the XML holds seven digits
+    again = sim.observe()
+    assert np.abs(again.state - seen.state).max() < 2e-3  # what was seen is 4 ms older than the state
+    for camera, frame in seen.images.items():
+        assert np.abs(frame.astype(int) - again.images[camera]).mean() < 2
 
 
 def test_another_tasks_environment_replaces_the_first_and_repeats_bit_by_bit(sim):
