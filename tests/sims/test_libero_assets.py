@@ -65,6 +65,7 @@ def test_the_configuration_names_the_installed_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("LIBERO_CONFIG_PATH")
     monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
     folder = prepare_configuration()
+    assert folder.parent == private_folder()
     assert os.environ["LIBERO_CONFIG_PATH"] == str(folder)
     import yaml
 
@@ -74,6 +75,11 @@ def test_the_configuration_names_the_installed_folders(monkeypatch, tmp_path):
     assert set(written) == {"benchmark_root", "bddl_files", "init_states", "datasets", "assets"}
     del os.environ["LIBERO_CONFIG_PATH"]
     assert prepare_configuration() == folder  # every process of the user shares it
+    (root / "libero").rename(tmp_path / "site" / "moved")
+    (tmp_path / "site" / "other" / "libero" / "libero" / "bddl_files").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site" / "other")])
+    del os.environ["LIBERO_CONFIG_PATH"]
+    assert prepare_configuration() != folder  # another installation has its own
 
 
 def test_the_private_folder_is_nobody_elses(monkeypatch, tmp_path):
@@ -143,7 +149,8 @@ def test_a_distribution_that_asks_is_answered_with_a_sentence(tmp_path):
         "from compression_gap.sims import libero_assets as m; m.versions = dict\n"
         "try: m.import_libero()\nexcept m.UserError as error: print(error)"
     )
-    done = importing(code, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = importing(code, PYTHONPATH=path, TMPDIR=str(tmp_path))
     assert done.stdout.startswith("LIBERO would ask for its folders on standard input"), done.stderr
 
 
