@@ -20,6 +20,8 @@ bench: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rollout_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tokenizer_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/policy_speed.py
+	OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python benchmarks/libero_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/feature_speed.py
 
 $(VENV)/ready: scripts/setup.sh pyproject.toml
 	bash scripts/setup.sh $(VENV)

@@ -21,12 +21,13 @@ LAYERS = (
     ("tokenizers",),
     ("policies",),
     ("rollouts",),
+    ("serving",),
     ("bits",),
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
-    ("commands_bits", "cli_types"),
-    ("cli_bits",),
+    ("commands_bits", "commands_data", "commands_policies", "cli_types"),
+    ("cli_bits", "cli_data", "cli_policies"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -55,6 +55,10 @@ def commit_point(name: str) -> None:
     """Called before and after each durable change; fault injection replaces it in the tests."""
 
 
+class Superseded(Exception):
+    """The work folder is gone: another process has committed the artefact that was being built."""
+
+
 class Store:
     """A folder of artefacts. Safe for several processes: the first to commit a key wins, and all agree."""
 

@@ -12,6 +12,8 @@ from tyro.extras import SubcommandApp
 from . import __version__
 from .artifacts import disk_error
 from .cli_bits import calibrate, ledger, locate
+from .cli_data import demos_export, demos_import
+from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
 
@@ -20,6 +22,7 @@ DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or t
 app = SubcommandApp()
 study_app = SubcommandApp()
 demos_app = SubcommandApp()
+policy_app = SubcommandApp()
 
 
 @app.command(name="doctor")
@@ -129,6 +132,10 @@ def demos_make(
     return 0
 
 
+demos_app.command(name="import")(demos_import)
+demos_app.command(name="export")(demos_export)
+
+
 @app.command(name="tokenizers")
 def tokenizers(
     demos: tyro.conf.Positional[tuple[str, ...]],
@@ -204,7 +211,7 @@ def tokenizers(
     return 0
 
 
-for verb in (ledger, locate, calibrate):
+for verb in (ledger, locate, calibrate, serve):
     app.command(name=verb.__name__)(verb)
 
 
@@ -354,7 +361,9 @@ def rollout(
     return 0
 
 
-app.command(demos_app, name="demos", help="Make demonstrations.")
+policy_app.command(name="export")(export)
+app.command(demos_app, name="demos", help="Make, import and export demonstrations.")
+app.command(policy_app, name="policy", help="Export policies.")
 app.command(study_app, name="study", help="Plan, run and follow studies.")
 
 

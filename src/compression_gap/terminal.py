@@ -301,6 +301,13 @@ def summary_tables(summary: dict[str, Any]) -> None:
             )
         console.print()
         console.print(table)
+    if summary["probes"]:
+        table = _table("encoder", "probe: mean R² of the true state", "95 % interval")
+        for p in summary["probes"]:
+            m = p["mean"]
+            table.add_row(p["encoder"], f"{m['value']:.2f}", f"[{m['low']:.2f}, {m['high']:.2f}]")
+        console.print()
+        console.print(table)
     console.print()
     for sentence in summary["headline"][:HEADLINES]:
         console.print(sentence, markup=False)

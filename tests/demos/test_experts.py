@@ -7,7 +7,7 @@ from compression_gap.demos import DemoSet
 from compression_gap.demos import experts as module
 from compression_gap.demos.experts import Stopped, collect_demos
 from compression_gap.errors import UserError
-from compression_gap.sims import EVALUATION_STATES, TUNING_STATES, SimSpec, make_sim
+from compression_gap.sims import EVALUATION_STATES, PRETRAINING_STATES, SimSpec, make_sim
 from compression_gap.sims.channel import MinJerkExpert
 
 CHANNEL = SimSpec(sim="channel", tasks=("reach",), image_size=16)
@@ -72,10 +72,10 @@ def test_an_expert_that_fails_is_reported(tmp_path, monkeypatch):
 
 
 def test_demonstrations_never_touch_the_states_of_other_uses(tmp_path):
-    with pytest.raises(UserError, match="kept for tuning and evaluation"):
+    with pytest.raises(UserError, match="kept for pretraining, tuning and evaluation"):
         collect_demos(CHANNEL, "reach", 3, tmp_path, first_state=EVALUATION_STATES)
-    with pytest.raises(UserError, match="not 1000000"):
-        collect_demos(CHANNEL, "reach", 3, tmp_path, first_state=TUNING_STATES - 2)
+    with pytest.raises(UserError, match="not 500000"):
+        collect_demos(CHANNEL, "reach", 3, tmp_path, first_state=PRETRAINING_STATES - 2)
 
 
 def test_collection_stops_when_asked(tmp_path):

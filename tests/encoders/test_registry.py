@@ -46,7 +46,9 @@ def test_an_unknown_name_lists_those_that_are_known(act):
     with pytest.raises(UserError) as error:
         act("resnet81")
     assert str(error.value) == (
-        "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, oracle, oracle-Bb, resnet18, retina-R"
+        "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, dinov2-b, dinov2-l, dinov2-s, "
+        "folder:PATH, hub:OWNER/NAME, oracle, oracle-Bb, pose-K, resnet18, resnet18-imagenet, retina-R, siglip-base, "
+        "siglip-so400m, siglip2-base, siglip2-so400m"
     )
 
 
@@ -87,11 +89,18 @@ def test_an_entry_point_is_an_encoder_like_any_other():
     made = make_encoder("brightness", cameras=3)
     assert isinstance(made, Brightness)
     assert made.cameras == 3
-    assert registry.names() == ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R", "brightness")
-    with pytest.raises(UserError, match="known: blind, brightness, oracle"):
+    assert registry.names()[-1] == "brightness"
+    assert not registry.is_trained("brightness")
+    with pytest.raises(UserError, match="known: blind, brightness, dinov2-b"):
         check_encoder("dark", image_size=8)
 
 
 def test_without_the_entry_point_the_name_is_unknown():
     with pytest.raises(UserError, match="unknown encoder 'brightness'"):
         check_encoder("brightness", image_size=8)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("blind", 1), ("oracle", 0), ("retina-5", 75), ("resnet18", 64)])
+def test_an_encoder_says_how_long_its_features_are(name, dim):
+    """0: as many as the simulator's state has."""
+    assert make_encoder(name, cameras=2).feature_dim == dim

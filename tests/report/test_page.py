@@ -131,7 +131,7 @@ def test_figures_are_inline_with_text_that_can_be_selected(summary, page):
         assert action in written
     assert not any("$" in label or "math" in label for label in written)
     drawn = sum(tag == "svg" and name == "viewbox" for tag, name, _ in page.attributes)
-    assert drawn == 3 + len(summary["waterfalls"])  # success, gains, learning curves
+    assert drawn == 4 + len(summary["waterfalls"])  # success, gains, probe, learning curves
 
 
 def test_every_cell_is_there_with_the_summary_s_numbers(summary, page):
@@ -151,6 +151,18 @@ def test_every_reference_is_there(summary, page):
     assert {r["actor"] for r in summary["references"]} == {"expert", "expert-chunked", "expert-coded"}
     for reference in summary["references"]:
         assert page.row(reference["label"])[1] == f"{100 * reference['rate']['value']:.0f} %"
+
+
+def test_every_probe_is_there(summary, page):
+    assert [p["encoder"] for p in summary["probes"]] == ["blind", "retina-4", "oracle"]
+    blind, retina, oracle = (p["mean"]["value"] for p in summary["probes"])
+    assert blind == 0
+    assert 0 < retina < oracle
+    assert oracle == pytest.approx(1, abs=1e-6)  # the state itself
+    for p in summary["probes"]:
+        m = p["mean"]
+        wanted = f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]".replace("-", "−")
+        assert any(row[:2] == [p["encoder"], wanted] for row in page.rows)
 
 
 def test_every_contrast_is_there_with_the_summary_s_numbers(summary, page):

@@ -36,7 +36,7 @@ def study(**changes):
 
 
 # Kinds of other graphs than a study's: tables of tokenizers, ledgers, the calibration.
-ELSEWHERE = {"health", "replay", "rates", "delivered", "known", "verdicts", "coverage"}
+ELSEWHERE = {"frames", "encoder", "health", "replay", "rates", "delivered", "known", "verdicts", "coverage"}
 
 
 def plan(**changes):
@@ -61,6 +61,7 @@ def test_tiny_holds_every_artefact_once():
         "tokenizer": 1,
         "tokens": 1,
         "features": 3,
+        "probe": 3,
         "policy": 12,
         "episodes": 15,
     }
@@ -111,7 +112,7 @@ def test_a_suite_of_tasks_shares_demonstrations_with_each_single_task():
     ("change", "new"),
     [
         ({"factors__seed": [0, 1, 2]}, {"policy": 6, "episodes": 6}),
-        ({"factors__encoder": ["retina-4", "retina-8"]}, {"features": 1, "policy": 4, "episodes": 4}),
+        ({"factors__encoder": ["retina-4", "retina-8"]}, {"features": 1, "probe": 1, "policy": 4, "episodes": 4}),
         ({"factors__size": ["xs", "S"]}, {"policy": 12, "episodes": 12}),
         (
             {"factors__codebook": [[8, 5, 5, 5], [8, 8]]},
@@ -134,7 +135,7 @@ def test_a_suite_of_tasks_shares_demonstrations_with_each_single_task():
         (
             {"cameras__image_size": 32},
             {
-                "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "policy": 12,
+                "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12,
                 "episodes": 15,
             },
         ),
@@ -245,7 +246,7 @@ def test_planning_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "34\n"
+    assert done.stdout == "37\n"
 
 
 # Action representations, codes and the controlled swap

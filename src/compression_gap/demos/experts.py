@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..sims import DEMONSTRATION_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim
+from ..sims import DEMONSTRATION_STATES, PRETRAINING_STATES, Observation, Sim, SimSpec, make_sim
 from .demoset import DemoWriter
 
 FAIR_ATTEMPTS = 12  # before an expert may be called hopeless
@@ -107,9 +107,9 @@ def _check_hope(task: str, succeeded: int, failed: int) -> None:
 
 
 def _check_range(state: int) -> None:
-    """Demonstrations never use an initial state that is kept for tuning or evaluation."""
-    if not DEMONSTRATION_STATES <= state < TUNING_STATES:
+    """Demonstrations never use an initial state that is kept for pretraining, tuning or evaluation."""
+    if not DEMONSTRATION_STATES <= state < PRETRAINING_STATES:
         raise UserError(
-            f"demonstrations use initial states from {DEMONSTRATION_STATES} to {TUNING_STATES - 1}, not "
-            f"{state}: the others are kept for tuning and evaluation"
+            f"demonstrations use initial states from {DEMONSTRATION_STATES} to {PRETRAINING_STATES - 1}, "
+            f"not {state}: the others are kept for pretraining, tuning and evaluation"
         )

@@ -31,6 +31,7 @@ from ..sims import Observation, SimSpec
 from ..sims.libero import Libero
 from ..sims.libero_assets import ROBOSUITE
 from ..sims.libero_tasks import canonical_task
+from ..sims.pool import worker_environment
 from .demoset import DemoWriter
 from .experts import Stopped
 
@@ -247,7 +248,7 @@ def _watch_all(
 ) -> Iterator[tuple[str, np.ndarray, _Watched]]:
     jobs = [(spec, task, file, name, frames) for name in names]
     if workers:
-        with get_context("forkserver").Pool(min(workers, len(jobs))) as pool:
+        with worker_environment(), get_context("forkserver").Pool(min(workers, len(jobs))) as pool:
             yield from pool.imap(_watch_job, jobs)
         return
     try:

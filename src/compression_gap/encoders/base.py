@@ -25,12 +25,16 @@ class Encoder(Protocol):
     frozen: bool  # its features can be cached
     dtype: type[np.generic]  # of the cached features
     std_floor: float  # feature dimensions that vary less than this are not blown up when standardised
+    feature_dim: int  # of a camera's features, or of the network's vectors; 0: as many as the data has
 
     def features(self, obs: Observation) -> np.ndarray:
         """Features [B, T, C, ...] with C cameras; float for frozen encoders, the images for trained ones."""
 
-    def network(self) -> nn.Module | None:
-        """The trained part, features [M, ...] of one camera → vectors [M, d]; None if frozen."""
+    def network(self, *, weights: bool = True) -> nn.Module | None:
+        """The trained part, features [M, ...] of one camera → vectors [M, d]; None if frozen.
+
+        Without ``weights`` it need not hold those of a checkpoint: a policy's own are put in their place.
+        """
 
 
 class ContextAdapter(nn.Module):
@@ -51,9 +55,10 @@ class ContextAdapter(nn.Module):
         tasks: int,
         n_obs_steps: int,
         width: int,
+        weights: bool = True,
     ) -> None:
         super().__init__()
-        networks = [encoder.network() for _ in range(cameras)]
+        networks = [encoder.network(weights=weights) for _ in range(cameras)]
         self.networks = nn.ModuleList(n for n in networks if n is not None)
         self.std_floor = encoder.std_floor
         self.register_buffer("mean", torch.zeros(cameras, feature_dim))

@@ -17,6 +17,7 @@ class Blind:
     """A constant feature: the policy has proprioception and task alone."""
 
     name, needs_images, frozen, std_floor = "blind", False, True, 1.0
+    feature_dim: int = 1
     dtype: type[np.generic] = np.float16
 
     def __init__(self, cameras: int) -> None:
@@ -26,7 +27,7 @@ class Blind:
         """Zeros [B, T, C, 1]."""
         return np.zeros((*obs.proprio.shape[:2], self.cameras, 1), np.float32)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 
@@ -38,6 +39,7 @@ class Oracle:
     """
 
     name, needs_images, frozen, std_floor = "oracle", False, True, 1e-3
+    feature_dim: int = 0  # as many as the simulator's state
     dtype: type[np.generic] = np.float32
 
     def __init__(self, cameras: int) -> None:
@@ -51,7 +53,7 @@ class Oracle:
             )
         return np.repeat(obs.state[:, :, None], self.cameras, axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 

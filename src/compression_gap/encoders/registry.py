@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown_name
+from . import ladder
+from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
-OWN = ("blind", "oracle", "oracle-Bb", "resnet18", "retina-R")
+OWN = ("blind", "oracle", "oracle-Bb", ladder.FORM, "resnet18", "retina-R")
 DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
 RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R`` and ``oracle-Bb`` stand for any whole number."""
-    return (*OWN, *(e.name for e in entry_points(group=GROUP)))
+    """All names that are known; ``retina-R``, ``oracle-Bb``, ``pose-K``, ``hub:`` and ``folder:`` stand for many."""
+    return (*OWN, *FORMS, *(e.name for e in entry_points(group=GROUP)))
+
+
+def is_prepared(name: str) -> bool:
+    """Whether the encoder is made from a prepared folder, an artefact of its own."""
+    return ladder.is_pose(name) or is_pretrained(name)
+
+
+def is_trained(name: str) -> bool:
+    """Whether the encoder is trained with the policy: it then has no cached features."""
+    if is_pretrained(name):
+        return parse(name).finetune is not None
+    return name == "resnet18"
 
 
 def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
-    if name.startswith("retina-"):
+    if ladder.is_pose(name):
+        ladder.frames_of(name)
+        if image_size < ladder.SMALLEST:
+            raise UserError(f"{name} needs images of {ladder.SMALLEST} px or more: raise cameras.image_size")
+    elif is_pretrained(name):
+        parse(name)
+    elif name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > image_size:
             raise UserError(
@@ -34,7 +55,7 @@ def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None
     elif DIAL.fullmatch(name):
         if sim not in (None, "channel"):
             raise UserError(f"{name} cuts states within [-1, 1] and is for the channel alone; take oracle")
-    elif name not in names() or name in ("retina-R", "oracle-Bb"):
+    elif name not in names() or name in ("retina-R", "oracle-Bb", ladder.FORM, *FORMS[-2:]):
         raise unknown_name("encoder", name, names())
     elif name == "resnet18" and image_size < RESNET_SMALLEST:
         raise UserError(
@@ -50,8 +71,10 @@ def _resolution(name: str) -> int:
     return int(digits)
 
 
-def make_encoder(name: str, *, cameras: int) -> Encoder:
-    """The encoder of that name for ``cameras`` cameras."""
+def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Encoder:
+    """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``."""
+    if is_prepared(name):
+        return _from_folder(name, folder)
     if name.startswith("retina-"):
         from .retina import Retina
 
@@ -73,3 +96,21 @@ def make_encoder(name: str, *, cameras: int) -> Encoder:
             made: Encoder = entry.load()(cameras)
             return made
     raise unknown_name("encoder", name, names())
+
+
+def _from_folder(name: str, folder: Path | None) -> Encoder:
+    """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
+    if folder is None:
+        raise ValueError(f"encoder '{name}' is made from its prepared folder")
+    made: Encoder
+    if ladder.is_pose(name):
+        from .pose import Pose
+
+        made = Pose(folder)
+    else:
+        from .pretrained import Pretrained
+
+        made = Pretrained(folder)
+    if made.name != name:
+        raise ValueError(f"{folder} was prepared for encoder '{made.name}', not for '{name}'")
+    return made

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..sims import Observation
 
+FEATURE_DIM = 64  # 32 keypoints
 CROP = 0.9  # share of the image's side that is kept; 76 of 84 pixels
 
 
@@ -99,14 +100,12 @@ class ResNet18:
 
     name, needs_images, frozen, std_floor = "resnet18", True, False, 1.0
     dtype: type[np.generic] = np.uint8
+    feature_dim: int = FEATURE_DIM
 
     def features(self, obs: Observation) -> np.ndarray:
         """uint8 images [B, T, C, h, w, 3]; all cameras must have one size."""
         return np.stack(list(obs.images.values()), axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """A network for one camera."""
         return CroppedResNet()
-
-
-FEATURE_DIM = 64

@@ -17,6 +17,7 @@ class Retina:
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution
         self.name = f"retina-{resolution}"
+        self.feature_dim: int = 3 * resolution**2
         self._weights: dict[int, np.ndarray] = {}
 
     def features(self, obs: Observation) -> np.ndarray:
@@ -29,7 +30,7 @@ class Retina:
             out.append(x.reshape(*images.shape[:2], -1) / 255)
         return np.stack(out, axis=2)
 
-    def network(self) -> nn.Module | None:
+    def network(self, *, weights: bool = True) -> nn.Module | None:
         """Nothing is trained."""
         return None
 

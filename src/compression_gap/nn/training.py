@@ -217,8 +217,14 @@ def _resume(
     module.load_state_dict(part("module."))
     ema.average.load_state_dict(part("ema."))
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in part("optimizer.").items():
         index, field_name = name.split(".", 1)
+        like = parameters[int(index)]
+        if (
+            tensor.shape == like.shape
+        ):  # the fused step walks memory: moments must lie as their parameter does
+            tensor = torch.empty_like(like).copy_(tensor)
         state.setdefault(int(index), {})[field_name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for name, values in about["curve"].items():

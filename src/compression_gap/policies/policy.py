@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..demos import Normaliser
-from ..encoders import make_encoder
+from ..encoders import is_prepared, make_encoder
 from ..encoders.base import ContextAdapter
 from ..errors import UserError
 from ..nn import SIZES
@@ -25,6 +26,14 @@ from ..sims import Observation
 from ..tokenizers import ActionTokenizer, Tokens, load_tokenizer
 from .base import Emission, Target
 from .registry import check_chunks, make_head
+
+if TYPE_CHECKING:
+    from .card import Card
+
+PREPARED_FILES = (
+    "encoder.json",
+    "encoder.safetensors",
+)  # a pretrained checkpoint's weights stay where they are
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,27 @@ Module = TypeVar("Module", bound=nn.Module)
 class PolicyModule(nn.Module):
     """The trainable part."""
 
-    def __init__(self, spec: PolicySpec, normaliser: Normaliser, tokenizer: ActionTokenizer | None) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        normaliser: Normaliser,
+        tokenizer: ActionTokenizer | None,
+        prepared: Path | None = None,
+        *,
+        weights: bool = True,
+    ) -> None:
+        """``prepared``: the folder of a prepared encoder; without ``weights``, ``load_state_dict`` must follow."""
         super().__init__()
-        size = SIZES[spec.size]
+        size, self.prepared = SIZES[spec.size], prepared
         self.adapter = ContextAdapter(
-            make_encoder(spec.encoder, cameras=len(spec.cameras)),
+            make_encoder(spec.encoder, cameras=len(spec.cameras), folder=prepared),
             cameras=len(spec.cameras),
             feature_dim=spec.feature_dim,
             proprio_dim=spec.proprio_dim,
             tasks=len(spec.tasks),
             n_obs_steps=spec.n_obs_steps,
             width=size.width,
+            weights=weights,
         )
         self.head: Any = make_head(
             spec.head,
@@ -108,7 +127,7 @@ class Policy:
     ) -> None:
         self.spec, self.module = spec, lay_out(module.eval().requires_grad_(False))
         self.normaliser, self.tokenizer = normaliser, tokenizer
-        self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras))
+        self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras), folder=module.prepared)
         self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon
         self.needs_images = self.encoder.needs_images
         self.device = next(module.parameters()).device
@@ -208,7 +227,7 @@ class Policy:
         return float(np.median(seconds[2:]))
 
     def save(self, folder: Path) -> None:
-        """Write ``policy.json``, ``policy.safetensors``, the normaliser and the tokenizer."""
+        """Write ``policy.json``, ``policy.safetensors``, the normaliser, the tokenizer and the prepared encoder."""
         state = {n: t.cpu().contiguous() for n, t in self.module.state_dict().items()}
         save_file(state, folder / "policy.safetensors")
         (folder / "policy.json").write_text(json.dumps(asdict(self.spec), indent=1))
@@ -216,6 +235,11 @@ class Policy:
         if self.tokenizer is not None:
             (folder / "tokenizer").mkdir(exist_ok=True)
             self.tokenizer.save(folder / "tokenizer")
+        if self.module.prepared is not None:  # the policy is loadable by itself
+            (folder / "encoder").mkdir(exist_ok=True)
+            for file in PREPARED_FILES:
+                if (self.module.prepared / file).exists():
+                    shutil.copyfile(self.module.prepared / file, folder / "encoder" / file)
 
     @staticmethod
     def load(folder: Path | str) -> Policy:
@@ -229,11 +253,25 @@ class Policy:
             about["tasks"], about["cameras"] = tuple(about["tasks"]), tuple(about["cameras"])
             spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
             tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
-            module = PolicyModule(spec, normaliser, tokenizer)
+            prepared = folder / "encoder" if is_prepared(spec.encoder) else None
+            module = PolicyModule(spec, normaliser, tokenizer, prepared, weights=False)
             module.load_state_dict(load_file(folder / "policy.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error
         return Policy(spec, module, normaliser, tokenizer)
+
+    def save_pretrained(self, folder: Path | str, *, card: Card | None = None) -> Path:
+        """``save`` to a new folder, with a model card; see ``sharing.save_pretrained``."""
+        from .sharing import save_pretrained
+
+        return save_pretrained(self, folder, card=card)
+
+    @staticmethod
+    def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Policy:
+        """``load`` from a folder, or from the Hugging Face Hub; see ``sharing.from_pretrained``."""
+        from .sharing import from_pretrained
+
+        return from_pretrained(folder_or_hub_id, revision=revision)
 
 
 class SnappedPolicy:

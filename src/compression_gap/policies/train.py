@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..demos import DemoSet, Normaliser, Windows, make_windows
 from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
-from ..encoders.resnet18 import FEATURE_DIM
 from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
 from .base import Target
@@ -95,6 +94,7 @@ def train_policy(
     tokens: Mapping[str, Tokens] | None,
     coded: Mapping[str, np.ndarray] | None = None,
     *,
+    prepared: Path | None = None,
     out: Path,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -105,14 +105,14 @@ def train_policy(
     ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options, and ``target``:
     "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
     nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
-    a trained encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
+    a trained encoder. ``prepared``: the folder of a prepared encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
     normalised. Rows of both are in the order of ``make_windows``.
     """
     swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
     if coded is None and (swapped or spec["head"] == "hybrid"):
         raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images))
+    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images), folder=prepared)
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
@@ -143,13 +143,13 @@ def train_policy(
         tasks=tasks,
         cameras=tuple(images),
         image_size=next(iter(images.values())).shape[1],
-        feature_dim=data.features.shape[-1] if encoder.frozen else FEATURE_DIM,
+        feature_dim=data.features.shape[-1] if encoder.frozen else encoder.feature_dim,
         proprio_dim=data.proprio.shape[-1],
         action_dim=data.actions.shape[-1],
         options=dict(spec["options"]),
     )
     torch.manual_seed(spec["seed"])
-    module = PolicyModule(policy_spec, normaliser, tokenizer).to(device)
+    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
     schedule = Schedule(**spec["training"])

@@ -143,6 +143,36 @@ def gains(summary: dict[str, Any]) -> str:
         return svg(figure, "Single-stage gains")
 
 
+def success_by_probe(summary: dict[str, Any]) -> str:
+    """Success against what a probe recovers of the true state: encoder quality as it was measured."""
+    measured = {p["encoder"]: p["mean"] for p in summary["probes"]}
+    cells = [c for c in summary["cells"] if c["rate"] and _whole(c) and c["encoder"] in measured]
+    colour = colours(summary)
+    with plt.rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+        named: set[str] = set()
+        for c in cells:
+            x, y, action = measured[c["encoder"]], c["rate"], c["action"]
+            axes.errorbar(
+                [x["value"]], [100 * y["value"]], xerr=_bars(x), yerr=_bars(y, 100), ls="", ms=5, lw=1, capsize=2,
+                color=colour[action], marker=_marker(action, colour), label=None if action in named else action,
+            )  # fmt: skip
+            named.add(action)
+        for i, (encoder, x) in enumerate(sorted(measured.items(), key=lambda item: item[1]["value"])):
+            axes.text(x["value"], -6 - 7 * (i % 2), encoder, color=GREY, fontsize=8, ha="center", va="top")
+        axes.set_ylim(-20, 104)
+        axes.set_yticks(range(0, 101, 20))
+        axes.set_xlabel("probe: held-out R² of the true state, mean over what moves")
+        axes.set_ylabel("success, % of episodes")
+        axes.legend(fontsize=8.5)
+        return svg(figure, "Success against probe")
+
+
+def _bars(e: dict[str, Any], scale: float = 1) -> Any:
+    """An interval as matplotlib's distances from its value."""
+    return [[scale * max(0.0, e["value"] - e["low"])], [scale * max(0.0, e["high"] - e["value"])]]
+
+
 def waterfall(fall: dict[str, Any], colour: str) -> str:
     """Signed differences from the expert down to the blind policy."""
     levels, steps = fall["levels"], fall["steps"]

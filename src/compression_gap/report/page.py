@@ -55,6 +55,7 @@ def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str
             main=figures.success_by_encoder(summary) if measured else "",
             gains=figures.gains(summary) if summary["verdicts"] else "",
             falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
+            quality=figures.success_by_probe(summary) if summary["probes"] and measured else "",
             bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
             upgrades=figures.predicted(summary["ledger"], colour)
             if summary["ledger"] and summary["ledger"]["hypothesis"]["upgrades"]

@@ -3,6 +3,7 @@
 from .base import (
     DEMONSTRATION_STATES,
     EVALUATION_STATES,
+    PRETRAINING_STATES,
     TUNING_STATES,
     Expert,
     Observation,
@@ -17,6 +18,7 @@ from .registry import default_rendering, make_sim, sim_info, suite
 __all__ = [
     "DEMONSTRATION_STATES",
     "EVALUATION_STATES",
+    "PRETRAINING_STATES",
     "TUNING_STATES",
     "EvaluationProtocol",
     "Expert",

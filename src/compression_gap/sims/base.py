@@ -89,6 +89,7 @@ class SimInfo:
     step_limit: int
     versions: dict[str, str]  # package -> version; travels with every evidence row
     state_names: tuple[str, ...] = ()
+    evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
     execute: int | None = None  # actions per decision, where the simulator's protocol says so
     settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash
 
@@ -133,6 +134,7 @@ class Sim(Protocol):
 
 # Initial states are numbers. Each use has a range of its own, so no two uses ever meet.
 DEMONSTRATION_STATES = 0
+PRETRAINING_STATES = 500_000  # of the controlled encoders' frames
 TUNING_STATES = 1_000_000  # to choose hyperparameters; never reported
 EVALUATION_STATES = 2_000_000
 

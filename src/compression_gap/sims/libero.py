@@ -21,7 +21,6 @@ and the gripper (−1 opens, 1 closes).
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +54,6 @@ class Libero:
         self._now: LiberoEnvironment | None = None
         self._task = ""
         self._success = False
-        self.memory: dict[str, Any] = {}  # an expert's, of the running episode; part of the state
 
     @staticmethod
     def describe(spec: SimSpec) -> SimInfo:
@@ -78,6 +76,7 @@ class Libero:
             step_limit=how.step_limit(tuple(suite_of(t) for t in spec.tasks)),
             versions=versions(),
             state_names=STATE_NAMES,
+            evaluation_states=OFFICIAL_STATES if how.fixed_states else None,
             execute=how.execute,
             settings=how.settings,
         )
@@ -90,7 +89,6 @@ class Libero:
         self._now = self._environment(task)
         self._now.reset(initial_state if official is None else official, official=official)
         self._success = False
-        self.memory.clear()
 
     def load(self, task: str) -> None:
         """Make the task's environment, or keep it; an episode begins with ``reset`` or ``reset_to``."""
@@ -103,7 +101,6 @@ class Libero:
         self._now = self._environment(task)
         self._now.reset_to(state, bodies)
         self._success = False
-        self.memory.clear()
 
     def observe(self, *, images: bool = True) -> Observation:
         """What a published loop would have observed now (B = T = 1); see the module's docstring."""
@@ -127,7 +124,7 @@ class Libero:
 
     def get_state(self) -> Any:
         """The complete state of the running episode."""
-        return _State(self._task, self._success, self._running().get_state(), copy.deepcopy(self.memory))
+        return _State(self._task, self._success, self._running().get_state())
 
     def set_state(self, state: Any) -> None:
         """Put back a state of the same task, taken from this simulator or from another one like it."""
@@ -135,7 +132,6 @@ class Libero:
             raise ValueError(f"a state of {state.task} was put into an episode of {self._task}")
         self._running().set_state(state.environment)
         self._success = state.success
-        self.memory = copy.deepcopy(state.memory)
 
     def expert(self) -> Any:
         """A scripted expert. Raises ``UserError`` for a task that has none, naming those that do."""
@@ -188,4 +184,3 @@ class _State:
     task: str
     success: bool
     environment: tuple[Any, ...]
-    memory: dict[str, Any]

@@ -9,6 +9,7 @@ logs to a file in the temporary folder that belongs to whoever was first; it is 
 from __future__ import annotations
 
 import builtins
+import hashlib
 import io
 import json
 import logging
@@ -136,9 +137,10 @@ def prepare_configuration() -> Path:
                 "folders on standard input: unset the variable, or write the file"
             )
         return Path(given)
-    folder = private_folder() / "libero"
-    folder.mkdir(mode=0o700, exist_ok=True)
     text = json.dumps(_folders(), indent=1)  # JSON is YAML
+    # Another installation of the same user has a folder of its own.
+    folder = private_folder() / f"libero-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / "config.yaml"
     if not file.is_file() or file.read_text() != text:
         fresh = folder / f"config-{os.getpid()}.tmp"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..artifacts import Recipe, Store
+from ..artifacts import Recipe, Store, Superseded
 from ..demos import DemoSet, Normaliser, make_windows
 from ..errors import UserError
 from ..sims import EvaluationProtocol, SimSpec
@@ -60,10 +60,14 @@ def build(step: Step, store: Store, *, progress: Progress, should_stop: Callable
         return
     meta: dict[str, Any] = {}
     begun = time.perf_counter()
-    with store.create(step.recipe, meta) as out:
-        meta |= BUILDERS[step.recipe.kind](Job(step, store, out, progress, should_stop)) or {}
-        meta["build_seconds"] = time.perf_counter() - begun
-        meta["machine"] = machine()
+    try:
+        with store.create(step.recipe, meta) as out:
+            meta |= BUILDERS[step.recipe.kind](Job(step, store, out, progress, should_stop)) or {}
+            meta["build_seconds"] = time.perf_counter() - begun
+            meta["machine"] = machine()
+    except Superseded:
+        if not store.has(step.recipe):
+            raise
 
 
 def machine() -> dict[str, str]:
@@ -146,13 +150,21 @@ def _tokens(job: Job) -> dict[str, Any]:
     return {}
 
 
+def _prepared(job: Job) -> Path | None:
+    """The folder of a prepared encoder, where the step has one."""
+    return job.input("encoder") if "encoder" in job.step.inputs else None
+
+
 def _features(job: Job) -> dict[str, Any]:
     from ..encoders import make_encoder
     from ..encoders.cache import cache_features
 
     demos = DemoSet.load(job.input("demos"))
-    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images))
-    cache_features(encoder, demos, job.out, job.progress)
+    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job))
+    work = (
+        job.store.work(job.step.recipe) if "encoder" in job.step.inputs else None
+    )  # the others take seconds
+    cache_features(encoder, demos, job.out, job.progress, work=work, should_stop=job.should_stop)
     return {}
 
 
@@ -182,6 +194,7 @@ def _policy(job: Job) -> dict[str, Any]:
         tokenizer,
         tokens if tokenizer else None,
         coded or None,
+        prepared=_prepared(job),
         out=job.out,
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
@@ -350,7 +363,10 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "normaliser": _normaliser,
     "tokenizer": _tokenizer,
     "tokens": _tokens,
+    "frames": _built_in("encoders", "build_frames"),
+    "encoder": _built_in("encoders", "build_encoder"),
     "features": _features,
+    "probe": _built_in("encoders", "build_probe"),
     "policy": _policy,
     "episodes": _episodes,
     "replay": _replay,

@@ -7,15 +7,28 @@ rows that is not, or that was measured under another protocol, is refused.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..artifacts import Recipe, Store
 from ..errors import UserError
+from ..sims import EvaluationProtocol
 from ..tokenizers.levels import codebook_name
 from . import statistics
 from .plan import Cell, Code, Plan
+
+
+class Measured(Protocol):
+    """What evidence is read for: a study's plan, or any protocol with its tasks."""
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How success was measured."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The protocol's tasks."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ def episode_columns(store: Store, recipe: Recipe) -> dict[str, np.ndarray]:
     return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
 
 
-def read_rows(plan: Plan, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
+def read_rows(plan: Measured, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
     """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
     if not store.has(recipe):
         return None
@@ -54,7 +67,7 @@ def read_rows(plan: Plan, store: Store, recipe: Recipe) -> dict[str, np.ndarray]
     return rows
 
 
-def success_matrix(plan: Plan, rows: dict[str, np.ndarray]) -> np.ndarray:
+def success_matrix(plan: Measured, rows: dict[str, np.ndarray]) -> np.ndarray:
     """Success per initial state [states], averaged over repeats, in the protocol's order."""
     values: dict[tuple[str, int], dict[int, float]] = {}
     for task, state, repeat, success in zip(
@@ -72,7 +85,7 @@ def success_matrix(plan: Plan, rows: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([np.mean(list(values[s].values())) for s in states])
 
 
-def strata(plan: Plan) -> np.ndarray:
+def strata(plan: Measured) -> np.ndarray:
     """The task index of each initial state [states]."""
     return np.repeat(np.arange(len(plan.tasks)), plan.protocol.episodes_per_task)
 

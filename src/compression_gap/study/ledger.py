@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..artifacts import Recipe
-from ..encoders.registry import check_encoder
+from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
 from ..sims import EvaluationProtocol
 from ..tokenizers.levels import Levels
 from .plan import (
-    TRAINED_ENCODERS,
     Cell,
     Code,
     Graph,
@@ -156,7 +155,7 @@ def add_study_ledger(plan: Plan) -> None:
     study, most = plan.study, max(plan.study.factors.demos)
     assert study.ledger is not None
     base = add_base(plan, plan.demos[most])
-    encoders = [e for e in ("blind", *study.encoders) if e not in TRAINED_ENCODERS]
+    encoders = [e for e in ("blind", *study.encoders) if not is_trained(e)]
     plan.ledger = add_ledger(
         plan,
         study.ledger,
@@ -168,7 +167,7 @@ def add_study_ledger(plan: Plan) -> None:
         n_obs_steps=study.policy.n_obs_steps,
         stride=study.policy.stride,
         protocol=plan.protocol,
-        cells=[c for c in plan.cells if c.demos == most and c.encoder not in TRAINED_ENCODERS],
+        cells=[c for c in plan.cells if c.demos == most and not is_trained(c.encoder)],
     )
 
 
@@ -204,7 +203,7 @@ def plan_ledger(
     sim, tasks = simulator_of(recipes)
     graph = LedgerPlan(steps={s.recipe.key: s for s in making})
     for encoder in encoders:
-        if encoder in TRAINED_ENCODERS:
+        if is_trained(encoder):
             raise UserError(
                 f"{encoder} is trained with its policy and has no features of its own: "
                 "its bits stand in the ledger of a study"

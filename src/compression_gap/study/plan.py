@@ -11,28 +11,22 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..artifacts import Recipe
+from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError, unknown_name
 from ..sims import (
-    EVALUATION_STATES,
-    TUNING_STATES,
     EvaluationProtocol,
-    SimInfo,
     SimSpec,
-    default_rendering,
-    sim_info,
-    suite,
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
-from .spec import Cameras, Study, Tokenizer
+from .encoders import add_features, add_probe, prepared_inputs
+from .setting import evaluation_of, resolve_suite
+from .spec import Study, Tokenizer
 
 if TYPE_CHECKING:
     from .ledger import LedgerSteps
 
 CONTINUOUS = ("diffusion", "flow", "regression")
-
-# Encoders that are trained with the policy: they have no cached features.
-TRAINED_ENCODERS = ("resnet18",)
 
 # Raised when a builder's bytes change, so that old artefacts are not taken for new ones.
 BUILDER_VERSIONS = {
@@ -40,7 +34,10 @@ BUILDER_VERSIONS = {
     "normaliser": 1,
     "tokenizer": 3,
     "tokens": 3,
+    "frames": 1,
+    "encoder": 1,
     "features": 1,
+    "probe": 1,
     "policy": 3,
     "episodes": 1,
     "health": 2,
@@ -171,14 +168,15 @@ class Plan(Graph):
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
+    probes: dict[str, Recipe] = field(default_factory=dict)  # by frozen encoder
     ledger: LedgerSteps | None = None
 
     @property
     def wanted(self) -> list[Recipe]:
-        """Episodes and policies of all cells, and the references' episodes."""
+        """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
         cells = [r for c in self.cells for r in (c.episodes, c.policy)]
         ledger = [] if self.ledger is None else self.ledger.wanted
-        return cells + [r.episodes for r in self.references] + ledger
+        return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
 
 def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
@@ -255,25 +253,8 @@ def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
-def resolve_suite(name: str, cameras: Cameras, protocol: str = "") -> tuple[SimSpec, SimInfo]:
-    """A suite by name, seen by these cameras: the simulator's specification, and what it says of itself."""
-    sim, tasks = suite(name)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=cameras.names,
-        image_size=cameras.image_size,
-        rendering=cameras.rendering or default_rendering(sim),
-        protocol=protocol,
-    )
-    info = sim_info(spec)
-    return spec.model_copy(update={"cameras": info.cameras}), info
-
-
 def make_plan(study: Study) -> Plan:
     """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
-    from ..encoders.registry import check_encoder
-
     spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
@@ -282,26 +263,14 @@ def make_plan(study: Study) -> Plan:
     _check_swap(study)
     for code in study_codes(study):
         check_code(code, study.tokenizer, study.policy.horizon)
-    execute = study.rollout.execute or info.execute or 8
-    if execute > study.policy.horizon:
-        raise UserError(
-            f"rollout.execute ({execute}) is longer than policy.horizon "
-            f"({study.policy.horizon}); execute at most the chunk"
-        )
-    protocol = EvaluationProtocol(
-        sim=spec,
-        episodes_per_task=study.rollout.episodes_per_task,
-        first_initial_state=EVALUATION_STATES if study.rollout.states == "evaluation" else TUNING_STATES,
-        repeats=study.rollout.repeats,
-        execute=execute,
-        n_obs_steps=study.policy.n_obs_steps,
-        step_limit=study.rollout.step_limit or info.step_limit,
-        versions=info.versions,
-        settings=info.settings,
-    )
+    protocol = evaluation_of(study, spec, info)
     plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
+    if info.state_dim:
+        most = plan.demos[max(plan.demos)]
+        frozen = [e for e in study.encoders if not is_trained(e)]
+        plan.probes = {e: add_probe(plan, e, most, info.state_names) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -315,13 +284,6 @@ def add_base(graph: Graph, demos: Sequence[Recipe]) -> dict[str, Recipe]:
     """What everything that learns from demonstrations takes, by role: the sets, and their one normaliser."""
     sets = {f"demos/{i}": d for i, d in enumerate(demos)}
     return {**sets, "normaliser": graph.add("normaliser", {}, sets, "normaliser", 1)}
-
-
-def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations."""
-    return [
-        graph.add("features", {"encoder": encoder}, {"demos": d}, f"features of {encoder}", 5) for d in demos
-    ]
 
 
 def study_tokenizer(plan: Plan, base: dict[str, Recipe], code: Code) -> tuple[Recipe, Recipe]:
@@ -379,8 +341,8 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
     for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
-        inputs = dict(base)
-        if encoder not in TRAINED_ENCODERS:
+        inputs = base | prepared_inputs(plan, encoder, demos)
+        if not is_trained(encoder):
             inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
         tokenizer = action_parts(action)[1]

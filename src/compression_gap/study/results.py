@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
-from ..artifacts import Store
+from ..artifacts import Recipe, Store
 from ..errors import UserError
 from . import comparisons
 from .engine import failure_file
@@ -43,9 +43,20 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "verdicts": verdicts,
         "swaps": comparisons.swaps(plan, found, tasks),
         "tokenizers": _tokenizers(plan, store),
+        "probes": probes(plan.probes, store),
         "ledger": _ledger(plan, store, contrasts),
         "machine": _machine(plan, store),
     }
+
+
+def probes(of: Mapping[str, Recipe], store: Store) -> list[dict[str, Any]]:
+    """What a linear reader recovers of the true state from each frozen encoder's features (``encoders.probe``)."""
+    out = []
+    for encoder, recipe in of.items():
+        if store.has(recipe):
+            found = store.manifest(recipe)["meta"]
+            out.append({"encoder": encoder, **{k: found[k] for k in ("mean", "tasks", "features")}})
+    return out
 
 
 def _ledger(plan: Plan, store: Store, contrasts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,0 +1,190 @@
+"""The model card: Markdown with YAML front matter that says what a policy is and what was measured of it.
+
+Only what is known is stated. What the network is (encoder, head, size, parameters, FLOPs) comes from the
+policy itself; training, data and success come from the ``Card``, and where that is empty the text says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+LIBRARY = "compression-gap"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A success rate with its 95 % interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success of this very policy under one evaluation protocol."""
+
+    protocol: str  # the protocol's hash
+    conditions: str  # the protocol in words
+    tasks: Mapping[str, Rate]
+    episodes: int  # per task
+    overall: Rate  # the mean of the tasks'
+
+
+@dataclass(frozen=True)
+class CellRate:
+    """Success of a study's cell: the same levels over several training seeds."""
+
+    study: str
+    protocol: str
+    cell: str
+    seeds: tuple[int, ...]
+    rate: Rate
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a policy beyond its own files. Empty and None: not known."""
+
+    key: str | None = None  # of the artefact in its store
+    training: Mapping[str, Any] = field(default_factory=dict)  # steps, batch_size, seed, ... as trained
+    converged: bool | None = None
+    demonstrations: tuple[str, ...] = ()  # one line per set
+    evaluations: tuple[Evaluation, ...] = ()
+    cells: tuple[CellRate, ...] = ()
+
+
+def write_card(policy: Policy, card: Card) -> str:
+    """The model card of a policy, ending in a newline. Counts its parameters and FLOPs (one decision)."""
+    spec = policy.spec
+    parts = [
+        _front_matter(policy),
+        f"# {_plain(spec.head)} policy on {_plain(spec.sim)}: {_list(spec.tasks)}",
+        f"Observations in, chunks of {spec.horizon} actions out. Exported by `{LIBRARY}` {__version__}.",
+        "## Success",
+        *_success(card),
+        "## What it is",
+        _table(("", ""), _what(policy)),
+        "## Training",
+        *_training(card),
+        "## Use",
+        *_use(policy),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(policy: Policy) -> str:
+    spec = policy.spec
+    tags = ["robotics", LIBRARY, "imitation-learning", spec.sim, spec.encoder, spec.head]
+    about = {
+        "library_name": LIBRARY,
+        "pipeline_tag": "robotics",
+        "tags": list(dict.fromkeys(tags)),
+    }
+    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+    return f"---\n# license: (yours to choose, as in: license: mit)\n{text}---"
+
+
+def _success(card: Card) -> Iterable[str]:
+    if not card.evaluations:
+        yield "No success rates of this policy are known: it was exported without evidence of its episodes."
+    for e in card.evaluations:
+        rows = [(_plain(task), str(rate), str(e.episodes)) for task, rate in e.tasks.items()]
+        if len(rows) > 1:
+            rows.append(("mean of the tasks", str(e.overall), str(e.episodes * len(e.tasks))))
+        yield f"Under the evaluation protocol `{_plain(e.protocol)}`: {_plain(e.conditions)}."
+        yield _table(("task", "success [95 % interval]", "episodes"), rows)
+    if card.evaluations:
+        yield (
+            "The intervals (Wilson) are over episodes, for these weights. "
+            "They do not hold the spread between training seeds."
+        )
+    for c in card.cells:
+        seeds = ", ".join(map(str, c.seeds))
+        held = (
+            "seed variance in its interval" if len(c.seeds) > 1 else "so the variance of seeds is not known"
+        )
+        yield (
+            f"In the study {_plain(c.study)} (protocol `{_plain(c.protocol)}`) this cell, {_plain(c.cell)}, "
+            f"has {c.rate} over the training seed{'s' * (len(c.seeds) > 1)} {seeds}, {held}."
+        )
+
+
+def _what(policy: Policy) -> list[tuple[str, str]]:
+    spec, counts = policy.spec, policy.parameter_counts()
+    tokenizer = policy.tokenizer
+    rows = [
+        ("encoder", spec.encoder),
+        ("head", spec.head),
+        ("tokenizer", "none" if tokenizer is None else f"{tokenizer.name}, {_bits(tokenizer)} bits a chunk"),
+        ("size", spec.size),
+        ("parameters", f"{counts['total']:,} ({counts['trunk']:,} of them in the trunk)"),
+        ("FLOPs of a decision", f"{policy.flops():,}"),
+        ("tasks", ", ".join(spec.tasks)),
+        ("cameras", f"{', '.join(spec.cameras)} ({spec.image_size} × {spec.image_size} pixels)"),
+        ("observation steps", str(spec.n_obs_steps)),
+        ("proprioception", f"{spec.proprio_dim} numbers"),
+        ("action chunk", f"[{spec.horizon}, {spec.action_dim}]"),
+    ]
+    return [(name, _plain(value)) for name, value in rows]
+
+
+def _bits(tokenizer: Any) -> str:
+    return f"{tokenizer.capacity_bits:.1f}"
+
+
+def _training(card: Card) -> Iterable[str]:
+    rows = [(_plain(name.replace("_", " ")), _plain(str(v))) for name, v in card.training.items()]
+    if card.converged is not None:
+        rows.append(("converged", "yes" if card.converged else "no"))
+    if card.key is not None:
+        rows.append(("artefact", f"`{_plain(card.key)}`"))
+    yield _table(("", ""), rows) if rows else "Its training is not known: the folder held no record of it."
+    if card.demonstrations:
+        yield "Data:\n\n" + "\n".join(f"- {_plain(line)}" for line in card.demonstrations)
+    else:
+        yield "Its demonstrations are not known."
+
+
+def _use(policy: Policy) -> Iterable[str]:
+    yield (
+        "```python\nfrom compression_gap.policies import Policy\n\n"
+        'policy = Policy.from_pretrained("FOLDER")  # or the Hub id, OWNER/NAME\n```'
+    )
+    yield "```sh\ncgap serve FOLDER\n```"
+    yield (
+        "The first gives `policy.act(observation, seeds)`; the second answers observations over a websocket "
+        "(msgpack, as openpi's client speaks it). Loading runs no code from the folder."
+    )
+    if policy.encoder.name.startswith("oracle"):
+        yield "This policy reads the simulator's true state: it is a reference, not for a robot."
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(names: tuple[str, ...]) -> str:
+    few = [_plain(n) for n in names[:4]]
+    return ", ".join(few) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: names come from files that others may have written."""
+    line = " ".join(text.split())
+    for mark in "\\`*_|<>":
+        line = line.replace(mark, "\\" + mark)
+    return line.replace("](", "]\\(")

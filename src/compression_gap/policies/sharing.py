@@ -1,0 +1,134 @@
+"""Policies as folders that travel: to another machine, or to and from the Hugging Face Hub.
+
+A shared policy is what ``Policy.save`` writes, with the checksums of its files and a model card (``README.md``).
+Of a repository on the Hub only the policy's files are taken: JSON and safetensors, never code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts import MANIFEST, file_sha256
+from ..errors import UserError
+from .card import Card, write_card
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+FILES = (
+    "policy.json",
+    "policy.safetensors",
+    "normaliser.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer.safetensors",
+    "encoder/encoder.json",
+    "encoder/encoder.safetensors",
+)
+CHECKSUMS = "checksums.json"  # file → SHA-256
+CARD = "README.md"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
+
+
+def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = None) -> Path:
+    """Write a policy and its model card to a new folder, by one rename; returns the folder.
+
+    ``card``: what is known of its training and its success (``Card()``: nothing). Raises ``UserError`` for a
+    folder that holds something already, or cannot be written.
+    """
+    folder = Path(folder)
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is there already and not empty; name a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+        policy.save(scratch)
+        sums = {name: file_sha256(scratch / name) for name in FILES if (scratch / name).is_file()}
+        (scratch / CHECKSUMS).write_text(json.dumps(sums, indent=1))
+        (scratch / CARD).write_text(write_card(policy, card or Card()), encoding="utf-8")
+        os.rename(scratch, folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror or error}); name another folder") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Policy:
+    """The policy in a folder, or else of the Hub's repository ``owner/name`` (at ``revision``, if given).
+
+    Raises ``UserError``, one sentence, if there is neither, or if what is there is no policy.
+    """
+    from .policy import Policy
+
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        if revision is not None:
+            raise UserError(f"{folder} is a folder; a revision ({revision}) belongs to a Hub id")
+    elif HUB_ID.fullmatch(str(folder_or_hub_id)):
+        folder = _download(str(folder_or_hub_id), revision)
+    else:
+        raise UserError(
+            f"{folder_or_hub_id} is neither a folder that is here nor a Hub id (owner/name); "
+            "name a policy's folder, as in store/policy/KEY"
+        )
+    _verify(folder)
+    try:
+        return Policy.load(folder)
+    except UserError as error:
+        raise UserError(_line(error, 400)) from error
+
+
+def _verify(folder: Path) -> None:
+    """Compare the policy's files with their checksums, where the folder has some (an artefact of a store does).
+
+    A weight or a number of the normaliser that is wrong by a bit would load, and act otherwise.
+    """
+    try:
+        if (folder / CHECKSUMS).is_file():
+            sums = json.loads((folder / CHECKSUMS).read_text())
+        elif (folder / MANIFEST).is_file():
+            files = json.loads((folder / MANIFEST).read_text())["files"]
+            sums = {name: about["sha256"] for name, about in files.items()}
+        else:
+            return
+        wrong = [
+            n for n in FILES if ((folder / n).is_file() or n in sums) and _sum(folder / n) != sums.get(n)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} holds no policy whose checksums can be read; fetch it again") from error
+    if wrong:
+        raise UserError(
+            f"{folder} holds no policy as it was saved ({', '.join(wrong)}: missing, or not of its checksum); "
+            "fetch it again"
+        )
+
+
+def _sum(file: Path) -> str | None:
+    return file_sha256(file) if file.is_file() else None
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """The local snapshot of a repository's policy files."""
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*FILES, CHECKSUMS]))
+    except Exception as error:  # the library, its transport and the disk each have their own
+        at = "" if revision is None else f" at revision '{revision}'"
+        raise UserError(
+            f"there is no folder {hub_id} here, and the policy '{hub_id}'{at} could not be downloaded from the "
+            f"Hugging Face Hub ({type(error).__name__}: {_line(error, 120)}); check its name and the network, "
+            "or give the local folder of a copy"
+        ) from error
+
+
+def _line(error: Exception, longest: int) -> str:
+    """An error's words in one line; what others wrote in it may be long and of many lines."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= longest else words[: longest - 1] + "…"

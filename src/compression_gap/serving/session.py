@@ -1,0 +1,127 @@
+"""One connection: its episodes, the observation steps that were seen, and the seeds of its decisions.
+
+A policy sees ``n_obs_steps`` consecutive steps, so those are kept from message to message. At an episode's
+start the first is repeated, as in training. A seed that is not given is ``decision_seed(task, episode, 0,
+decision)``, both counted from 0 in the connection: the same messages get the same answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..policies import Policy
+from ..rollouts import decision_seed
+from ..sims import Observation
+from .messages import Request, read_request
+from .wire import unpack
+
+
+class Session:
+    """Answers one connection's messages. For one thread: the server calls all sessions from the same."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        task: str | None = None,
+        *,
+        notice: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        """``task``: that of messages which name none. ``notice`` tells whoever runs the server."""
+        self.policy, self.task, self.notice = policy, task, notice
+        self.episode = 0
+        self.noticed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.decision = 0
+        self.steps: int | None = 0  # of this episode so far; None: windows came without their number
+        self.seen: list[Observation] = []  # single steps, oldest first, n_obs_steps of them
+        self.acted = False  # on the message before, which had no number
+
+    def answer(self, message: bytes | str) -> dict[str, Any]:
+        """The answer to one message. Raises ``UserError``; the session is then as it was before."""
+        begun = time.perf_counter()
+        if isinstance(message, str):
+            raise UserError("this is a text message; observations are binary messages (msgpack)")
+        request = read_request(unpack(message), self.policy, self.task)
+        fresh = request.reset or not self.seen
+        episode = self.episode + bool(request.reset and self.seen)
+        if request.seen is None:
+            self.episode = episode
+            self._begin()
+            return {"reset": True, "episode": episode}
+        seen = self._joined(request.seen, [] if fresh else self.seen)
+        steps = self._counted(request, 0 if fresh else self.steps)
+        decision = 0 if fresh else self.decision
+        out: dict[str, Any] = {"episode": episode, "decision": decision}
+        if request.act:
+            out |= self._act(request, seen, episode, decision)
+            out["server_timing"] = {"infer_ms": 1e3 * (time.perf_counter() - begun)}
+        self._notice(request, fresh)
+        self.episode, self.seen, self.steps = episode, seen, steps
+        self.decision = decision + request.act
+        return out
+
+    def _joined(self, new: Observation, before: Sequence[Observation]) -> list[Observation]:
+        """The last ``n_obs_steps`` steps; before an episode's first, that one is repeated."""
+        steps = [*before, *(_at(new, t) for t in range(new.proprio.shape[1]))]
+        wanted = self.policy.n_obs_steps
+        return [steps[0]] * (wanted - len(steps)) + steps[-wanted:]
+
+    def _counted(self, request: Request, before: int | None) -> int | None:
+        """How many steps the episode has had; refuses what is not consecutive, where steps are numbered."""
+        whole = request.steps >= self.policy.n_obs_steps
+        if request.step is None:
+            return None if whole or before is None else before + request.steps
+        least = 0 if before is None else before + (0 if whole else request.steps - 1)
+        if request.step < least or (request.step > least and before is not None and not whole):
+            came = "an episode begins at step 0" if before == 0 else f"{before} steps were seen"
+            raise UserError(
+                f"step {request.step} does not follow ({came}, and this message holds {request.steps}); the policy "
+                f"sees {self.policy.n_obs_steps} consecutive steps: send those between with 'act' false, or all of "
+                "them in each message, or start an episode with 'reset'"
+            )
+        return request.step + 1
+
+    def _notice(self, request: Request, fresh: bool) -> None:
+        """Once: decisions that follow each other step by step are rare, and else the history is wrong."""
+        unsure = request.step is None and request.act and request.steps < self.policy.n_obs_steps
+        if unsure and self.acted and not fresh and not self.noticed:
+            self.noticed = True
+            self.notice(
+                f"a client asks for a chunk with every step it sends; the policy sees {self.policy.n_obs_steps} "
+                "consecutive steps, so if it executes more than one action of each chunk, it must send the steps "
+                "between, too ('act' false), or all that the policy sees in each message"
+            )
+        self.acted = unsure
+
+    def _act(
+        self, request: Request, seen: Sequence[Observation], episode: int, decision: int
+    ) -> dict[str, Any]:
+        whole, number = Observation.history(seen), int(seen[-1].task[0])
+        seed = request.seed
+        if seed is None:
+            seed = decision_seed(self.policy.spec.tasks[number], episode, 0, decision)
+        asked = Observation(whole.images, whole.proprio, np.array([number], np.int64), whole.state)
+        emission = self.policy.act(asked, np.array([seed], np.int64))
+        actions = np.asarray(emission.chunk[0], np.float32)
+        if not np.isfinite(actions).all():
+            raise UserError(
+                "the policy emitted an action that is not a finite number: its training has diverged"
+            )
+        return {"actions": actions, "ok": bool(np.asarray(emission.ok)[0]), "seed": seed}
+
+
+def _at(seen: Observation, t: int) -> Observation:
+    """One step of an observation [1, T, ...], as [1, 1, ...]."""
+    return Observation(
+        images={c: a[:, t : t + 1] for c, a in seen.images.items()},
+        proprio=seen.proprio[:, t : t + 1],
+        task=seen.task,
+        state=None if seen.state is None else seen.state[:, t : t + 1],
+    )
