@@ -8,6 +8,7 @@ pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'comp
 from compression_gap.demos.libero_hdf5 import fixture_places
 from compression_gap.sims import EVALUATION_STATES, SimSpec, make_sim
 from compression_gap.sims.base import arrays_equal
+from compression_gap.sims.libero_assets import bddl_file
 from compression_gap.sims.libero_environment import OPEN_AND_STILL, STATE_NAMES
 
 STOVE, DRAWER = "libero_goal-7", "libero_spatial-4"
@@ -99,3 +100,35 @@ def test_another_tasks_environment_replaces_the_first_and_repeats_bit_by_bit(sim
     assert arrays_equal(drawer, sim.observe(images=False))
     sim.reset(STOVE, 2)
     assert arrays_equal(first, sim.observe(images=False))
+
+
+def test_a_random_reset_equals_liberos_own_hard_reset():
+    """A bowl on a stove is placed by where the stove is, which must stand at its origin when LIBERO draws."""
+    from libero.libero.envs.env_wrapper import ControlEnv
+
+    task = "libero_spatial-7"
+    off = dict.fromkeys(("has_renderer", "has_offscreen_renderer", "use_camera_obs"), False)
+    usual = ControlEnv(str(bddl_file(task)), ignore_done=True, **off)
+    usual.seed(5)
+    usual.reset()
+    for _ in range(10):
+        usual.step(OPEN_AND_STILL)
+    made = make_sim(SimSpec(sim="libero", tasks=(task,)))
+    for number in (4, 5):
+        made.reset(task, number)
+    model, data = made.environment.model, made.environment.data
+    assert np.array_equal(data.qpos, usual.env.sim.data.qpos)
+    assert np.array_equal(model.body_pos, usual.env.sim.model.body_pos)
+    assert data.body("akita_black_bowl_1_main").xpos[2] > 0.92  # on the stove, not on the table or the floor
+    usual.close()
+    made.close()
+
+
+def test_the_expert_takes_a_bowl_out_of_a_drawer_by_its_rim(sim):
+    sim.reset(DRAWER, 5)
+    expert = sim.expert()
+    for _ in range(220):
+        sim.step(expert.act(sim))
+        if sim.success:
+            break
+    assert sim.success
