@@ -49,7 +49,10 @@ def replay(sim: Sim, task: str, state: int, actions: np.ndarray) -> bool:
 def measure(task: str, states: range) -> dict[str, Any]:
     """One task's row."""
     sim = make_sim(SimSpec(sim="libero", tasks=(task,)))
-    wins, lengths, again, seconds = [], [], [], 0.0
+    wins: list[bool] = []
+    lengths: list[int] = []
+    again: list[bool] = []
+    seconds = 0.0
     try:
         sim.reset(task, states[0])  # makes the environment
         for state in states:
@@ -70,7 +73,7 @@ def measure(task: str, states: range) -> dict[str, Any]:
         "failed_states": [s for s, won in zip(states, wins, strict=True) if not won],
         "replayed": len(again),
         "replay_successes": sum(again),
-        "mean_steps": float(np.mean([n for n, won in zip(lengths, wins, strict=True) if won] or [np.nan])),
+        "mean_steps": float(np.mean(np.array(lengths)[wins])) if any(wins) else None,
         "step_limit": sim.info.step_limit,
         "core_seconds_per_demonstration": seconds / max(1, sum(wins)),
         "versions": sim.info.versions,
@@ -103,7 +106,7 @@ def main() -> None:
         rows.append(row := measure(task, range(args.first, args.first + args.states)))
         print(
             f"{task:17} {row['successes']:3}/{row['episodes']:<3} replay {row['replay_successes']:3}/{row['replayed']:<3}"
-            f" {row['mean_steps']:6.1f} steps (limit {row['step_limit']})"
+            f" {row['mean_steps'] or 0:6.1f} steps (limit {row['step_limit']})"
             f" {row['core_seconds_per_demonstration']:6.2f} core-s  {row['failed_states'] or ''}",
             flush=True,
         )

@@ -162,7 +162,7 @@ def _place(scene: Scene, goals: list[list[str]], i: int) -> tuple[np.ndarray, fl
 
 def _owner(scene: Scene, where: str) -> str:
     """The object that a region belongs to, or the object itself."""
-    return where if where in scene.bodies else scene.parents[where]
+    return where if where in scene.bodies else str(scene.parents[where])
 
 
 def _across(scene: Scene) -> np.ndarray:
