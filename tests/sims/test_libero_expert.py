@@ -138,15 +138,15 @@ def test_a_flat_box_is_taken_across_its_narrow_side_and_around_its_neighbours(si
     scene = scene_of(sim.environment)
     scene.update()
     points = scene.points("cream_cheese_1")  # 81 × 43 × 18 mm, the long side along x
-    grasp = scene.grasp("cream_cheese_1")
+    grasp = scene.grasp("cream_cheese_1", np.zeros(3), "basket_1")
     middle = (points.max(0) + points.min(0)) / 2
     assert np.allclose(grasp.position[:2], middle[:2], atol=2e-3)
     assert points[:, 2].min() + 0.004 < grasp.position[2] < points[:, 2].max()
     assert abs(wrap(grasp.yaw)) < 0.1  # at yaw 0 the fingers open along y
-    free = scene._hits("cream_cheese_1", middle[None, :2], np.zeros(1), grasp.position[2])
+    free = scene._hits(middle[None, :2], np.zeros(1), grasp.position[2], "cream_cheese_1")
     beside = scene.position("milk_1")[None, :2] - [[0, 0.048]]
     assert free[0] == 0
-    assert scene._hits("cream_cheese_1", beside, np.zeros(1), grasp.position[2])[0] > 0
+    assert scene._hits(beside, np.zeros(1), grasp.position[2], "cream_cheese_1")[0] > 0
 
 
 def test_two_things_for_one_basket_are_put_side_by_side():

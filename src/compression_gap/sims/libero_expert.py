@@ -72,15 +72,18 @@ def _action(scene: Scene, goals: list[list[str]], holds: tuple[bool, ...]) -> np
     for i, (_, name, _) in enumerate(goals):
         if scene.command < 0.99 and scene.held(name):
             return _carry(scene, goals, i)
-    for i, (_, name, _) in enumerate(goals):
+    for i in range(len(goals)):
         if not holds[i]:
-            return _leave(scene) if _arrived(scene, goals, i) else _pick(scene, name)
+            return _leave(scene) if _arrived(scene, goals, i) else _pick(scene, goals, i)
     return _leave(scene)
 
 
-def _pick(scene: Scene, name: str) -> np.ndarray:
+def _pick(scene: Scene, goals: list[list[str]], i: int) -> np.ndarray:
     """Go above the object, down, and close; up again with open fingers if they closed on nothing."""
-    grasp = scene.grasp(name)
+    name = goals[i][1]
+    place, release = _place(scene, goals, i)
+    shift = np.append((place - scene.position(name))[:2], release - scene.points(name)[:, 2].min())
+    grasp = scene.grasp(name, shift, _owner(scene, goals[i][2]))
     offset = grasp.position - scene.hand
     away = float(np.hypot(*offset[:2]))
     turn = float(wrap(grasp.yaw - scene.yaw))
@@ -162,7 +165,7 @@ def _place(scene: Scene, goals: list[list[str]], i: int) -> tuple[np.ndarray, fl
 
 def _owner(scene: Scene, where: str) -> str:
     """The object that a region belongs to, or the object itself."""
-    return where if where in scene.bodies else str(scene.parents[where])
+    return where if where in scene.bodies else str(scene.parents[where])  # "None": the table
 
 
 def _across(scene: Scene) -> np.ndarray:

@@ -138,19 +138,20 @@ class Scene:
         under = among & (np.hypot(gap[:, 0], gap[:, 1]) < radius) & (self.high[:, 2] < below)
         return float(self.high[under, 2].max()) if under.any() else -np.inf
 
-    def grasp(self, name: str) -> Grasp:
+    def grasp(self, name: str, shift: np.ndarray, where: str) -> Grasp:
         """The best grasp from above: across the narrow side if that fits, else by the rim.
 
-        The cost adds the width, the turn of the wrist and 20 mm for each point of the open gripper that a
-        neighbour would meet. The turn is counted from the present one, so a choice, once begun, stays.
+        ``shift`` [3] is how the object will be moved, to ``where`` (an object that may be met there). The cost
+        adds the width, the turn of the wrist and 20 mm for each point of the open gripper that a neighbour would
+        meet, here or there. The turn is counted from the present one, so a choice, once begun, stays.
         """
         points = self.points(name)
-        pinches = self._pinches(name, points)
-        return pinches if pinches is not None else self._rim(name, points)
+        pinch = self._pinch(name, points, shift, where)
+        return pinch if pinch is not None else self._rim(name, points, shift, where)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _pinches(self, name: str, points: np.ndarray) -> Grasp | None:
+    def _pinch(self, name: str, points: np.ndarray, shift: np.ndarray, where: str) -> Grasp | None:
         low, high = points[:, 2].min(), points[:, 2].max()
         height = high - low
         z = max(high - DEEPEST, low + height / 2, low + TIP + 0.004)
@@ -165,12 +166,15 @@ class Scene:
         middle = (along.max(0) + along.min(0)) / 2, (across.max(0) + across.min(0)) / 2
         sides = np.stack([axes[:, 1], -axes[:, 0]], 1)
         centres = axes * middle[0][:, None] + sides * middle[1][:, None]
-        cost = widths + 0.006 * np.abs(wrap(yaws - self.yaw)) + 0.02 * self._hits(name, centres, yaws, z)
+        hits = self._hits(centres, yaws, z, name) + self._hits(
+            centres + shift[:2], yaws, z + shift[2], name, where
+        )
+        cost = widths + 0.006 * np.abs(wrap(yaws - self.yaw)) + 0.02 * hits
         k = int(np.argmin(np.where(fits, cost, np.inf)))
         room = (OPENING - widths[k]) / 2
         return Grasp(np.append(centres[k], z), float(yaws[k]), float(np.clip(room - 0.002, 0.003, 0.008)))
 
-    def _rim(self, name: str, points: np.ndarray) -> Grasp:
+    def _rim(self, name: str, points: np.ndarray, shift: np.ndarray, where: str) -> Grasp:
         top = points[:, 2].max()
         rim = points[points[:, 2] > top - RIM_BAND][:, :2]
         z = max(top - DEEPEST, points[:, 2].min() + TIP + 0.008)
@@ -182,17 +186,18 @@ class Scene:
         way = np.hypot(*(centres - self.hand[:2]).T)
         stretch = np.maximum(np.hypot(*(centres - self.base).T) - ARM, 0.0)
         cost = 0.02 * np.abs(wrap(yaws - self.yaw)) + 0.2 * way + stretch
-        cost += 0.02 * self._hits(name, centres, yaws, z)
+        cost += 0.02 * self._hits(centres, yaws, z, name)
+        cost += 0.02 * self._hits(centres + shift[:2], yaws, z + shift[2], name, where)
         k = int(np.argmin(cost))
         return Grasp(np.append(centres[k], z), float(yaws[k]), 0.006)
 
-    def _hits(self, name: str, centres: np.ndarray, yaws: np.ndarray, z: float) -> np.ndarray:
-        """How many points of the open gripper at each of K places stand in a neighbour's box, [K]."""
+    def _hits(self, centres: np.ndarray, yaws: np.ndarray, z: float, *names: str) -> np.ndarray:
+        """How many points of the open gripper at each of K places stand in a box that is not the names', [K]."""
         far = (
             np.abs((self.low + self.high)[:, :2] / 2 - centres.mean(0))
             > 0.2 + (self.high - self.low)[:, :2] / 2
         )
-        among = self.others(name) & (self.high[:, 2] > z - TIP) & ~far.any(1)
+        among = self.others(*names) & (self.high[:, 2] > z - TIP) & ~far.any(1)
         if not among.any():
             return np.zeros(len(yaws))
         c, s = np.cos(yaws), np.sin(yaws)
