@@ -350,7 +350,7 @@ def test_an_actor_that_needs_no_images_gets_none_and_costs_no_renderer(monkeypat
     def fail(*_):
         raise AssertionError("a renderer was made")
 
-    monkeypatch.setattr(metaworld, "_make_renderer", fail)
+    monkeypatch.setattr(metaworld, "make_renderer", fail)
 
     @dataclass
     class Blind:

@@ -407,7 +407,15 @@ def roll_out(
     """Roll out a saved policy."""
     from .policies import Policy
     from .rollouts import record_episode, run_episodes
-    from .sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, sim_info, suite
+    from .sims import (
+        EVALUATION_STATES,
+        EvaluationProtocol,
+        SimPool,
+        SimSpec,
+        default_rendering,
+        sim_info,
+        suite,
+    )
 
     at_least(1, episodes=episodes, execute=execute)
     at_least(0, first_initial_state=first_initial_state)
@@ -420,7 +428,13 @@ def roll_out(
             "the robot with cgap serve"
         )
     sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
-    spec = SimSpec(sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=policy.spec.cameras,
+        image_size=policy.spec.image_size,
+        rendering=default_rendering(sim),
+    )
     info = sim_info(spec)
     policy = policy.on_tasks(tasks)
     protocol = EvaluationProtocol(
@@ -431,6 +445,7 @@ def roll_out(
         n_obs_steps=policy.n_obs_steps,
         step_limit=info.step_limit,
         versions=info.versions,
+        settings=info.settings,
     )
     if out is not None:
         folder_of(out)

@@ -7,7 +7,7 @@ import pytest
 
 from compression_gap.errors import UserError
 from compression_gap.sims import SimSpec, make_sim
-from compression_gap.sims import metaworld as module
+from compression_gap.sims import opengl as module
 from compression_gap.sims.base import arrays_equal
 from compression_gap.sims.metaworld import INSTALL_GL, SUITES, TASKS, MetaWorld, canonical_task, render_check
 

@@ -34,7 +34,10 @@ def test_suites_name_their_tasks():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("metaword/8", r"unknown simulator 'metaword' .did you mean 'metaworld'.*known: channel, metaworld"),
+        (
+            "metaword/8",
+            r"unknown simulator 'metaword' .did you mean 'metaworld'.*known: channel, libero, metaworld",
+        ),
         ("metaworld/pusj", r"unknown suite or task 'metaworld/pusj' \(did you mean 'metaworld/push'"),
         ("metaworld", r"unknown suite 'metaworld'.*metaworld/precision-4"),
         ("metaworld/push,push-v3", "names a task twice"),

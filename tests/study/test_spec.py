@@ -27,7 +27,7 @@ def test_a_small_file_takes_the_defaults():
     assert study.factors.seed == (0, 1)
     assert study.factors.size == ("xs",)
     assert study.factors.codebook == (((8, 5, 5, 5),),)
-    assert (study.policy.horizon, study.rollout.execute, study.training.lr) == (16, 8, 1e-3)
+    assert (study.policy.horizon, study.rollout.execute, study.training.lr) == (16, None, 1e-3)
     assert study.limits
     assert study.references
 

@@ -13,7 +13,7 @@ from .base import (
 )
 from .pool import SimPool
 from .protocol import EvaluationProtocol
-from .registry import make_sim, sim_info, suite
+from .registry import default_rendering, make_sim, sim_info, suite
 
 __all__ = [
     "DEMONSTRATION_STATES",
@@ -27,6 +27,7 @@ __all__ = [
     "SimInfo",
     "SimPool",
     "SimSpec",
+    "default_rendering",
     "make_sim",
     "sim_info",
     "suite",

@@ -7,11 +7,11 @@ taken and put back completely, so that an expert can be rolled ahead from a clon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,15 @@ class SimSpec(BaseModel):
     cameras: tuple[str, ...] = ()  # empty: the simulator's default camera
     image_size: int = 84  # pixels, square
     rendering: Literal["fast", "default"] = "fast"
+    protocol: str = ""  # how episodes start and end, where the simulator has several ways; empty: its default
+
+    @model_serializer(mode="wrap")
+    def _without_default_protocol(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Simulators with one protocol keep the hashes that they had before there were several."""
+        written: dict[str, Any] = values(self)
+        if not self.protocol:
+            written.pop("protocol", None)
+        return written
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,9 @@ class SimInfo:
     step_limit: int
     versions: dict[str, str]  # package -> version; travels with every evidence row
     state_names: tuple[str, ...] = ()
+    evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
+    execute: int | None = None  # actions per decision, where the simulator's protocol says so
+    settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash
 
 
 class Expert(Protocol):

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import atexit
 import copy
-import ctypes
-import os
 import sys
 import warnings
 from collections import OrderedDict
@@ -31,6 +29,9 @@ import numpy as np
 
 from ..errors import UserError, unknown_name
 from .base import Observation, SimInfo, SimSpec
+from .opengl import INSTALL_GL, choose_backend, free_renderer, import_mujoco, make_renderer, render_check
+
+__all__ = ["INSTALL_GL", "TASKS", "MetaWorld", "canonical_task", "choose_backend", "render_check"]
 
 # fmt: off
 TASKS = (
@@ -66,7 +67,6 @@ STATE_NAMES = (
     *(f"goal_from_object1_{axis}" for axis in "xyz"),
 )
 
-INSTALL_GL = "apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri libgl1"
 INSTALL_METAWORLD = 'pip install "compression-gap[metaworld]"'
 
 _PLAIN = (int, float, bool, str, bytes, np.generic, np.ndarray, list, tuple, dict, type(None))
@@ -284,7 +284,7 @@ class _Environment:
     def frame(self, camera: str) -> np.ndarray:
         """One frame, uint8 [h, w, 3]. The renderer is made at the first."""
         if self.renderer is None:
-            self.renderer = _make_renderer(self.mujoco, self.env.model, self.spec)
+            self.renderer = make_renderer(self.mujoco, self.env.model, self.spec)
             atexit.register(self._close_renderer)  # runs before EGL's own exit, which would leave it broken
         self.renderer.update_scene(self.env.data, camera=camera)
         if self.spec.rendering == "fast":  # update_scene brings the flags back
@@ -318,7 +318,7 @@ class _Environment:
 
     def _close_renderer(self) -> None:
         if self.renderer is not None:
-            _free_renderer(self.renderer)
+            free_renderer(self.renderer)
             self.renderer = None
 
     def _model_fields(self) -> dict[str, np.ndarray]:
@@ -365,110 +365,9 @@ class _Environment:
         return np.ndarray(alias.shape, whole.dtype, whole, alias.offset, alias.strides)
 
 
-def render_check() -> str:
-    """Render one frame and return the OpenGL vendor, renderer and version.
-
-    Raises ``UserError``, saying what to install, if there is no OpenGL to render with.
-    """
-    mujoco = _import_mujoco()
-    model = mujoco.MjModel.from_xml_string(
-        '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size=".3" rgba="1 0 0 1"/></worldbody>'
-        "</mujoco>"
-    )
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    renderer = _open_renderer(mujoco, model, 32)
-    try:
-        renderer.update_scene(data)
-        frame = renderer.render()
-        from OpenGL import GL
-
-        names = [GL.glGetString(n) for n in (GL.GL_VENDOR, GL.GL_RENDERER, GL.GL_VERSION)]
-    except Exception as error:
-        raise _no_gl(error) from error
-    finally:
-        _free_renderer(renderer)
-    if not frame.any():
-        raise _no_gl(RuntimeError("the frame is black"))
-    return ", ".join(n.decode() if isinstance(n, bytes) else str(n) for n in names)
-
-
-def _make_renderer(mujoco: ModuleType, model: Any, spec: SimSpec) -> Any:
-    if spec.rendering == "fast":
-        model.vis.quality.offsamples = 0  # read when the renderer is made, and only then
-    view = model.vis.global_
-    view.offwidth = max(view.offwidth, spec.image_size)
-    view.offheight = max(view.offheight, spec.image_size)
-    return _open_renderer(mujoco, model, spec.image_size)
-
-
-def _open_renderer(mujoco: ModuleType, model: Any, size: int) -> Any:
-    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("MUJOCO_GL"):
-        raise UserError("MuJoCo was loaded for a display, and there is none: set MUJOCO_GL=egl and try again")
-    if getattr(sys.modules["mujoco.gl_context"], "GLContext", None) is None:
-        raise _no_gl(RuntimeError("libEGL.so.1 was not found, or rendering is switched off"))
-    try:
-        return mujoco.Renderer(model, size, size)
-    except Exception as error:  # ImportError, AttributeError or mujoco.FatalError, by what is missing
-        raise _no_gl(error) from error
-
-
-def _free_renderer(renderer: Any) -> None:
-    """Free the OpenGL objects in their own context, then the context.
-
-    ``Renderer.close`` frees the context first, and would then delete objects of the same numbers in whichever
-    other renderer's context is current.
-    """
-    if renderer._gl_context is not None:
-        renderer._gl_context.make_current()
-    renderer._mjr_context.free()
-    renderer._mjr_context = None
-    renderer.close()
-
-
-def _no_gl(error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120]
-    backend = os.environ.get("MUJOCO_GL", "")
-    return UserError(
-        f"MuJoCo cannot render here with MUJOCO_GL={backend} ({reason}): install OpenGL with '{INSTALL_GL}'"
-    )
-
-
-def choose_backend() -> bool:
-    """Let MuJoCo render without a display, if nothing else was asked for; whether its import can work.
-
-    MuJoCo reads ``MUJOCO_GL`` when it is imported. Without OpenGL it is told so: physics needs none.
-    """
-    if "MUJOCO_GL" not in os.environ and sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ["MUJOCO_GL"] = "egl" if _has_egl() else "disabled"
-    return os.environ.get("MUJOCO_GL") != "egl" or _has_egl()
-
-
-def _import_mujoco() -> ModuleType:
-    if "mujoco" not in sys.modules:
-        choose_backend()
-    try:
-        import mujoco
-    except ModuleNotFoundError as error:
-        if error.name != "mujoco":  # a part of the backend
-            raise _no_gl(error) from error
-        raise UserError(f"MuJoCo is not installed: {INSTALL_METAWORLD}") from error
-    except (ImportError, AttributeError, OSError) as error:  # PyOpenGL without its library
-        raise _no_gl(error) from error
-    return mujoco
-
-
-def _has_egl() -> bool:
-    try:
-        ctypes.CDLL("libEGL.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def _import_metaworld() -> tuple[ModuleType, dict[str, Any]]:
     """MuJoCo and the environment classes by task."""
-    mujoco = _import_mujoco()
+    mujoco = import_mujoco(INSTALL_METAWORLD)
     try:
         from metaworld.env_dict import ENV_CLS_MAP
     except ModuleNotFoundError as error:

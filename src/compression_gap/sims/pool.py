@@ -268,7 +268,7 @@ class _Worker:
         context = get_context("forkserver")
         context.set_forkserver_preload(_preload(spec))
         self.pipe, theirs = context.Pipe()
-        with _worker_environment():
+        with worker_environment():
             self.process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
             self.process.start()
         theirs.close()  # so that the worker's death reads as the end of the pipe
@@ -374,11 +374,13 @@ def _preload(spec: SimSpec) -> list[str]:
 
         if choose_backend():  # otherwise importing it fails, which the worker reports properly
             modules.append("metaworld.policies")
+    if spec.sim == "libero":
+        modules.append("compression_gap.sims.libero_preload")
     return modules
 
 
 @contextmanager
-def _worker_environment() -> Iterator[None]:
+def worker_environment() -> Iterator[None]:
     """What the fork server and its children start with; libraries read it when they are loaded."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ..artifacts import digest
 from .base import EVALUATION_STATES, SimSpec
@@ -21,6 +30,15 @@ class EvaluationProtocol(BaseModel):
     n_obs_steps: int = Field(default=2, ge=1)
     step_limit: int = Field(ge=1)
     versions: dict[str, str]  # simulator packages
+    settings: dict[str, str | int] = {}  # of the simulator's own protocol, where it has several
+
+    @model_serializer(mode="wrap")
+    def _without_empty_settings(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Simulators with one protocol keep the hashes that they had before there were several."""
+        written: dict[str, Any] = values(self)
+        if not self.settings:
+            written.pop("settings", None)
+        return written
 
     @model_validator(mode="after")
     def _states_do_not_wrap(self) -> EvaluationProtocol:

@@ -2,21 +2,24 @@
 
 An entry point of the group ``compression_gap.sims`` names a class that is made from a ``SimSpec``, has the
 methods of ``Sim`` and a static method ``describe(spec) -> SimInfo`` that makes no environment, and has
-``TASKS`` (all its tasks) and, if it likes, ``SUITES`` (name -> tasks) as attributes of its module.
+``TASKS`` (all its tasks) and, if it likes, ``SUITES`` (name -> tasks) as attributes of its module, or a function
+``resolve(wanted) -> tasks`` of its own for what a study writes after the slash.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UserError, unknown_name
 from .base import Sim, SimInfo, SimSpec
 
 ENTRY_POINTS = "compression_gap.sims"
+MOST_NAMED = 60  # tasks that an error lists
 _BUILT_IN = {
     "channel": ("compression_gap.sims.channel", "Channel"),
+    "libero": ("compression_gap.sims.libero", "Libero"),
     "metaworld": ("compression_gap.sims.metaworld", "MetaWorld"),
 }
 
@@ -33,6 +36,14 @@ def sim_info(spec: SimSpec) -> SimInfo:
     return info
 
 
+def default_rendering(name: str) -> Literal["fast", "default"]:
+    """How a simulator is drawn where nothing else is asked for: as its reported scores are measured."""
+    rendering: Literal["fast", "default"] = getattr(
+        sys.modules[_sim_class(name).__module__], "RENDERING", "fast"
+    )
+    return rendering
+
+
 def suite(name: str) -> tuple[str, tuple[str, ...]]:
     """A suite's simulator and tasks: "metaworld/precision-4", "metaworld/push,hammer", "channel".
 
@@ -44,8 +55,11 @@ def suite(name: str) -> tuple[str, tuple[str, ...]]:
     suites: dict[str, tuple[str, ...]] = getattr(module, "SUITES", {})
     if not wanted:
         if len(tasks) > 1:
-            raise unknown_name("suite", name, [f"{sim}/{k}" for k in (*suites, *tasks)])
+            named = (*suites, *tasks) if len(tasks) <= MOST_NAMED else tuple(suites)
+            raise unknown_name("suite", name, [f"{sim}/{k}" for k in named])
         return sim, tasks
+    if hasattr(module, "resolve"):
+        return sim, _once(name, module.resolve(wanted))
     if wanted in suites:
         return sim, suites[wanted]
     canonical = {**{t: t for t in tasks}, **{t.removesuffix("-v3"): t for t in tasks}}
@@ -55,9 +69,13 @@ def suite(name: str) -> tuple[str, tuple[str, ...]]:
         if part not in canonical:
             raise unknown_name("suite or task", f"{sim}/{part}", known)
         found.append(canonical[part])
-    if len(set(found)) < len(found):
+    return sim, _once(name, tuple(found))
+
+
+def _once(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(tasks)) < len(tasks):
         raise UserError(f"the suite '{name}' names a task twice: name each once")
-    return sim, tuple(found)
+    return tasks
 
 
 def _sim_class(name: str) -> Any:

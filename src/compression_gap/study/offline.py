@@ -31,6 +31,7 @@ from .plan import (
     check_actions,
     study_codes,
 )
+from .setting import EXECUTE, check_execute
 from .spec import Cameras, Factors, Rollout, Study
 from .tokenizer_table import open_demos, simulator_of
 
@@ -107,6 +108,11 @@ class OfflinePlan(Graph):
     ledger: LedgerSteps | None = None
 
     @property
+    def execute(self) -> int:
+        """The first steps of a chunk, whose error is shown apart."""
+        return self.study.rollout.execute or EXECUTE
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The recordings' tasks."""
         return self.recordings.tasks
@@ -129,6 +135,7 @@ def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
     recordings = open_recordings(study.data or (), store)
     plan = OfflinePlan(study, recordings, _encoders(study, recordings))
     check_actions(study)
+    check_execute(plan.execute, study)
     policy, recipes = study.policy, recordings.recipes
     base = add_base(plan, recipes)
     codes = {
@@ -185,7 +192,7 @@ def _add_error(plan: OfflinePlan, predictor: str, inputs: dict[str, Recipe], lab
         "horizon": study.policy.horizon,
         "n_obs_steps": study.policy.n_obs_steps,
         "stride": study.policy.stride,
-        "execute": study.rollout.execute,
+        "execute": plan.execute,
         "points": POINTS,
     }
     return plan.add("error", spec, inputs, label, 20 if predictor == "policy" else 1)

@@ -75,7 +75,7 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
         "held_out": {
             "episodes": len(first.episode),
             "points": first.points,
-            "execute": plan.study.rollout.execute,
+            "execute": plan.execute,
         },
         "encoders": list(plan.encoders),
         "headline": [CAUTION, *_findings(plan, contrasts)],

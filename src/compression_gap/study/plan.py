@@ -14,19 +14,15 @@ from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError, unknown_name
 from ..sims import (
-    EVALUATION_STATES,
-    TUNING_STATES,
     EvaluationProtocol,
-    SimInfo,
     SimSpec,
-    sim_info,
-    suite,
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
 from .cells import Cell, Code, Executed, Reference, TrainedOn, representation
 from .encoders import add_features, add_probe, prepared_inputs
-from .spec import Cameras, Study, Tokenizer
+from .setting import evaluation_of, resolve_suite
+from .spec import Study, Tokenizer
 
 if TYPE_CHECKING:
     from .ledger import LedgerSteps
@@ -181,52 +177,24 @@ def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
-def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
-    """A suite by name, seen by these cameras: the simulator's specification, and what it says of itself."""
-    sim, tasks = suite(name)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=cameras.names,
-        image_size=cameras.image_size,
-        rendering=cameras.rendering,
-    )
-    info = sim_info(spec)
-    return spec.model_copy(update={"cameras": info.cameras}), info
-
-
 def check_actions(study: Study) -> None:
-    """Refuse action representations, codes and chunk lengths that cannot be."""
+    """Refuse action representations and codes that cannot be."""
     for action in study.factors.action:
         action_parts(action)
     _check_swap(study)
     for code in study_codes(study):
         check_code(code, study.tokenizer, study.policy.horizon)
-    if study.rollout.execute > study.policy.horizon:
-        raise UserError(
-            f"rollout.execute ({study.rollout.execute}) is longer than policy.horizon "
-            f"({study.policy.horizon}); execute at most the chunk"
-        )
 
 
 def make_plan(study: Study) -> Plan:
     """Resolve a simulator's study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
     if study.suite is None:
         raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
-    spec, info = resolve_suite(study.suite, study.cameras)
+    spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
     check_actions(study)
-    protocol = EvaluationProtocol(
-        sim=spec,
-        episodes_per_task=study.rollout.episodes_per_task,
-        first_initial_state=EVALUATION_STATES if study.rollout.states == "evaluation" else TUNING_STATES,
-        repeats=study.rollout.repeats,
-        execute=study.rollout.execute,
-        n_obs_steps=study.policy.n_obs_steps,
-        step_limit=study.rollout.step_limit or info.step_limit,
-        versions=info.versions,
-    )
+    protocol = evaluation_of(study, spec, info)
     plan = Plan(study, protocol, spec.tasks)
     for demos in study.factors.demos:
         _add_cells(plan, demos)

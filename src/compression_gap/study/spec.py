@@ -90,7 +90,7 @@ class Cameras(_Model):
 
     names: tuple[str, ...] = ()
     image_size: int = Field(default=84, ge=8)
-    rendering: Literal["fast", "default"] = "fast"
+    rendering: Literal["fast", "default"] | None = None  # None: as the simulator's scores are measured
 
 
 class Training(_Model):
@@ -163,7 +163,8 @@ class Rollout(_Model):
     """How success is measured."""
 
     episodes_per_task: int = Field(default=20, ge=1)
-    execute: int = Field(default=8, ge=1)
+    protocol: str = ""  # how episodes start and end, where the simulator has several ways; empty: its default
+    execute: Count | None = None  # None: the protocol's, or 8
     repeats: int = Field(default=1, ge=1)
     step_limit: int | None = Field(default=None, ge=1)  # None: the simulator's
     states: Literal["evaluation", "tuning"] = "evaluation"

@@ -130,6 +130,7 @@ def reference_protocol(
         n_obs_steps=1,
         step_limit=info.step_limit,
         versions=info.versions,
+        settings=info.settings,
     )
 
 

@@ -1,0 +1,67 @@
+"""Where a study takes place: its simulator, and the protocol by which success is measured."""
+
+from __future__ import annotations
+
+from ..errors import UserError
+from ..sims import (
+    EVALUATION_STATES,
+    TUNING_STATES,
+    EvaluationProtocol,
+    SimInfo,
+    SimSpec,
+    default_rendering,
+    sim_info,
+    suite,
+)
+from .spec import Cameras, Study
+
+EXECUTE = 8  # actions per decision, where neither the study nor the simulator's protocol says
+
+
+def resolve_suite(name: str, cameras: Cameras, protocol: str = "") -> tuple[SimSpec, SimInfo]:
+    """A suite by name, seen by these cameras: the simulator's specification, and what it says of itself."""
+    sim, tasks = suite(name)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=cameras.names,
+        image_size=cameras.image_size,
+        rendering=cameras.rendering or default_rendering(sim),
+        protocol=protocol,
+    )
+    info = sim_info(spec)
+    if protocol and not info.settings:
+        raise UserError(f"{sim} has one protocol, and no '{protocol}': leave rollout.protocol out")
+    return spec.model_copy(update={"cameras": info.cameras}), info
+
+
+def check_execute(execute: int, study: Study) -> None:
+    """Refuse to execute more than a chunk."""
+    if execute > study.policy.horizon:
+        raise UserError(
+            f"rollout.execute ({execute}) is longer than policy.horizon "
+            f"({study.policy.horizon}); execute at most the chunk"
+        )
+
+
+def evaluation_of(study: Study, spec: SimSpec, info: SimInfo) -> EvaluationProtocol:
+    """The study's evaluation; what its file leaves open is the simulator's."""
+    execute = study.rollout.execute or info.execute or EXECUTE
+    check_execute(execute, study)
+    rollout, most = study.rollout, info.evaluation_states
+    if rollout.states == "evaluation" and most is not None and rollout.episodes_per_task > most:
+        raise UserError(
+            f"rollout.episodes_per_task is {rollout.episodes_per_task}, and {spec.sim} has {most} initial states of each "
+            "task for evaluation: ask for at most as many, raise rollout.repeats, or name another rollout.protocol"
+        )
+    return EvaluationProtocol(
+        sim=spec,
+        episodes_per_task=rollout.episodes_per_task,
+        first_initial_state=EVALUATION_STATES if rollout.states == "evaluation" else TUNING_STATES,
+        repeats=rollout.repeats,
+        execute=execute,
+        n_obs_steps=study.policy.n_obs_steps,
+        step_limit=rollout.step_limit or info.step_limit,
+        versions=info.versions,
+        settings=info.settings,
+    )
