@@ -304,7 +304,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("study run --preset tiny --store file", "cannot write to file (File exists): choose another folder"),
         ("study status --preset tiny --store newer", "the store newer has format 2, this program reads format 1"),
         ("report --preset tiny --store s", "the study 'tiny' has no results yet; run it first: cgap study run"),
-        ("demos make chanel", "unknown simulator 'chanel' (did you mean 'channel'?); known: channel, metaworld"),
+        ("demos make chanel", "unknown simulator 'chanel' (did you mean 'channel'?); known: channel, libero, metaworld"),
         ("demos make metaworld", "unknown suite 'metaworld'"),
         ("demos make channel --episodes 2", "2 episodes are too few: a three-way split needs at least 3 per task"),
         ("demos make channel --image-size 0", "--image-size 0 is too small; give 8 or more"),
