@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..demos import DemoSet, Normaliser, Windows, make_windows
 from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
+from ..encoders.text import Instructions
 from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
 from .base import Target
@@ -95,6 +96,7 @@ def train_policy(
     coded: Mapping[str, np.ndarray] | None = None,
     *,
     prepared: Path | None = None,
+    instructions: Instructions | None = None,
     out: Path,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -102,11 +104,13 @@ def train_policy(
 ) -> dict[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
-    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options, and ``target``:
-    "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
-    nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
-    a trained encoder. ``prepared``: the folder of a prepared encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
-    normalised. Rows of both are in the order of ``make_windows``.
+    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
+    ``task``, how the task enters ("embedding" if not there); and ``target``: "chunk", or "coded" for a head that
+    is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
+    either). ``features``: the cached ones, one array per set, or None for a trained encoder. ``prepared``: the
+    folder of a prepared encoder. ``instructions``: those of the tasks, in their order. ``tokens``: target ids per
+    split. ``coded``: what they decode to, float32 [N, H, d], normalised. Rows of both are in the order of
+    ``make_windows``.
     """
     swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
     if coded is None and (swapped or spec["head"] == "hybrid"):
@@ -147,9 +151,10 @@ def train_policy(
         proprio_dim=data.proprio.shape[-1],
         action_dim=data.actions.shape[-1],
         options=dict(spec["options"]),
+        task=spec.get("task", "embedding"),
     )
     torch.manual_seed(spec["seed"])
-    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared).to(device)
+    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared, instructions=instructions).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
     schedule = Schedule(**spec["training"])

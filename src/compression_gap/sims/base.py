@@ -6,12 +6,15 @@ taken and put back completely, so that an expert can be rolled ahead from a clon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from ..errors import UserError
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ class SimInfo:
     step_limit: int
     versions: dict[str, str]  # package -> version; travels with every evidence row
     state_names: tuple[str, ...] = ()
+    instructions: Mapping[str, str] = field(default_factory=dict)  # task → what it asks for, in words
+
+    def instruction(self, task: str) -> str:
+        """What a task asks for: the simulator's own words, or else the task's name ("push-back-v3": "push back").
+
+        Raises ``UserError`` for words that are none.
+        """
+        words = self.instructions.get(task, re.sub(r"[-_\s]+", " ", re.sub(r"-v\d+$", "", task)))
+        if not words.strip():
+            raise UserError(
+                f"the simulator gives no instruction for the task '{task}', and factors.task holds 'text': take "
+                "'embedding' or 'index', or let its SimInfo.instructions name one"
+            )
+        return " ".join(words.split())
 
 
 class Expert(Protocol):
