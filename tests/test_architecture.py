@@ -26,8 +26,8 @@ LAYERS = (
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
-    ("commands_bits", "commands_policies", "cli_types"),
-    ("cli_bits", "cli_policies"),
+    ("commands_bits", "commands_data", "commands_policies", "cli_types"),
+    ("cli_bits", "cli_data", "cli_policies"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

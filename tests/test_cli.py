@@ -16,6 +16,8 @@ VERBS = [
     ["published"],
     ["power"],
     ["demos", "make"],
+    ["demos", "import"],
+    ["demos", "export"],
     ["study", "plan"],
     ["study", "run"],
     ["study", "status"],
@@ -160,11 +162,11 @@ def test_plan_of_a_preset(capsys, tmp_path):
     assert found["cells"] == 12
     assert found["references"] == ["expert-coded", "expert", "expert-chunked"]
     assert {k: v["steps"] for k, v in found["kinds"].items()} == {
-        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "policy": 12, "episodes": 15,
+        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12, "episodes": 15,
     }  # fmt: skip
     assert all(v["missing"] == v["steps"] for v in found["kinds"].values())
     keys = {s["key"] for s in found["steps"]}
-    assert len(keys) == 34
+    assert len(keys) == 37
     assert all(set(s["inputs"].values()) <= keys for s in found["steps"])
 
 
@@ -172,11 +174,11 @@ def test_plan_and_status_of_a_finished_study(finished, where, capsys):
     found = spoken(capsys, "study", "plan", *where)
     assert sum(v["missing"] for v in found["kinds"].values()) == 0
     state = spoken(capsys, "study", "status", *where)
-    assert (state["done"], state["steps"], state["missing"], state["failed"]) == (34, 34, [], [])
+    assert (state["done"], state["steps"], state["missing"], state["failed"]) == (37, 37, [], [])
     assert len(state["policies"]) == 12
     assert str(finished.policy) in {p["folder"] for p in state["policies"]}
     assert cli.main(["study", "status", *where]) == 0
-    assert capsys.readouterr().out == "small: 34 of 34 steps done, 0 failed\n"
+    assert capsys.readouterr().out == "small: 37 of 37 steps done, 0 failed\n"
     assert cli.main(["study", "plan", *where]) == 0
     said = capsys.readouterr().out
     assert "small: 12 cells" in said
@@ -190,8 +192,8 @@ def test_a_run_prints_its_summary_and_writes_report_log_and_summary(finished):
     assert json.loads((folder / "study.json").read_text()) == finished.summary["study"]
     log = (folder / "run.log").read_text()
     assert "begins: training diffusion · blind · xs · seed 0" in log
-    assert "34/34 " in log
-    assert finished.log.count(" left\n") == 34
+    assert "37/37 " in log
+    assert finished.log.count(" left\n") == 37
     assert "Compression Gap · small · channel" in finished.page
 
 
@@ -207,7 +209,7 @@ def test_the_same_command_again_builds_nothing_and_says_the_same(finished, where
     assert cli.main(["study", "run", *where, "--processes", "0"]) == 0
     said = capsys.readouterr()
     assert "0 steps built, the rest reused" in said.out
-    assert "34 of 34 steps are there already" in said.err
+    assert "37 of 37 steps are there already" in said.err
     assert "diffusion · retina-4" in said.out
 
 
@@ -237,7 +239,7 @@ def test_a_budget_that_is_spent_says_how_to_go_on(tmp_path, small_study_text, ca
     where = ["--store", str(tmp_path / "s"), "--processes", "0", "--budget", "0s"]
     assert cli.main(["study", "run", str(file), *where]) == 0
     said = capsys.readouterr()
-    assert said.out == "stopped with 34 steps to go; the same command goes on from here\n"
+    assert said.out == "stopped with 37 steps to go; the same command goes on from here\n"
     assert said.err == ""
 
 

@@ -12,6 +12,7 @@ from tyro.extras import SubcommandApp
 from . import __version__
 from .artifacts import disk_error
 from .cli_bits import calibrate, ledger, locate
+from .cli_data import demos_export, demos_import
 from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
 from .errors import UserError
@@ -129,6 +130,10 @@ def demos_make(
         for one in made:
             print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
     return 0
+
+
+demos_app.command(name="import")(demos_import)
+demos_app.command(name="export")(demos_export)
 
 
 @app.command(name="tokenizers")
@@ -357,7 +362,7 @@ def rollout(
 
 
 policy_app.command(name="export")(export)
-app.command(demos_app, name="demos", help="Make demonstrations.")
+app.command(demos_app, name="demos", help="Make, import and export demonstrations.")
 app.command(policy_app, name="policy", help="Export policies.")
 app.command(study_app, name="study", help="Plan, run and follow studies.")
 

@@ -47,6 +47,8 @@ class DemoSet:
     def load(folder: Path) -> DemoSet:
         """Map a set from its folder (the store has verified it)."""
         about = json.loads((folder / "demos.json").read_text())
+        for camera in about["cameras"]:
+            _check_name(f"images-{camera}")
 
         def array(name: str) -> np.ndarray:
             return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
@@ -97,11 +99,17 @@ def assign_splits(episodes: int, *, seed: int = 0) -> list[str]:
 
 
 class DemoWriter:
-    """Collects episodes and writes a set. Frames are appended to their files, never held together."""
+    """Collects episodes and writes a set. Frames are appended to their files, never held together.
 
-    def __init__(self, folder: Path, *, source: dict[str, Any]) -> None:
+    Either whole episodes (``add``), or streams of their own pace: ``stream`` appends rows to one file, in the order
+    of the episodes that ``episode`` names; each stream may come from a thread of its own. ``cameras`` fixes their
+    order; by default it is that of the first frames.
+    """
+
+    def __init__(self, folder: Path, *, source: dict[str, Any], cameras: Sequence[str] | None = None) -> None:
         self.folder = folder
         self.source = source
+        self.cameras = cameras
         self._arrays: dict[str, _Appender] = {}
         self._episodes: list[dict[str, Any]] = []
         self._frames = 0
@@ -124,29 +132,50 @@ class DemoWriter:
         if self._arrays and streams.keys() != self._arrays.keys():
             raise ValueError(f"episode streams {sorted(streams)} differ from {sorted(self._arrays)}")
         for name, rows in streams.items():
-            if name not in self._arrays:
-                self._arrays[name] = _Appender(self.folder / f"{name}.npy", rows.dtype, rows.shape[1:])
-            self._arrays[name].append(rows)
+            self.stream(name, rows)
+        self.episode(task, len(actions), initial_state)
+
+    def episode(self, task: str, length: int, initial_state: int = -1) -> None:
+        """Name the next episode: its rows are the next ``length`` of every stream."""
+        if length < 1:
+            raise ValueError("an episode needs at least one frame")
         self._episodes.append(
-            {"task": task, "start": self._frames, "length": len(actions), "initial_state": int(initial_state)}
+            {"task": task, "start": self._frames, "length": int(length), "initial_state": int(initial_state)}
         )
-        self._frames += len(actions)
+        self._frames += int(length)
+
+    def stream(self, name: str, rows: np.ndarray) -> None:
+        """Append rows [n, ...] to a stream: "actions", "proprio", "state" (float32), "images-CAMERA" (uint8)."""
+        if name not in self._arrays:
+            _check_name(name)
+            self._arrays[name] = _Appender(self.folder / f"{name}.npy", rows.dtype, rows.shape[1:])
+        self._arrays[name].append(rows)
 
     def close(self) -> None:
         """Write the headers and ``demos.json``; splits are assigned within each task."""
         for array in self._arrays.values():
             array.close()
+        rows = {name: array.rows for name, array in self._arrays.items()}
+        if set(rows.values()) - {self._frames}:
+            raise ValueError(f"the episodes have {self._frames} frames, the streams {rows}")
         for task in {e["task"] for e in self._episodes}:
             of_task = [e for e in self._episodes if e["task"] == task]
             for episode, split in zip(of_task, assign_splits(len(of_task)), strict=True):
                 episode["split"] = split
+        cameras = [n.removeprefix("images-") for n in self._arrays if n.startswith("images-")]
         about = {
             "episodes": self._episodes,
-            "cameras": [n.removeprefix("images-") for n in self._arrays if n.startswith("images-")],
+            "cameras": cameras if self.cameras is None else sorted(cameras, key=self.cameras.index),
             "has_state": "state" in self._arrays,
             "source": self.source,
         }
         (self.folder / "demos.json").write_text(json.dumps(about, indent=1))
+
+
+def _check_name(name: str) -> None:
+    """A stream is a file of the set's own folder."""
+    if Path(name).name != name or "\\" in name:
+        raise ValueError(f"the stream '{name}' cannot name a file")
 
 
 class _Appender:
@@ -166,7 +195,7 @@ class _Appender:
     def append(self, rows: np.ndarray) -> None:
         if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
             raise ValueError(f"rows {rows.dtype}{rows.shape[1:]} do not fit {self.dtype}{self.row_shape}")
-        self.stream.write(np.ascontiguousarray(rows).tobytes())
+        self.stream.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)
 
     def close(self) -> None:

@@ -107,7 +107,8 @@ def plan_table(spec: TableSpec, recipes: Sequence[Recipe], making: Sequence[Step
 def simulator_of(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, ...]]:
     """The simulator that the demonstrations come from, if it is one and the same, and their tasks."""
     known = [r.spec["sim"] for r in recipes if "sim" in r.spec]
-    tasks = tuple(str(r.spec.get("task", r.key)) for r in recipes)
+    named = (r.spec.get("tasks") or [r.spec.get("task", r.key)] for r in recipes)
+    tasks = tuple(dict.fromkeys(str(task) for tasks in named for task in tasks))
     others = [{k: v for k, v in s.items() if k != "tasks"} for s in known]
     if len(known) < len(recipes) or any(o != others[0] for o in others):
         return None, tasks

@@ -1,0 +1,98 @@
+"""What the verbs do that bring data in and out: demos import, demos export. Usable from Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .artifacts import Recipe, Store
+from .errors import UserError
+
+EXTRA = {"av", "h5py", "zarr", "PIL"}
+
+
+@contextmanager
+def with_extra() -> Iterator[None]:
+    """Say which extra to install where a library for data is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise UserError(
+            f'{error.name} is not installed: run  pip install "compression-gap[data]"  and try again'
+        ) from error
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Any]:
+    """A bar with the time left on the terminal: ``progress(done, total)``; nothing where stderr is a file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} frames,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[str, Any]:
+    """Import a data set into the store, and describe the set; an import that is there already is reused."""
+    from .demos.importing import import_demos, locate, open_source
+
+    if wanted.image_size is not None and not 8 <= wanted.image_size <= 4096:
+        raise UserError(f"--image-size {wanted.image_size} is no size; give 8 to 4096 pixels")
+    with with_extra():
+        folder, origin = locate(path)
+        source = open_source(folder, format)
+        store = Store(store_root)
+        with progress_bar(f"importing {folder.name}") as progress:
+            recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
+    return {**describe(recipe, store), "reused": reused}
+
+
+def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
+    """An imported set: format, sizes, tasks, how names were mapped, and where it lies."""
+    from .demos import DemoSet
+
+    folder = store.open(recipe)
+    demos = DemoSet.load(folder)
+    about = demos.source
+    return {
+        "format": about["source"]["format"],
+        "episodes": len(demos.episodes),
+        "frames": len(demos.actions),
+        "fps": about["fps"],
+        "cameras": {camera: list(frames.shape[1:3]) for camera, frames in demos.images.items()},
+        "action": demos.actions.shape[1],
+        "state": demos.proprio.shape[1],
+        "true_state": None if demos.state is None else demos.state.shape[1],
+        "tasks": list(demos.tasks),
+        "mapping": {name: about[name] for name in ("action", "proprio", "state", "cameras", "task_key")},
+        "key": recipe.key,
+        "folder": str(folder),
+    }
+
+
+def export_data(folder: Path, out: Path, fps: float | None, images: bool) -> dict[str, Any]:
+    """Write a set of the store as a LeRobotDataset v3.0."""
+    from .demos import DemoSet
+    from .demos.lerobot_export import export_lerobot
+    from .study.tokenizer_table import open_demos
+
+    store, (recipe,) = open_demos([folder])
+    demos = DemoSet.load(store.open(recipe))
+    rate = demos.source.get("fps") if fps is None else fps
+    if rate is None:
+        raise UserError(f"{folder} does not say how many frames a second it has; give --fps")
+    with with_extra(), progress_bar(f"exporting {folder.name}") as progress:
+        return export_lerobot(demos, out, fps=float(rate), images=images, progress=progress)

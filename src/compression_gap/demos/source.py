@@ -1,0 +1,229 @@
+"""What a recorded data set is to the import: named fields, episodes, and rows that stream in blocks.
+
+A reader (``lerobot.py``, ``hdf5.py``, ``zarr_replay.py``) opens the files, checks their structure and yields
+each field's rows in the order of the episodes; it never holds more than a block of them. What is read comes from
+others: no path may leave the data set's folder, and nothing in a file is run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+
+BLOCK = 128  # rows that are in memory at once: 128 frames of 480 × 640 are 118 MB
+
+# Bookkeeping and labels: never the robot's state.
+BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "task", "task_uid"}
+BOOKKEEPING |= {"reward", "rewards", "done", "dones", "terminal", "terminals", "success", "n_contacts"}
+BOOKKEEPING |= {"next.reward", "next.done", "next.success", "next.truncated"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named stream of a data set. ``shape`` is one row's: (h, w, 3) of a camera, (d,) of anything else."""
+
+    name: str
+    shape: tuple[int, ...]
+    camera: bool = False
+
+
+class Source(Protocol):
+    """An opened data set. Its structure has been checked; rows are checked as they are read."""
+
+    format: str  # "lerobot-v3.0", "hdf5", ...
+    path: Path  # what the user named
+    fps: float | None
+    fields: dict[str, Field]
+    lengths: tuple[int, ...]  # frames of each episode, in order
+
+    def tasks(self, key: str | None) -> list[str]:
+        """The task of each episode; ``key``: the field that holds it, if the user names one."""
+
+    def proprio(self) -> tuple[str, ...]:
+        """The fields that are the robot's own state by the format's convention; empty if there is none."""
+
+    def files(self, names: Sequence[str]) -> list[tuple[str, Path]]:
+        """The files that hold these fields, by their names inside the data set."""
+
+    def read(self, name: str) -> Iterator[np.ndarray]:
+        """The rows of a field in blocks: uint8 [n, h, w, 3] of a camera, a numeric [n, d] of anything else."""
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The file ``relative`` of the folder ``root``. Raises ``UserError`` for a path that leaves the folder.
+
+    Links may point to other files of the folder, and a hub download's to the blobs beside its snapshots.
+    """
+    parts = PurePosixPath(relative.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or "\0" in relative or not parts.parts:
+        raise UserError(
+            f"{root}: the path '{relative}' leaves the data set's folder, and is not read; correct it"
+        )
+    file, home = root / parts, root.resolve()
+    real = file.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":  # models--a--b/snapshots/REVISION links into models--a--b/blobs
+        homes.append(home.parent.parent / "blobs")
+    if not any(real.is_relative_to(h) for h in homes):
+        raise UserError(
+            f"{file} is a link that leaves the data set's folder, and is not followed; put the file in its place"
+        )
+    return file
+
+
+def files_below(root: Path, folder: str = ".") -> list[tuple[str, Path]]:
+    """All files below a folder of the data set, sorted by name; each is ``inside`` the root."""
+    out = []
+    for where, folders, names in os.walk(root / folder):
+        for name in [*names, *(f for f in folders if (Path(where) / f).is_symlink())]:
+            relative = (Path(where) / name).relative_to(root).as_posix()
+            file = inside(root, relative)
+            if file.is_file():
+                out.append((relative, file))
+    return sorted(out)
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file. Raises ``UserError`` if it is missing or broken."""
+    return parse_json(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """The content of a text file. Raises ``UserError`` if it is missing or no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({_short(error)}); the data set is incomplete, fetch it again"
+        ) from error
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parse JSON. Raises ``UserError`` that names ``where`` if it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where} is not valid JSON ({_short(error)}); repair it, or fetch the data set again"
+        ) from error
+
+
+def broken(file: Path | str, error: BaseException) -> UserError:
+    """The error for a file that its library cannot read."""
+    return UserError(f"{file} is damaged or incomplete ({_short(error)}); fetch it again")
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0][:160] if lines else "") or type(error).__name__
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Safe, distinct camera names, one for each source name: ``{safe: name}`` in the order given.
+
+    What is common to all cameras of a format ("observation.images.", "obs/") is left away; any other character
+    than letters, digits, "-" and "_" becomes "_"; a name that is taken (case apart) gets a number.
+    """
+    out: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        base = re.sub(r"[^A-Za-z0-9_-]", "_", short_name(name))[:80] or "camera"
+        safe, number = base, 2
+        while safe.lower() in taken:
+            safe, number = f"{base}-{number}", number + 1
+        taken.add(safe.lower())
+        out[safe] = name
+    return out
+
+
+def short_name(name: str) -> str:
+    """A field's name without what its format puts before all of them."""
+    for prefix in ("observation.images.", "observation.", "obs/"):
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def rows_of(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in blocks of ``size`` (the last may be shorter)."""
+    held: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        while len(block):
+            part, block = block[: size - count], block[size - count :]
+            held.append(part)
+            count += len(part)
+            if count == size:
+                yield held[0] if len(held) == 1 else np.concatenate(held)
+                held, count = [], 0
+    if held:
+        yield np.concatenate(held)
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """A PNG or JPEG → uint8 [h, w, 3]. Raises ``UserError`` for what is no 8-bit colour or grey image."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
+            if image.mode not in ("RGB", "RGBA", "L", "P"):
+                raise UserError(f"{where} holds images of kind {image.mode}, not 8-bit colour; leave it out")
+            return np.asarray(image.convert("RGB"))
+    except UserError:
+        raise
+    except Exception as error:  # the library raises many kinds for broken files
+        raise broken(where, error) from error
+
+
+def colour_rows(rows: np.ndarray, where: str) -> np.ndarray:
+    """Frames as stored in an array → uint8 [n, h, w, 3]; floats must be whole numbers from 0 to 255."""
+    if rows.ndim != 4:
+        raise UserError(
+            f"{where} is no camera: its rows have the shape {rows.shape[1:]}, not (h, w, 3); choose others"
+        )
+    if rows.shape[3] != 3 and rows.shape[1] == 3:
+        rows = rows.transpose(0, 2, 3, 1)
+    if rows.shape[3] != 3:
+        raise UserError(
+            f"{where} is no colour camera: its frames have {rows.shape[3]} channels; leave it out"
+        )
+    if rows.dtype == np.uint8:
+        return rows
+    with np.errstate(invalid="ignore"):
+        whole = rows.astype(np.uint8)
+    if not np.array_equal(whole, rows):
+        raise UserError(
+            f"{where} holds pixels that are no whole numbers from 0 to 255; store its frames as uint8"
+        )
+    return whole
+
+
+def camera_shape(shape: Sequence[int]) -> tuple[int, ...] | None:
+    """(h, w, 3) if rows of this shape are colour frames, stored (h, w, 3) or (3, h, w); else None."""
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(shape) < 1:
+        return None
+    return tuple(shape) if shape[2] == 3 else (shape[1], shape[2], shape[0])
+
+
+def vector_rows(rows: np.ndarray, where: str) -> np.ndarray:
+    """Rows of numbers as [n, d]; a number a row becomes d = 1."""
+    if rows.dtype.kind not in "fiub":
+        raise UserError(f"{where} holds no numbers ({rows.dtype}); choose another field")
+    return rows.reshape(len(rows), -1)
+
+
+def first_episode(frame: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """The episode of a frame, and the frame's number in it."""
+    ends = np.cumsum(lengths)
+    episode = int(np.searchsorted(ends, frame, side="right"))
+    return episode, int(frame - (ends[episode] - lengths[episode]))
