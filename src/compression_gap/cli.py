@@ -316,9 +316,9 @@ def report(
     if json:
         print_json(summary)
     else:
-        from .terminal import summary_tables
+        from .terminal import study_tables
 
-        summary_tables(summary)
+        study_tables(summary)
         print(f"report: {path}")
     return 0
 

@@ -45,6 +45,8 @@ def export(
                 print(f"{task}: {points[0]} % [{points[1]}, {points[2]}] of {e['episodes']} episodes")
         if not made["card"]["evaluations"]:
             print("no success rates of this policy are known here; the card says so")
+        for error in made["card"]["errors"]:
+            print(f"held-out chunk error of {error['cell']}: {error['value']:.3g} standard deviations²")
     return 0
 
 

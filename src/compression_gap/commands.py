@@ -14,16 +14,24 @@ from typing import Any, Literal
 
 from .artifacts import Recipe, Store, disk_error, write_json
 from .errors import UserError
+from .study.offline import RECORDINGS, OfflinePlan, make_offline_plan
 from .study.plan import Graph, Plan, Step, make_plan
 from .study.spec import Cameras, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
 
 
-def open_study(file: Path | None, preset: str | None, store: Path) -> tuple[Study, Plan, Store]:
+def open_study(
+    file: Path | None, preset: str | None, store_root: Path
+) -> tuple[Study, Plan | OfflinePlan, Store]:
     """A study, its plan and its store."""
-    study = load_study(file, preset)
-    return study, make_plan(study), Store(store)
+    study, store = load_study(file, preset), Store(store_root)
+    return study, plan_of(study, store), store
+
+
+def plan_of(study: Study, store: Store) -> Plan | OfflinePlan:
+    """The graph of a study: in a simulator, or on recordings of the store."""
+    return make_plan(study) if study.data is None else make_offline_plan(study, store)
 
 
 def seconds(budget: str | None) -> float | None:
@@ -94,12 +102,12 @@ def run_study(
 ) -> int:
     """Run a study and report it; the exit code says whether all of it is there."""
     from .study.engine import missing_steps, run_plan
-    from .terminal import RunWatcher, failures_list, summary_tables
+    from .terminal import RunWatcher, failures_list, study_tables
 
     study, plan, store = open_study(file, preset, store_root)
     limit, workers = seconds(budget), _processes(processes)
     todo = missing_steps(plan, store)
-    if any(s.recipe.kind in ("demos", "episodes") for s in todo):
+    if isinstance(plan, Plan) and any(s.recipe.kind in ("demos", "episodes") for s in todo):
         _check_rendering(plan)
     folder = study_folder(study, store)
     write_json(folder / "study.json", study.model_dump(mode="json"))
@@ -118,7 +126,7 @@ def run_study(
         if as_json:
             print(json.dumps(summary, indent=1, sort_keys=True))
         else:
-            summary_tables(summary)
+            study_tables(summary)
             print(f"{len(outcome.built)} steps built, the rest reused, in {time.monotonic() - begun:.0f} s")
             print(f"report: {path}")
     if refused:
@@ -147,9 +155,11 @@ def describe_plan(file: Path | None, preset: str | None, store_root: Path) -> di
     return {
         "study": study.name,
         "tasks": list(plan.tasks),
-        "protocol": plan.protocol.hash,
+        "protocol": plan.protocol.hash if isinstance(plan, Plan) else None,
         "cells": len(plan.cells),
-        "references": [r.actor for r in plan.references],
+        "references": [r.actor for r in plan.references]
+        if isinstance(plan, Plan)
+        else [p.name for p in plan.predictors],
         "kinds": kinds,
         "steps": [
             {
@@ -345,21 +355,30 @@ def write_report(
 
 
 def report_plan(
-    study: Study, plan: Plan, store: Store, out: Path | None, videos: int, *, command: str
+    study: Study, plan: Plan | OfflinePlan, store: Store, out: Path | None, videos: int, *, command: str
 ) -> tuple[Path, dict[str, Any]]:
     """Summarise, film, draw, write."""
-    from .report import write_page
-    from .study.results import summarise
+    from .report import write_offline_page, write_page
 
-    summary = summarise(plan, store)
-    summary["command"] = command
+    summary = {**summarise_study(plan, store), "command": command}
     folder = study_folder(study, store)
-    films = _films(plan, store, summary, videos) if videos else []
     path = out or folder / "report.html"
     folder_of(path.parent)
-    write_page(summary, films, path)
+    if isinstance(plan, Plan):
+        films = _films(plan, store, summary, videos) if videos else []
+        write_page(summary, films, path)
+    else:
+        write_offline_page(summary, path)
     write_json(folder / "summary.json", summary)
     return path, summary
+
+
+def summarise_study(plan: Plan | OfflinePlan, store: Store) -> dict[str, Any]:
+    """What a study has measured so far. Raises ``UserError`` if that is nothing."""
+    from .study.offline_results import summarise_offline
+    from .study.results import summarise
+
+    return summarise(plan, store) if isinstance(plan, Plan) else summarise_offline(plan, store)
 
 
 def _films(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
@@ -391,6 +410,11 @@ def roll_out(
     policy = Policy.load(folder)
     if preset is not None:
         episodes = load_study(None, preset).rollout.episodes_per_task
+    if suite_name is None and policy.spec.sim == RECORDINGS:
+        raise UserError(
+            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
+            "the robot with cgap serve"
+        )
     sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
     spec = SimSpec(sim=sim, tasks=tasks, cameras=policy.spec.cameras, image_size=policy.spec.image_size)
     info = sim_info(spec)

@@ -14,11 +14,12 @@ from .commands import (
     find_demos,
     folder_of,
     open_study,
+    plan_of,
     run_all,
     study_folder,
+    summarise_study,
 )
 from .errors import UserError
-from .study.plan import make_plan
 from .study.spec import Cameras, Ledger, Tokenizer, load_study
 
 
@@ -53,8 +54,8 @@ def make_ledger(
         study = load_study(Path(target[0]) if target else None, preset)
         settings = (study.ledger or Ledger()).model_dump() | section
         study = study.model_copy(update={"ledger": Ledger(**settings)})
-        plan: Any = make_plan(study)
         store = Store(store_root)
+        plan: Any = plan_of(study, store)
         folder = study_folder(study, store)
     else:
         at_least(1, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute)
@@ -100,7 +101,6 @@ def locate(
     """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
     from .study.ledger_reading import read_ledger
     from .study.locate import of_ledger, of_study
-    from .study.results import summarise
 
     if not is_study(target, preset):
         ledger = make_ledger(
@@ -116,11 +116,17 @@ def locate(
     check_sigma(sigma)
     study, plan, store = open_study(Path(target[0]) if target else None, preset, store_root)
     run_all(plan, store, study_folder(study, store), processes, budget)
-    summary = summarise(plan, store)
+    summary = summarise_study(plan, store)
+    if study.data is not None and plan.ledger is None:
+        raise UserError(
+            f"the study '{study.name}' learns from recordings, whose success is not known, and has no bits: add a "
+            "section 'ledger' to its file"
+        )
     ledger = summary["ledger"]
     if plan.ledger is not None and sigma is not None:
         ledger = read_ledger(plan.ledger, store, sigma)
-    return {"success": of_study(summary), "bits": [] if ledger is None else of_ledger(ledger)}
+    success = of_study(summary) if study.data is None else []
+    return {"success": success, "bits": [] if ledger is None else of_ledger(ledger)}
 
 
 def calibrate(

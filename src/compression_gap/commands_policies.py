@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import MANIFEST, Recipe, Store
-from .commands import open_study
+from .commands import open_study, summarise_study
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from .policies.card import Card, CellRate, Evaluation, Rate
+    from .policies.card import Card, CellError, CellRate, Evaluation, Rate
     from .sims import EvaluationProtocol
 
 
@@ -82,6 +82,7 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
         demonstrations=tuple(_demonstrations(store, about["inputs"])),
         evaluations=tuple(_evaluations(store, recipe.key)),
         cells=tuple(c for s in summaries for c in _cell_rates(s, recipe.key)),
+        errors=tuple(e for s in summaries for e in _cell_errors(s, recipe.key)),
     )
 
 
@@ -95,10 +96,8 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
-    from .study.results import summarise
-
     _, plan, store = open_study(study, preset, root)
-    return summarise(plan, store)
+    return summarise_study(plan, store)
 
 
 def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
@@ -174,8 +173,8 @@ def _cell_rates(summary: dict[str, Any], key: str) -> Iterator[CellRate]:
     from .policies.card import CellRate
     from .sims import EVALUATION_STATES
 
-    if summary["protocol"]["first_initial_state"] < EVALUATION_STATES:
-        return
+    if "protocol" not in summary or summary["protocol"]["first_initial_state"] < EVALUATION_STATES:
+        return  # a study of recordings, or of states that are never reported
     for cell in _cells_with(summary, key):
         if cell["rate"] is not None:
             yield CellRate(
@@ -184,6 +183,24 @@ def _cell_rates(summary: dict[str, Any], key: str) -> Iterator[CellRate]:
                 cell=cell["label"],
                 seeds=tuple(cell["seeds"]),
                 rate=_rate(cell["rate"]),
+            )
+
+
+def _cell_errors(summary: dict[str, Any], key: str) -> Iterator[CellError]:
+    """Chunk errors in a study of recordings; its summary has no protocol."""
+    from .policies.card import CellError
+
+    if "recordings" not in summary:
+        return
+    for cell in _cells_with(summary, key):
+        if cell["error"] is not None:
+            yield CellError(
+                study=summary["study"]["name"],
+                cell=cell["label"],
+                seeds=tuple(cell["seeds"]),
+                **{n: cell["error"][n] for n in ("value", "low", "high")},
+                episodes=summary["held_out"]["episodes"],
+                points=summary["held_out"]["points"],
             )
 
 

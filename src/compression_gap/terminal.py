@@ -249,7 +249,53 @@ def plan_table(plan: dict[str, Any]) -> None:
     for kind, row in plan["kinds"].items():
         table.add_row(kind, str(row["steps"]), str(row["missing"]), f"{row['core_seconds'] / 60:.1f}")
     console.print(table)
-    console.print(f"tasks: {', '.join(plan['tasks'])}; protocol {plan['protocol']}", markup=False)
+    measured = f"protocol {plan['protocol']}" if plan["protocol"] else "recordings: nothing is rolled out"
+    console.print(f"tasks: {', '.join(plan['tasks'])}; {measured}", markup=False)
+
+
+def study_tables(summary: dict[str, Any]) -> None:
+    """What a study found: in a simulator, or on recordings."""
+    if "recordings" in summary:
+        offline_tables(summary)
+    else:
+        summary_tables(summary)
+
+
+def offline_tables(summary: dict[str, Any]) -> None:
+    """The chunk errors and the contrasts of a study of recordings."""
+
+    def error(e: dict[str, Any]) -> str:
+        return f"{e['value']:.3g}" + ("" if e["low"] is None else f" [{e['low']:.3g}, {e['high']:.3g}]")
+
+    table = _table("cell", "chunk error", "first steps", "seeds × episodes", "converged")
+    episodes = summary["held_out"]["episodes"]
+    for cell in summary["cells"]:
+        if cell["error"] is None:
+            table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
+            continue
+        seeds, converged = f"{len(cell['seeds'])} × {episodes}", "yes" if cell["converged"] else "no"
+        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, converged)
+    for ref in summary["references"]:
+        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), f"{episodes}", "")
+    console.print()
+    console.print(table)
+    steps = summary["held_out"]["execute"]
+    console.print(
+        f"mean squared error in standard deviations², with 95 % intervals; first steps: {steps} of "
+        f"{summary['study']['policy']['horizon']}",
+        markup=False,
+    )
+    if summary["contrasts"]:
+        table = _table("contrast", "chunk error", "p", "p (Holm)")
+        for c in summary["contrasts"]:
+            span = f"{c['value']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}]"
+            table.add_row(c["label"], span, f"{c['p']:.3g}", f"{c['p_holm']:.3g}")
+        console.print()
+        console.print(table)
+    console.print()
+    for sentence in summary["headline"]:
+        console.print(sentence, markup=False)
+    console.print()
 
 
 def summary_tables(summary: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def study(**changes):
 
 
 # Kinds of other graphs than a study's: tables of tokenizers, ledgers, the calibration.
-ELSEWHERE = {"frames", "encoder", "health", "replay", "rates", "delivered", "known", "verdicts", "coverage"}
+ELSEWHERE = {"frames", "encoder", "error", "health", "replay", "rates", "delivered", "known", "verdicts", "coverage"}
 
 
 def plan(**changes):

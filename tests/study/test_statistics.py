@@ -8,8 +8,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from compression_gap.study.statistics import (
-    PRIOR_DF,
-    PRIOR_SEED_SD,
     components,
     contrast,
     holm,
@@ -22,6 +20,7 @@ from compression_gap.study.statistics import (
     resample_rates,
     wilson,
 )
+from compression_gap.study.variance import PRIOR_DF, PRIOR_SEED_SD
 
 
 def simulate(rng, cells, seeds, states, seed_sd, rate=0.5):

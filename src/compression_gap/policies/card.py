@@ -55,6 +55,20 @@ class CellRate:
 
 
 @dataclass(frozen=True)
+class CellError:
+    """Held-out chunk error of a study of recordings: a cell's, over several training seeds."""
+
+    study: str
+    cell: str
+    seeds: tuple[int, ...]
+    value: float  # standard deviations²
+    low: float | None  # None: one held-out episode says nothing of the interval
+    high: float | None
+    episodes: int
+    points: int
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known of a policy beyond its own files. Empty and None: not known."""
 
@@ -64,6 +78,7 @@ class Card:
     demonstrations: tuple[str, ...] = ()  # one line per set
     evaluations: tuple[Evaluation, ...] = ()
     cells: tuple[CellRate, ...] = ()
+    errors: tuple[CellError, ...] = ()
 
 
 def write_card(policy: Policy, card: Card) -> str:
@@ -75,6 +90,7 @@ def write_card(policy: Policy, card: Card) -> str:
         f"Observations in, chunks of {spec.horizon} actions out. Exported by `{LIBRARY}` {__version__}.",
         "## Success",
         *_success(card),
+        *_errors(card),
         "## What it is",
         _table(("", ""), _what(policy)),
         "## Training",
@@ -119,6 +135,18 @@ def _success(card: Card) -> Iterable[str]:
         yield (
             f"In the study {_plain(c.study)} (protocol `{_plain(c.protocol)}`) this cell, {_plain(c.cell)}, "
             f"has {c.rate} over the training seed{'s' * (len(c.seeds) > 1)} {seeds}, {held}."
+        )
+
+
+def _errors(card: Card) -> Iterable[str]:
+    for e in card.errors:
+        seeds = ", ".join(map(str, e.seeds))
+        span = "" if e.low is None else f" [{e.low:.3g}, {e.high:.3g}]"
+        yield (
+            f"In the study {_plain(e.study)} of recordings this cell, {_plain(e.cell)}, has a held-out chunk error of "
+            f"{e.value:.3g}{span} standard deviations² over the training seed{'s' * (len(e.seeds) > 1)} {seeds} "
+            f"({e.points} decision points of {e.episodes} episodes). It says how near its chunks come to demonstrated "
+            "ones, and is no success rate."
         )
 
 

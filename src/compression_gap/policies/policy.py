@@ -182,10 +182,17 @@ class Policy:
         features = self.encoder.features(asked)
         if self.encoder.frozen:
             features = features.astype(self.encoder.dtype)  # as it was cached for training
+        return self.emit_from(features, asked.proprio, asked.task, seeds)
+
+    @torch.no_grad()
+    def emit_from(
+        self, features: np.ndarray, proprio: np.ndarray, task: np.ndarray, seeds: np.ndarray
+    ) -> Emission:
+        """``emit`` from features [B, T, C, ...] as they are cached, proprio [B, T, p] and task numbers [B]."""
         context = self.module.adapter(
-            torch.from_numpy(features).to(self.device),
-            torch.from_numpy(np.ascontiguousarray(asked.proprio, np.float32)).to(self.device),
-            torch.from_numpy(self.task_index[asked.task]).to(self.device),
+            torch.from_numpy(np.ascontiguousarray(features)).to(self.device),
+            torch.from_numpy(np.ascontiguousarray(proprio, np.float32)).to(self.device),
+            torch.from_numpy(self.task_index[task]).to(self.device),
         )
         dtype = next(self.module.head.parameters()).dtype
         emitted = self.module.head.sample(context.to(dtype), [int(s) for s in seeds])

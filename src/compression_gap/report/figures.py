@@ -46,7 +46,8 @@ def colours(summary: dict[str, Any]) -> dict[str, str]:
     return dict(zip(dict.fromkeys(c["action"] for c in ordered), itertools.cycle(PALETTE), strict=False))
 
 
-def _marker(action: str, colour: dict[str, str]) -> str:
+def marker(action: str, colour: dict[str, str]) -> str:
+    """The marker of an action representation."""
     return MARKERS[list(colour).index(action) // len(PALETTE) % len(MARKERS)]
 
 
@@ -105,8 +106,8 @@ def _errorbars(
     above = [100 * (r["high"] - r["value"]) for r in rates]
     bars: Any = [below, above]
     action = points[0]["action"]
-    shade, marker = colour[action], _marker(action, colour)
-    axes.errorbar(x, y, yerr=bars, marker=marker, ms=5, lw=1.8, capsize=3, color=shade, label=name)
+    shade, shape = colour[action], marker(action, colour)
+    axes.errorbar(x, y, yerr=bars, marker=shape, ms=5, lw=1.8, capsize=3, color=shade, label=name)
 
 
 def _reference_lines(axes: Axes, references: Sequence[dict[str, Any]], right: int) -> None:
@@ -257,7 +258,7 @@ def predicted(found: dict[str, Any], colour: dict[str, str]) -> str:
             bars: Any = [[100 * (o["value"] - o["low"])], [100 * (o["high"] - o["value"])]]
             axes.errorbar(
                 [p["bits"]], [100 * o["value"]], yerr=bars, capsize=3, ls="", ms=6, color=colour[p["action"]],
-                marker=_marker(p["action"], colour), label=None if p["action"] in named else p["action"],
+                marker=marker(p["action"], colour), label=None if p["action"] in named else p["action"],
             )  # fmt: skip
             named.add(p["action"])
         axes.axhline(0, color="#374151", lw=0.8)

@@ -101,7 +101,8 @@ def count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def table_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of one table as CSV."""
     stream = io.StringIO()
     if rows:
         writer = csv.DictWriter(stream, list(rows[0]))
@@ -111,7 +112,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells_csv(summary: dict[str, Any]) -> str:
-    return _csv(
+    return table_csv(
         [
             {
                 "cell": c["label"],
@@ -130,4 +131,4 @@ def _cells_csv(summary: dict[str, Any]) -> str:
 
 def _contrasts_csv(summary: dict[str, Any]) -> str:
     names = ("label", "value", "low", "high", "p", "p_holm", "seeds", "states", "method")
-    return _csv([{n: c[n] for n in names} for c in summary["contrasts"]])
+    return table_csv([{n: c[n] for n in names} for c in summary["contrasts"]])

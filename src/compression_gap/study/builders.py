@@ -368,6 +368,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "features": _features,
     "probe": _built_in("encoders", "build_probe"),
     "policy": _policy,
+    "error": _built_in("chunk_error", "build_error"),
     "episodes": _episodes,
     "replay": _replay,
     "health": _health,

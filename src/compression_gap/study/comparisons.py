@@ -221,7 +221,7 @@ def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[st
 
         seeds = len(cells["coded", "snapped"])
         words = [encoder, *([size] if len(plan.study.factors.size) > 1 else [])]
-        words += [w for w in code_words(head.code, plan) if "seed" not in w]
+        words += [w for w in code_words(head.code, plan.study) if "seed" not in w]
         words += [f"{demos} demos"] * (len(plan.study.factors.demos) > 1)
         out.append(
             {

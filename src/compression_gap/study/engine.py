@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..artifacts import Recipe, Store, write_json
 from ..errors import UserError
-from .plan import Graph, Plan, Step
+from .plan import Graph, Step
 
 
 @dataclass
@@ -77,7 +77,7 @@ def failure_file(store: Store, recipe: Recipe) -> Path:
 
 
 def run_plan(
-    plan: Plan,
+    plan: Graph,
     store: Store,
     *,
     processes: int,

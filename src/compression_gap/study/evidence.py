@@ -17,6 +17,7 @@ from ..sims import EvaluationProtocol
 from ..tokenizers.levels import codebook_name
 from . import statistics
 from .plan import Cell, Code, Plan
+from .spec import Study
 
 
 class Measured(Protocol):
@@ -124,13 +125,13 @@ def label_without_encoder(cell: Cell, plan: Plan) -> str:
 def _varied(cell: Cell, plan: Plan) -> list[str]:
     factors = plan.study.factors
     parts = [cell.size] if len(factors.size) > 1 else []
-    parts += code_words(cell.code, plan)
+    parts += code_words(cell.code, plan.study)
     return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
 
 
-def code_words(code: Code | None, plan: Plan) -> list[str]:
+def code_words(code: Code | None, study: Study) -> list[str]:
     """Codebook and tokenizer seed, where the study has several."""
-    factors, parts = plan.study.factors, []
+    factors, parts = study.factors, []
     if code is not None and code.codebook is not None and len(factors.codebook) > 1:
         parts.append(f"codebook {codebook_name(code.codebook)}")
     if code is not None and code.seed is not None and len(factors.tokenizer_seed) > 1:

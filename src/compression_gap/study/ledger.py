@@ -14,9 +14,8 @@ from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
 from ..sims import EvaluationProtocol
 from ..tokenizers.levels import Levels
+from .cells import Code, Trained
 from .plan import (
-    Cell,
-    Code,
     Graph,
     Plan,
     Step,
@@ -51,7 +50,7 @@ class LedgerSteps:
     health: dict[Code, Recipe] = field(default_factory=dict)
     disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
     undisturbed: Recipe | None = None
-    delivered: list[tuple[Cell, Recipe]] = field(default_factory=list)
+    delivered: list[tuple[Trained, Recipe]] = field(default_factory=list)
 
     @property
     def wanted(self) -> list[Recipe]:
@@ -83,7 +82,7 @@ def add_ledger(
     n_obs_steps: int,
     stride: int,
     protocol: EvaluationProtocol | None,
-    cells: Sequence[Cell] = (),
+    cells: Sequence[Trained] = (),
 ) -> LedgerSteps:
     """Add the steps. ``base``: demonstrations and normaliser; ``features``: a recipe a set, by encoder;
     ``codes``: tokenizer and target tokens; ``protocol``: where σ* is measured, unless the section gives σ."""

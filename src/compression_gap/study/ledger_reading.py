@@ -11,9 +11,9 @@ import numpy as np
 from ..artifacts import Recipe, Store
 from ..bits.estimate import drawn_interval, estimate, resampled
 from ..errors import UserError
+from .cells import Code, Trained
 from .evidence import episode_columns
 from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, pair
-from .plan import Cell, Code
 from .verdict import LEAD
 
 
@@ -249,7 +249,7 @@ def _law(
 
 def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[dict[str, Any]]:
     """What each policy delivers of the chunk, from its own loss against the ledger's marginals."""
-    groups: dict[tuple[Any, ...], list[tuple[Cell, Recipe]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[Trained, Recipe]]] = {}
     for cell, recipe in steps.delivered:
         groups.setdefault(cell.levels, []).append((cell, recipe))
     out = []

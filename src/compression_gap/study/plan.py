@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
@@ -24,6 +24,7 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
+from .cells import Cell, Code, Executed, Reference, TrainedOn, representation
 from .encoders import add_features, add_probe, prepared_inputs
 from .spec import Cameras, Study, Tokenizer
 
@@ -43,6 +44,7 @@ BUILDER_VERSIONS = {
     "features": 1,
     "probe": 1,
     "policy": 3,
+    "error": 1,
     "episodes": 1,
     "health": 2,
     "replay": 1,
@@ -62,84 +64,6 @@ class Step:
     label: str
     inputs: dict[str, Recipe]
     cost: float  # core-seconds, a rough guess that the engine corrects as it goes
-
-
-@dataclass(frozen=True)
-class Code:
-    """A fitted tokenizer's levels: its name, its FSQ levels if it has any, its seed if it is trained."""
-
-    tokenizer: str
-    codebook: Levels | None
-    seed: int | None
-
-    @property
-    def name(self) -> str:
-        """The tokenizer, with its codebook."""
-        return self.tokenizer + ("" if self.codebook is None else f" {codebook_name(self.codebook)}")
-
-
-TrainedOn = Literal["chunk", "coded"]
-Executed = Literal["chunk", "snapped"]
-_SWAPS: dict[tuple[TrainedOn, Executed], str] = {
-    ("coded", "snapped"): "with the code of",
-    ("coded", "chunk"): "trained on the code of",
-    ("chunk", "snapped"): "snapped to the code of",
-}
-
-
-def _representation(action: str, code: Code | None, trained_on: TrainedOn, executed: Executed) -> str:
-    how = _SWAPS.get((trained_on, executed))
-    return action if how is None or code is None else f"{action} {how} {code.tokenizer}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trained policy as it is executed: its levels, and the keys of what it needs.
-
-    ``code`` is the tokenizer of a token policy, or the one that a swapped policy is trained on (``trained_on``
-    "coded") or snapped to (``executed`` "snapped").
-    """
-
-    encoder: str
-    action: str
-    size: str
-    demos: int
-    code: Code | None
-    seed: int
-    policy: Recipe
-    episodes: Recipe
-    trained_on: TrainedOn = "chunk"
-    executed: Executed = "chunk"
-
-    @property
-    def swapped(self) -> bool:
-        """Whether the controlled swap switches the code on, in training or in execution."""
-        return (self.trained_on, self.executed) != ("chunk", "chunk")
-
-    @property
-    def representation(self) -> str:
-        """The action representation in words."""
-        return _representation(self.action, self.code, self.trained_on, self.executed)
-
-    @property
-    def levels(self) -> tuple[Any, ...]:
-        """The levels without the training seed: cells that share them are replicates."""
-        return (self.encoder, *self.others)
-
-    @property
-    def others(self) -> tuple[Any, ...]:
-        """The levels without encoder and training seed."""
-        return (self.action, self.trained_on, self.executed, self.size, self.demos, self.code)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A reference actor that needs no training: expert, expert-chunked, expert-coded."""
-
-    actor: str
-    code: Code | None
-    demos: int | None
-    episodes: Recipe
 
 
 @dataclass(kw_only=True)
@@ -271,11 +195,8 @@ def resolve_suite(name: str, cameras: Cameras) -> tuple[SimSpec, SimInfo]:
     return spec.model_copy(update={"cameras": info.cameras}), info
 
 
-def make_plan(study: Study) -> Plan:
-    """Resolve a study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
-    spec, info = resolve_suite(study.suite, study.cameras)
-    for encoder in study.encoders:
-        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
+def check_actions(study: Study) -> None:
+    """Refuse action representations, codes and chunk lengths that cannot be."""
     for action in study.factors.action:
         action_parts(action)
     _check_swap(study)
@@ -286,6 +207,16 @@ def make_plan(study: Study) -> Plan:
             f"rollout.execute ({study.rollout.execute}) is longer than policy.horizon "
             f"({study.policy.horizon}); execute at most the chunk"
         )
+
+
+def make_plan(study: Study) -> Plan:
+    """Resolve a simulator's study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
+    if study.suite is None:
+        raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
+    spec, info = resolve_suite(study.suite, study.cameras)
+    for encoder in study.encoders:
+        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
+    check_actions(study)
     protocol = EvaluationProtocol(
         sim=spec,
         episodes_per_task=study.rollout.episodes_per_task,
@@ -387,6 +318,53 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
                 add(code, "coded", ("chunk", "snapped"))
 
 
+def add_policy(
+    graph: Graph,
+    study: Study,
+    sim: str,
+    tasks: Sequence[str],
+    inputs: dict[str, Recipe],
+    codes: dict[Code, tuple[Recipe, Recipe]],
+    encoder: str,
+    size: str,
+    seed: int,
+    action: str,
+    code: Code | None,
+    trained_on: TrainedOn = "chunk",
+) -> Recipe:
+    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each."""
+    head, tokenizer = action_parts(action)
+    training = study.training.for_action(action)
+    spec = {
+        "sim": sim,
+        "encoder": encoder,
+        "head": head,
+        "size": size,
+        "horizon": study.policy.horizon,
+        "n_obs_steps": study.policy.n_obs_steps,
+        "stride": study.policy.stride,
+        "tasks": list(tasks),
+        "seed": seed,
+        "training": training,
+        "options": study.policy.of_head(head),
+        "target": trained_on,
+    }
+    name = representation(action, code, trained_on, "chunk")
+    if tokenizer and code:
+        inputs = inputs | {"tokenizer": codes[code][0], "tokens": codes[code][1]}
+    elif trained_on == "coded" and code:
+        inputs = inputs | {"tokens": codes[code][1]}
+    name += _codebook_words(code) if "tokens" in inputs else ""
+    slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
+    slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
+    label = f"training {name} · {encoder} · {size} · seed {seed}"
+    return graph.add("policy", spec, inputs, label, 5 + slow * training["steps"])
+
+
+def _codebook_words(code: Code | None) -> str:
+    return f" {codebook_name(code.codebook)}" if code and code.codebook else ""
+
+
 def _add_cells_of(
     plan: Plan,
     inputs: dict[str, Recipe],
@@ -401,40 +379,10 @@ def _add_cells_of(
     executions: tuple[Executed, ...],
 ) -> None:
     """One policy, and a cell for each way in which it is executed."""
-    study = plan.study
-    head, tokenizer = action_parts(action)
-    training = study.training.for_action(action)
-    spec = {
-        "sim": plan.protocol.sim.sim,
-        "encoder": encoder,
-        "head": head,
-        "size": size,
-        "horizon": study.policy.horizon,
-        "n_obs_steps": study.policy.n_obs_steps,
-        "stride": study.policy.stride,
-        "tasks": list(plan.tasks),
-        "seed": seed,
-        "training": training,
-        "options": _head_options(study, head),
-        "target": trained_on,
-    }
-    codebook = f" {codebook_name(code.codebook)}" if code and code.codebook else ""
-    at = f"{encoder} · {size} · seed {seed}"
-    name = _representation(action, code, trained_on, "chunk")
-    inputs = dict(inputs)
-    if tokenizer and code:
-        inputs |= {"tokenizer": codes[code][0], "tokens": codes[code][1]}
-    elif trained_on == "coded" and code:
-        inputs |= {"tokens": codes[code][1]}
-    slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
-    slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
-    policy = plan.add(
-        "policy",
-        spec,
-        inputs,
-        f"training {name}{codebook if 'tokens' in inputs else ''} · {at}",
-        5 + slow * training["steps"],
-    )
+    policy = add_policy(
+        plan, plan.study, plan.protocol.sim.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code, trained_on
+    )  # fmt: skip
+    codebook, at = _codebook_words(code), f"{encoder} · {size} · seed {seed}"
     for executed in executions:
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
@@ -443,25 +391,11 @@ def _add_cells_of(
             "episodes",
             {"protocol": plan.protocol.model_dump(mode="json"), **actor},
             needs,
-            f"episodes of {_representation(action, code, trained_on, executed)}{codebook} · {at}",
+            f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}",
             _episodes_cost(plan, 1.0),
         )
         cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed)
         plan.cells.append(cell)
-
-
-def _head_options(study: Study, head: str) -> dict[str, Any]:
-    """The switches of the study file that this head has."""
-    p = study.policy
-    tokens = {"temperature": p.temperature, "top_k": p.top_k, "constrained": p.constrained}
-    denoiser = {"attention": p.attention, "sampling_steps": p.sampling_steps}
-    known: dict[str, dict[str, Any]] = {
-        "diffusion": {**denoiser, "prediction": p.prediction, "sampler": p.sampler},
-        "flow": denoiser,
-        "autoregressive": tokens,
-        "hybrid": tokens,
-    }
-    return known.get(head, {})
 
 
 def add_tokenizer(

@@ -84,7 +84,7 @@ def power(
         critical = float(t.ppf((1 + LEVEL) / 2, state_df)) * np.sqrt(within)
         error = float(np.sqrt(within + between))
         return float(norm.sf((critical - gap) / error) + norm.cdf((-critical - gap) / error))
-    from compression_gap.study.statistics import SEED_DF_SHARE
+    from compression_gap.study.variance import SEED_DF_SHARE
 
     seed_df = 2.0 * (runs - 1)
     variance = between + within

@@ -11,9 +11,10 @@ from .. import __version__
 from ..artifacts import Recipe, Store
 from ..errors import UserError
 from . import comparisons
+from .cells import Code, Reference, Trained
 from .engine import failure_file
 from .evidence import Group, code_words, groups, label, rate, read_rows, strata, success_matrix
-from .plan import Code, Plan, Reference
+from .plan import Graph, Plan
 
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "waterfalls": comparisons.waterfalls(plan, whole, measured, tasks),
         "verdicts": verdicts,
         "swaps": comparisons.swaps(plan, found, tasks),
-        "tokenizers": _tokenizers(plan, store),
+        "tokenizers": tokenizers(plan, store),
         "probes": probes(plan.probes, store),
         "ledger": _ledger(plan, store, contrasts),
-        "machine": _machine(plan, store),
+        "machine": machine(plan.cells, store),
     }
 
 
@@ -79,20 +80,13 @@ def _per_task(plan: Plan, success: np.ndarray, tasks: np.ndarray) -> list[dict[s
 
 def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str, Any]:
     cell = group.head
-    metas = [store.manifest(c.policy)["meta"] for c in group.cells if store.has(c.policy)]
-    failures = []
-    for c in group.cells:
-        file = failure_file(store, c.policy)
-        if file.exists() and not store.has(c.policy):
-            failures.append({"seed": c.seed, "record": file.read_text()})
-    first = metas[0] if metas else None
     return {
         "label": label(cell, plan),
         "encoder": cell.encoder,
         "action": cell.representation,
         "size": cell.size,
         "demos": cell.demos,
-        **_code_dict(cell.code),
+        **code_levels(cell.code),
         "trained_on": cell.trained_on,
         "executed": cell.executed,
         "seeds": list(group.seeds),
@@ -103,22 +97,34 @@ def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str
         else [float(np.mean([row[tasks == t].mean() for t in set(tasks)])) for row in group.success],
         "per_task": None if group.success is None else _per_task(plan, group.success, tasks),
         "decode_failures": group.decode_failures,
+        **trained(group.cells, store),
+    }
+
+
+def trained(cells: Sequence[Trained], store: Store) -> dict[str, Any]:
+    """What the trainings of one cell's replicates report: convergence, sizes, times, curves, failures."""
+    there = [(c, store.manifest(c.policy)["meta"]) for c in cells if store.has(c.policy)]
+    metas = [meta for _, meta in there]
+    failures = []
+    for c in cells:
+        file = failure_file(store, c.policy)
+        if file.exists() and not store.has(c.policy):
+            failures.append({"seed": c.seed, "record": file.read_text()})
+    first = metas[0] if metas else None
+    return {
         "failures": failures,
         "converged": all(m["converged"] for m in metas) if metas else None,
         "parameters": first and first["parameters"],
         "flops": first and first["flops"],
         "latency_seconds": first and float(np.median([m["latency_seconds"] for m in metas])),
         "train_seconds": first and float(np.mean([m["train_seconds"] for m in metas])),
-        "curves": [
-            {"seed": c.seed, **store.manifest(c.policy)["meta"]["curve"]}
-            for c in group.cells
-            if store.has(c.policy)
-        ],
-        "policies": [str(store.path(c.policy)) for c in group.cells if store.has(c.policy)],
+        "curves": [{"seed": c.seed, **meta["curve"]} for c, meta in there],
+        "policies": [str(store.path(c.policy)) for c, _ in there],
     }
 
 
-def _code_dict(code: Code | None) -> dict[str, Any]:
+def code_levels(code: Code | None) -> dict[str, Any]:
+    """A code's levels as JSON values."""
     if code is None:
         return {"tokenizer": None, "codebook": None, "tokenizer_seed": None}
     codebook = None if code.codebook is None else [list(p) for p in code.codebook]
@@ -129,13 +135,13 @@ def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray)
     name = r.actor
     if r.code is not None:
         several = len({x.code.tokenizer for x in plan.references if x.code is not None}) > 1
-        which = [r.code.tokenizer] * several + code_words(r.code, plan)
+        which = [r.code.tokenizer] * several + code_words(r.code, plan.study)
         which += [f"{r.demos} demos"] * (len(plan.study.factors.demos) > 1)
         name += f" ({', '.join(which)})" if which else ""
     return {
         "label": name,
         "actor": r.actor,
-        **_code_dict(r.code),
+        **code_levels(r.code),
         "demos": r.demos,
         "episodes": len(plan.protocol.episodes()),
         "rate": rate(success[None], tasks),
@@ -158,7 +164,8 @@ def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
     return [f"On {plan.study.suite} with {last} and {a}, {s}" for a, s in chosen.items()]
 
 
-def _tokenizers(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def tokenizers(plan: Graph, store: Store) -> list[dict[str, Any]]:
+    """The fitted tokenizers of a graph: capacity, held-out distortion, convergence."""
     out = []
     for step in plan.steps.values():
         if step.recipe.kind == "tokenizer" and store.has(step.recipe):
@@ -175,8 +182,9 @@ def _tokenizers(plan: Plan, store: Store) -> list[dict[str, Any]]:
     return out
 
 
-def _machine(plan: Plan, store: Store) -> dict[str, str]:
-    for cell in plan.cells:
+def machine(cells: Sequence[Trained], store: Store) -> dict[str, str]:
+    """What the first policy that is there was trained on."""
+    for cell in cells:
         if store.has(cell.policy):
             return dict(store.manifest(cell.policy)["meta"]["machine"])
     return {}

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import UserError, unknown_name
 from ..tokenizers.levels import as_levels
@@ -138,6 +146,18 @@ class Policy(_Model):
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
 
+    def of_head(self, head: str) -> dict[str, Any]:
+        """The switches that this head has."""
+        tokens = {"temperature": self.temperature, "top_k": self.top_k, "constrained": self.constrained}
+        denoiser = {"attention": self.attention, "sampling_steps": self.sampling_steps}
+        known: dict[str, dict[str, Any]] = {
+            "diffusion": {**denoiser, "prediction": self.prediction, "sampler": self.sampler},
+            "flow": denoiser,
+            "autoregressive": tokens,
+            "hybrid": tokens,
+        }
+        return known.get(head, {})
+
 
 class Rollout(_Model):
     """How success is measured."""
@@ -164,10 +184,11 @@ class Ledger(_Model):
 
 
 class Study(_Model):
-    """A study: what is crossed, and how it is trained and measured."""
+    """A study: what is crossed, and how it is trained and measured: in a simulator, or on recordings alone."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    suite: str
+    suite: str | None = None  # a simulator's tasks
+    data: Factor[str] | None = None  # recordings in place of them: folders STORE/demos/KEY, or their keys
     factors: Factors
     cameras: Cameras = Cameras()
     policy: Policy = Policy()
@@ -178,6 +199,16 @@ class Study(_Model):
     ledger: Ledger | None = None  # bits are measured where there is this section
     references: bool = True  # expert, expert-chunked, expert-coded
     limits: bool = True  # adds blind and oracle to the encoders
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Study:
+        if self.suite is None and self.data is None:
+            raise ValueError(
+                "what to learn from is missing: add 'suite' (tasks of a simulator) or 'data' (folders STORE/demos/KEY)"
+            )
+        if self.suite is not None and self.data is not None:
+            raise ValueError("'suite' and 'data' exclude each other: keep one of them")
+        return self
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -202,7 +233,7 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     """Read a study file, or a preset; with both, the file's factors at the preset's scale.
 
     At a preset's scale: its training, tokenizer, rollout and camera sections, at most two seeds, and no
-    more demonstrations than the preset's.
+    more demonstrations than the preset's. Of a study of recordings: training, tokenizer and seeds alone.
     """
     if preset is not None and preset not in presets():
         raise unknown_name("preset", preset, presets())
@@ -223,6 +254,10 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     study = parse_study(text, str(file))
     if at is None:
         return study
+    if study.data is not None:  # recordings bring their own cameras and number, and are not rolled out
+        factors = study.factors.model_copy(update={"seed": study.factors.seed[:2]})
+        scale = {name: getattr(at, name) for name in ("training", "tokenizer")}
+        return study.model_copy(update={"name": f"{study.name}-{preset}", "factors": factors, **scale})
     most = max(at.factors.demos)
     factors = study.factors.model_copy(
         update={
@@ -315,6 +350,8 @@ def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None) -> str:
     if error["type"] == "missing":
         return f"{where} line {line}: the key '{name}' is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
+    if not path:  # of the file as a whole
+        return f"{where}: {message}"
     given = error.get("input")
     shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
     return f"{where} line {line}: '{name}': {message[0].lower()}{message[1:]}{shown}; correct this value"

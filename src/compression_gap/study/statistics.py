@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .variance import (
+    RATES,
+    Outcomes,
+    checked_cells,
+    components,
+    residual_variance,
+    task_means,
+)
+
 Array = NDArray[np.float64]
 BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used, below it the t distribution
 BOOTSTRAP_DRAWS = 4000
-# How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
-# uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
-SEED_DF_SHARE = 0.85
-# Two seeds of one rate say little of their spread: there this one (fraction) weighs as so many degrees of freedom
-PRIOR_SEED_SD, PRIOR_DF = 0.04, 0.5
 
 
 @dataclass(frozen=True)
@@ -60,135 +64,6 @@ class Trend:
     method: str
     blocks: int
     seed_variance_unknown: bool
-
-
-@dataclass(frozen=True)
-class Components:
-    """Where the variance of a contrast comes from; ``variance`` is that of the estimate.
-
-    ``between`` is the raw share of the spread between seeds, ``residual`` the part of it that the episodes alone
-    would make, ``states`` the share of the (paired) states, which holds the residual too. ``seed_variance`` is
-    the variance of one seed's true rate around its cell's, pooled over the cells.
-    """
-
-    value: float
-    between: float
-    residual: float
-    states: float
-    seed_variance: float
-    seed_df: int
-    state_df: float
-    variance: float
-    df: float
-
-
-def _cells(cells: Sequence[ArrayLike], strata: ArrayLike) -> tuple[list[Array], NDArray[np.int64], Array]:
-    """The checked cells, the task of each state as 0..T-1, and the weight of each state in a rate."""
-    arrays = [np.asarray(cell, dtype=np.float64) for cell in cells]
-    if not arrays:
-        raise ValueError("no cells")
-    tasks = np.asarray(strata)
-    if tasks.ndim != 1 or not len(tasks):
-        raise ValueError("strata must name the task of each state: one dimension, at least one state")
-    for array in arrays:
-        if array.ndim != 2 or not array.shape[0] or array.shape[1] != len(tasks):
-            raise ValueError(f"a cell must be [seeds, {len(tasks)} states], not {array.shape}")
-        if not np.all((array >= 0) & (array <= 1)):
-            raise ValueError("outcomes must lie in 0..1, with none missing")
-    _, index, counts = np.unique(tasks, return_inverse=True, return_counts=True)
-    index = index.reshape(-1).astype(np.int64)
-    return arrays, index, 1.0 / (len(counts) * counts[index])
-
-
-def _task_means(values: Array, tasks: NDArray[np.int64]) -> Array:
-    """The mean over each task's states (last axis)."""
-    counts = np.bincount(tasks)
-    onehot = np.zeros((len(tasks), len(counts)))
-    onehot[np.arange(len(tasks)), tasks] = 1.0
-    return np.asarray(values @ onehot / counts)
-
-
-def _state_variance(values: Array, tasks: NDArray[np.int64], pseudo: float = 0.0) -> tuple[float, float]:
-    """The variance of the mean over tasks of ``values`` [states] and its degrees of freedom.
-
-    Tasks with one state borrow the pooled variance; if all tasks have one, the spread over all states is used
-    (too wide rather than too narrow). ``pseudo`` sets the least variance: that of two more states at plus and
-    minus ``pseudo`` where all others agree.
-    """
-    counts = np.bincount(tasks)
-    n, groups = len(values), len(counts)
-    centred = values - _task_means(values, tasks)[tasks]
-    sums = np.bincount(tasks, weights=centred**2)
-    if n > groups:
-        pooled_df = float(n - groups)
-        pooled = float(sums.sum()) / pooled_df
-        several = counts > 1
-        each = np.where(several, sums / np.maximum(counts - 1, 1), pooled)
-        terms = each / counts / groups**2
-        variance = float(terms.sum())
-        spread = float((terms[several] ** 2 / (counts[several] - 1)).sum())
-        # unequal task variances cost degrees of freedom, but never below the smallest task's own
-        spread += float(terms[~several].sum()) ** 2 / pooled_df
-        df = variance**2 / spread if spread > 0 else pooled_df
-        df = min(max(df, 1.0), pooled_df)
-    elif n > 1:
-        variance, df = float(values.var(ddof=1)) / n, float(n - 1)
-    else:
-        variance, df = 0.0, 1.0
-    weight = 1.0 / (groups**2 * counts.astype(np.float64))
-    effective = 1.0 / float(weight.sum())
-    least = 2.0 * pseudo**2 / ((effective + 1.0) * (effective + 2.0))
-    return max(variance, least), df
-
-
-def _residual(cell: Array, tasks: NDArray[np.int64]) -> float:
-    """The part of one seed's rate variance that episodes alone make: seed x state within tasks."""
-    seeds = cell.shape[0]
-    counts = np.bincount(tasks)
-    means = _task_means(cell, tasks)
-    rest = cell - cell.mean(0) - means[:, tasks] + means.mean(0)[tasks]
-    sums = np.bincount(tasks, weights=(rest**2).sum(0))
-    free = (seeds - 1) * (counts - 1)
-    if not free.sum():
-        return 0.0  # one state per task: seeds and episodes cannot be told apart, all counts as seeds
-    pooled = float(sums.sum()) / float(free.sum())
-    each = np.where(free > 0, sums / np.maximum(free, 1), pooled)
-    return float((each / counts).sum()) / len(counts) ** 2
-
-
-def components(cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike) -> Components:
-    """The variance components of a contrast. With one seed in any cell only the states count."""
-    arrays, tasks, a = _cells(cells, strata)
-    w = np.asarray(weights, dtype=np.float64)
-    if w.shape != (len(arrays),) or not np.all(np.isfinite(w)) or not np.any(w):
-        raise ValueError("one finite weight per cell, not all zero")
-    count = np.array([len(array) for array in arrays])
-    value = float(sum(wi * (array @ a).mean() for wi, array in zip(w, arrays, strict=True)))
-    paired = np.sum([wi * array.mean(0) for wi, array in zip(w, arrays, strict=True)], axis=0)
-    states, state_df = _state_variance(paired, tasks, float(np.sqrt((w**2 / count).sum() / 2.0)))
-    if np.any(count[w != 0] < 2):
-        return Components(value, 0.0, 0.0, states, float("nan"), 0, state_df, states, state_df)
-    live = [(wi, array) for wi, array in zip(w, arrays, strict=True) if wi != 0]
-    free = np.array([len(array) - 1 for _, array in live])
-    raw = np.array([float((array @ a).var(ddof=1)) for _, array in live])
-    noise = np.array([_residual(array, tasks) for _, array in live])
-    share = np.array([wi**2 / len(array) for wi, array in live])
-    seed_df = int(free.sum())
-    raw_pooled = float((free * raw).sum()) / seed_df
-    noise_pooled = float((free * noise).sum()) / seed_df
-    between = float(share.sum()) * raw_pooled
-    residual = float(share.sum()) * noise_pooled
-    seen, seen_df = between, float(seed_df)
-    if seed_df == 1:  # moderated: Smyth 2004 (limma)
-        seen_df += PRIOR_DF
-        seen = (between + PRIOR_DF * (residual + float(share.sum()) * PRIOR_SEED_SD**2)) / seen_df
-    beyond = max(seen - residual, 0.0)
-    variance = beyond + states
-    uncertain = SEED_DF_SHARE * seen + (1.0 - SEED_DF_SHARE) * beyond
-    spread = uncertain**2 / seen_df + states**2 / state_df
-    df = min(max(variance**2 / spread if spread > 0 else seen_df, seen_df), seen_df + state_df)
-    seed_variance = max(raw_pooled - noise_pooled, 0.0)
-    return Components(value, between, residual, states, seed_variance, seed_df, state_df, variance, df)
 
 
 def _check_level(level: float) -> None:
@@ -237,7 +112,7 @@ def rate_interval(cell: ArrayLike, strata: ArrayLike, level: float = 0.95) -> In
     from scipy.stats import norm, t
 
     _check_level(level)
-    (array,), _, a = _cells([cell], strata)
+    (array,), _, a = checked_cells([cell], strata)
     value = min(max(float((array @ a).mean()), 0.0), 1.0)
     episodes = 1.0 / float((a**2).sum())  # the number of states when tasks have equally many
     if len(array) == 1:
@@ -280,9 +155,13 @@ def _bootstrap(arrays: list[Array], w: Array, tasks: NDArray[np.int64], draws: i
 
 
 def contrast(
-    cells: Sequence[ArrayLike], weights: Sequence[float], strata: ArrayLike, level: float = 0.95
+    cells: Sequence[ArrayLike],
+    weights: Sequence[float],
+    strata: ArrayLike,
+    level: float = 0.95,
+    outcomes: Outcomes = RATES,
 ) -> Contrast:
-    """A weighted sum of cell rates with its interval and two-sided p.
+    """A weighted sum of cell rates (or mean errors: ``outcomes``) with its interval and two-sided p.
 
     Five or more seeds in every cell: two-way bootstrap (seeds in each cell, states within tasks), its spread set
     to that of the variance components, since resampling both ways counts the episodes' own noise more than once.
@@ -295,13 +174,14 @@ def contrast(
     from scipy.stats import t
 
     _check_level(level)
-    arrays, tasks, _ = _cells(cells, strata)
+    arrays, tasks, _ = checked_cells(cells, strata, outcomes)
     w = np.asarray(weights, dtype=np.float64)
-    parts = components(arrays, weights, strata)
+    parts = components(arrays, weights, strata, outcomes)
     live = [array for wi, array in zip(w, arrays, strict=True) if wi != 0]
     seeds = min(len(array) for array in live)
     unknown = seeds == 1
-    least, most = float(w[w < 0].sum()), float(w[w > 0].sum())
+    least = sum((float(x) * (outcomes.high if x < 0 else outcomes.low) for x in w if x), 0.0)
+    most = sum((float(x) * (outcomes.low if x < 0 else outcomes.high) for x in w if x), 0.0)
     quantile = float(t.ppf((1 + level) / 2, parts.df))
     error = float(np.sqrt(parts.variance))
     if seeds >= BOOTSTRAP_SEEDS:
@@ -321,7 +201,7 @@ def contrast(
     else:
         method = "Satterthwaite t from seed and state components"
     half = quantile * error
-    p = float(2 * t.sf(abs(parts.value) / error, parts.df))
+    p = float(2 * t.sf(abs(parts.value) / error, parts.df)) if error > 0 else float(parts.value == 0)
     low, high = parts.value - half, parts.value + half
     return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
 
@@ -339,7 +219,7 @@ def paired_bootstrap(
     first, second = np.atleast_2d(a), np.atleast_2d(b)
     if len(first) != 1 or len(second) != 1:
         raise ValueError("needs one run each, [states]; contrast takes several seeds")
-    arrays, tasks, weight = _cells([first, second], strata)
+    arrays, tasks, weight = checked_cells([first, second], strata)
     difference = (arrays[0] - arrays[1])[0]
     counts = np.bincount(tasks)
     grow = np.sqrt(counts / np.maximum(counts - 1, 1))[tasks]
@@ -381,7 +261,7 @@ def interaction_log_odds(
     _check_level(level)
     if len(cells) != 2 or any(len(row) != 2 for row in cells):
         raise ValueError("needs a 2 x 2 table of cells")
-    arrays, tasks, a = _cells([cell for row in cells for cell in row], strata)
+    arrays, tasks, a = checked_cells([cell for row in cells for cell in row], strata)
     episodes = 1.0 / float((a**2).sum())
     extreme = any(not 0 < float(array.mean()) < 1 for array in arrays)
     rows: list[list[float]] = []
@@ -423,11 +303,11 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
     """
     from scipy.stats import rankdata
 
-    arrays, tasks, _ = _cells(levels, strata)
+    arrays, tasks, _ = checked_cells(levels, strata)
     seeds = len(arrays[0])
     if len(arrays) < 3 or any(len(array) != seeds for array in arrays):
         raise ValueError("needs at least three levels with equally many seeds")
-    rates = np.stack([_task_means(array, tasks) for array in arrays])  # [levels, seeds, tasks]
+    rates = np.stack([task_means(array, tasks) for array in arrays])  # [levels, seeds, tasks]
     rates = np.round(rates, 12)  # equal rates must tie exactly, whatever the order of their sums
     order = np.arange(1, len(arrays) + 1, dtype=np.float64)
     statistic = float(np.einsum("k,kst->", order, rankdata(rates, axis=0)))
@@ -478,7 +358,7 @@ def resample_rates(
     seed error whose pooled variance is itself drawn from its sampling distribution (Student-t tails). Cells
     with one seed carry no seed error: its size is unknown.
     """
-    arrays, tasks, a = _cells(cells, strata)
+    arrays, tasks, a = checked_cells(cells, strata)
     means = np.stack([array.mean(0) for array in arrays])  # [cells, states]
     counts = np.bincount(tasks)
     # resampling n states shows (n - 1)/n of their variance
@@ -490,7 +370,7 @@ def resample_rates(
     if several:
         free = np.array([len(arrays[i]) - 1 for i in several])
         raw = np.array([float((arrays[i] @ a).var(ddof=1)) for i in several])
-        noise = np.array([_residual(arrays[i], tasks) for i in several])
+        noise = np.array([residual_variance(arrays[i], tasks) for i in several])
         df = int(free.sum())
         between = float((free * raw).sum()) / df
         residual = float((free * noise).sum()) / df

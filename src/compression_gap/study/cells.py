@@ -1,0 +1,128 @@
+"""Cells of a study: the levels of one trained policy, and the keys of what it needs; reference actors beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ..artifacts import Recipe
+from ..tokenizers.levels import Levels, codebook_name
+
+
+@dataclass(frozen=True)
+class Code:
+    """A fitted tokenizer's levels: its name, its FSQ levels if it has any, its seed if it is trained."""
+
+    tokenizer: str
+    codebook: Levels | None
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """The tokenizer, with its codebook."""
+        return self.tokenizer + ("" if self.codebook is None else f" {codebook_name(self.codebook)}")
+
+
+class Trained(Protocol):
+    """A trained policy among its replicates: a cell of a study in a simulator or on recordings."""
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's name."""
+
+    @property
+    def size(self) -> str:
+        """The trunk's size."""
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+
+    @property
+    def code(self) -> Code | None:
+        """The code, of a token policy or of the swap."""
+
+    @property
+    def policy(self) -> Recipe:
+        """The training."""
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """Recorded chunks, or what a code makes of them."""
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the controlled swap switches the code on."""
+
+    @property
+    def representation(self) -> str:
+        """The action representation in words."""
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The levels without the training seed."""
+
+
+TrainedOn = Literal["chunk", "coded"]
+Executed = Literal["chunk", "snapped"]
+_SWAPS: dict[tuple[TrainedOn, Executed], str] = {
+    ("coded", "snapped"): "with the code of",
+    ("coded", "chunk"): "trained on the code of",
+    ("chunk", "snapped"): "snapped to the code of",
+}
+
+
+def representation(action: str, code: Code | None, trained_on: TrainedOn, executed: Executed) -> str:
+    """An action representation in words, with how the controlled swap trains and executes it."""
+    how = _SWAPS.get((trained_on, executed))
+    return action if how is None or code is None else f"{action} {how} {code.tokenizer}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained policy as it is executed: its levels, and the keys of what it needs.
+
+    ``code`` is the tokenizer of a token policy, or the one that a swapped policy is trained on (``trained_on``
+    "coded") or snapped to (``executed`` "snapped").
+    """
+
+    encoder: str
+    action: str
+    size: str
+    demos: int
+    code: Code | None
+    seed: int
+    policy: Recipe
+    episodes: Recipe
+    trained_on: TrainedOn = "chunk"
+    executed: Executed = "chunk"
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the controlled swap switches the code on, in training or in execution."""
+        return (self.trained_on, self.executed) != ("chunk", "chunk")
+
+    @property
+    def representation(self) -> str:
+        """The action representation in words."""
+        return representation(self.action, self.code, self.trained_on, self.executed)
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The levels without the training seed: cells that share them are replicates."""
+        return (self.encoder, *self.others)
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The levels without encoder and training seed."""
+        return (self.action, self.trained_on, self.executed, self.size, self.demos, self.code)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference actor that needs no training: expert, expert-chunked, expert-coded."""
+
+    actor: str
+    code: Code | None
+    demos: int | None
+    episodes: Recipe

@@ -1,0 +1,344 @@
+"""A study of recordings alone: no simulator, so no episodes and no verdict on success.
+
+Its graph: normaliser, tokenizers and tokens, features, policies (the same artefacts that a simulator's study of the
+same sets would build), the held-out chunk error of each policy, probes where the sets hold the true state, and the
+ledger, if the file has that section.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import Recipe, Store
+from ..demos import DemoSet
+from ..demos.demoset import SPLITS
+from ..encoders.registry import check_encoder, is_trained
+from ..errors import UserError
+from .cells import Code, TrainedOn
+from .encoders import add_features, add_probe, prepared_inputs
+from .ledger import LedgerSteps, add_ledger
+from .plan import (
+    Graph,
+    action_parts,
+    add_base,
+    add_policy,
+    add_tokenizer,
+    check_actions,
+    study_codes,
+)
+from .spec import Cameras, Factors, Rollout, Study
+from .tokenizer_table import open_demos, simulator_of
+
+RECORDINGS = "recordings"  # in place of a simulator's name, where the sets do not come from one
+POINTS = 2000  # decision points of the test split at which a policy's error is measured, at most
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """What a study of recordings learns from. All sets have these cameras and sizes."""
+
+    recipes: tuple[Recipe, ...]
+    sim: str  # the simulator that all of them come from, or "recordings"
+    tasks: tuple[str, ...]
+    cameras: tuple[str, ...]
+    image_size: int
+    action_dim: int
+    proprio_dim: int
+    state_dim: int | None  # of the true state, where all sets hold it
+    episodes: dict[str, int]  # by split
+    frames: int
+
+
+@dataclass(frozen=True)
+class OfflineCell:
+    """One trained policy, and the artefact that measures its error on held-out demonstrations."""
+
+    encoder: str
+    action: str
+    size: str
+    code: Code | None
+    seed: int
+    policy: Recipe
+    error: Recipe
+
+    trained_on: TrainedOn = "chunk"
+    swapped: bool = False
+
+    @property
+    def representation(self) -> str:
+        """The action representation in words."""
+        return self.action
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The levels without the training seed: cells that share them are replicates."""
+        return (self.encoder, *self.others)
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The levels without encoder and training seed."""
+        return (self.action, self.size, self.code)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Something that needs no training: the mean action, the last action, a code's round trip."""
+
+    name: str
+    code: Code | None
+    error: Recipe
+
+
+@dataclass
+class OfflinePlan(Graph):
+    """The steps of a study of recordings, and what it reads from them."""
+
+    study: Study
+    recordings: Recordings
+    encoders: tuple[str, ...]
+    cells: list[OfflineCell] = field(default_factory=list)
+    predictors: list[Predictor] = field(default_factory=list)
+    probes: dict[str, Recipe] = field(default_factory=dict)  # by frozen encoder
+    ledger: LedgerSteps | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The recordings' tasks."""
+        return self.recordings.tasks
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """Policies and errors of all cells, the predictors' errors, the probes, the ledger."""
+        cells = [r for c in self.cells for r in (c.policy, c.error)]
+        ledger = [] if self.ledger is None else self.ledger.wanted
+        return cells + [p.error for p in self.predictors] + [*self.probes.values()] + ledger
+
+
+def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
+    """Resolve a study of recordings into its graph. The sets must lie in ``store``.
+
+    Raises ``UserError`` for sets that are not there or do not fit together, for keys that need a simulator, and
+    for encoders and actions that are not known or do not suit the recordings.
+    """
+    _check_keys(study)
+    recordings = open_recordings(study.data or (), store)
+    plan = OfflinePlan(study, recordings, _encoders(study, recordings))
+    check_actions(study)
+    policy, recipes = study.policy, recordings.recipes
+    base = add_base(plan, recipes)
+    codes = {
+        code: add_tokenizer(plan, base, code, study.tokenizer, policy.horizon, policy.stride)
+        for code in study_codes(study)
+    }
+    for name in ("mean", "last"):
+        plan.predictors.append(Predictor(name, None, _add_error(plan, name, base, f"error of {name} action")))
+    for known, (_, tokens) in codes.items():
+        error = _add_error(plan, "coded", {**base, "tokens": tokens}, f"error of {known.name} alone")
+        plan.predictors.append(Predictor("coded", known, error))
+    factors = study.factors
+    for encoder, size, action, seed in itertools.product(
+        plan.encoders, factors.size, factors.action, factors.seed
+    ):
+        seen = {}
+        if not is_trained(encoder):
+            seen = {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, recipes))}
+        inputs = base | prepared_inputs(plan, encoder, recipes) | seen
+        tokenizer = action_parts(action)[1]
+        own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
+        for code in own:
+            trained = add_policy(
+                plan, study, recordings.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code
+            )
+            name = (
+                f"{action if code is None else f'{action} ({code.name})'} · {encoder} · {size} · seed {seed}"
+            )
+            error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, f"chunk error of {name}")
+            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error))
+    frozen = [e for e in plan.encoders if not is_trained(e)]
+    if recordings.state_dim is not None:
+        plan.probes = {e: add_probe(plan, e, recipes, ()) for e in frozen}
+    if study.ledger is not None:
+        plan.ledger = add_ledger(
+            plan,
+            study.ledger,
+            base,
+            plan.tasks,
+            {e: add_features(plan, e, recipes) for e in dict.fromkeys(("blind", *frozen))},
+            codes,
+            horizon=policy.horizon,
+            n_obs_steps=policy.n_obs_steps,
+            stride=policy.stride,
+            protocol=None,
+            cells=[c for c in plan.cells if c.encoder in frozen],
+        )
+    return plan
+
+
+def _add_error(plan: OfflinePlan, predictor: str, inputs: dict[str, Recipe], label: str) -> Recipe:
+    study = plan.study
+    spec = {
+        "predictor": predictor,
+        "tasks": list(plan.tasks),
+        "horizon": study.policy.horizon,
+        "n_obs_steps": study.policy.n_obs_steps,
+        "stride": study.policy.stride,
+        "execute": study.rollout.execute,
+        "points": POINTS,
+    }
+    return plan.add("error", spec, inputs, label, 20 if predictor == "policy" else 1)
+
+
+def _check_keys(study: Study) -> None:
+    """Refuse what needs a simulator, unless it stands at its default."""
+    if study.swap is not None:
+        raise UserError(
+            "swap: the controlled swap is measured by success, which recordings cannot tell: leave it out"
+        )
+    if study.cameras != Cameras():
+        raise UserError(
+            "cameras: recordings have their own: leave the section out, and choose cameras and size with "
+            "cgap demos import --cameras and --image-size"
+        )
+    if study.factors.demos != Factors.model_fields["demos"].default:
+        raise UserError(
+            "factors.demos: recordings are taken whole: leave it out, and list other sets in data"
+        )
+    for name, value in study.rollout:
+        if name != "execute" and value != getattr(Rollout(), name):
+            raise UserError(
+                f"rollout.{name}: nothing is rolled out in a study of recordings: leave it out (rollout.execute "
+                "sets the steps of a chunk whose error is shown apart)"
+            )
+
+
+def _encoders(study: Study, recordings: Recordings) -> tuple[str, ...]:
+    """The encoder levels. ``limits`` adds oracle only where all sets hold the true state."""
+    found = study.encoders
+    if recordings.state_dim is None:
+        if any(e.startswith("oracle") for e in study.factors.encoder):
+            raise UserError(
+                "factors.encoder: oracle reads the true state, which not all of these recordings hold: leave it out, "
+                "or import them with --true-state"
+            )
+        found = tuple(e for e in found if e != "oracle")
+    for encoder in found:
+        try:
+            check_encoder(encoder, image_size=recordings.image_size, sim=recordings.sim)
+        except UserError as error:
+            resized = "import the recordings again with a larger --image-size; it was"
+            raise UserError(str(error).replace("raise cameras.image_size", resized)) from error
+    return found
+
+
+def open_recordings(names: Sequence[str], store: Store) -> Recordings:
+    """The sets of these folders ``STORE/demos/KEY``, or of these keys in ``store``.
+
+    Relative folders count from the working directory, as ``--store`` does. Files are not verified here: the steps
+    do that when they read them.
+    """
+    folders = [_folder(name, store) for name in names]
+    found, recipes = open_demos(folders)
+    if found.root.resolve() != store.root.resolve():
+        raise UserError(
+            f"data: {names[0]} lies in the store {found.root}, and the study runs in the store {store.root}: "
+            f"give --store {found.root}, or import the recordings into {store.root}"
+        )
+    sets = [_load(folder) for folder in folders]
+    for name, recipe, demos in zip(names, recipes, sets, strict=True):
+        _check_set(name, recipe, demos, str(names[0]), sets[0])
+    _check_no_overlap(names, recipes)
+    sim, _ = simulator_of(recipes)
+    first, states = sets[0], [s.state for s in sets]
+    return Recordings(
+        recipes=tuple(recipes),
+        sim=RECORDINGS if sim is None else sim.sim,
+        tasks=tuple(dict.fromkeys(task for s in sets for task in s.tasks)),
+        cameras=tuple(first.images),
+        image_size=next(iter(first.images.values())).shape[1],
+        action_dim=first.actions.shape[1],
+        proprio_dim=first.proprio.shape[1],
+        state_dim=None if first.state is None or any(s is None for s in states) else first.state.shape[1],
+        episodes={split: sum(len(s.split(split)) for s in sets) for split in SPLITS},
+        frames=sum(len(s.actions) for s in sets),
+    )
+
+
+def _folder(name: str, store: Store) -> Path:
+    path = Path(name).expanduser()
+    if path.parent == Path() and not path.is_dir():  # a key by itself
+        path = store.root / "demos" / name
+    if not path.is_dir():
+        raise UserError(
+            f"data: there is no folder {path}: name folders STORE/demos/KEY as 'cgap demos import' prints them "
+            "(relative ones count from the working directory), or their keys"
+        )
+    return path
+
+
+def _load(folder: Path) -> DemoSet:
+    try:
+        return DemoSet.load(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"data: {folder} cannot be read ({error}); import it again") from error
+
+
+def _check_set(name: str, recipe: Recipe, demos: DemoSet, first_name: str, first: DemoSet) -> None:
+    """Refuse a set that no policy can see, or that does not fit the first."""
+    if not demos.images:
+        raise UserError(f"data: {name} holds no camera images, and policies see: import it with a camera")
+    shapes = {c: a.shape[1:3] for c, a in demos.images.items()}
+    if len({*shapes.values()}) > 1 or any(h != w for h, w in shapes.values()):
+        seen = ", ".join(f"{c} {h} × {w}" for c, (h, w) in shapes.items())
+        raise UserError(
+            f"data: the images of {name} ({seen}) are not square and of one size: import it again with "
+            "--image-size, as in --image-size 128"
+        )
+
+    def sizes(s: DemoSet) -> dict[str, Any]:
+        return {
+            "cameras": {c: a.shape[1] for c, a in s.images.items()},
+            "numbers of an action": s.actions.shape[1],
+            "numbers of the robot's own state": s.proprio.shape[1],
+        }
+
+    own, other = sizes(demos), sizes(first)
+    if demos.state is not None and first.state is not None:
+        own["numbers of the true state"] = demos.state.shape[1]
+        other["numbers of the true state"] = first.state.shape[1]
+    for what, value in own.items():
+        # cameras must also stand in one order, which is that of the features
+        if json.dumps(value) != json.dumps(other[what]):
+            raise UserError(
+                f"data: {name} and {first_name} differ in {what} ({_words(value)} and {_words(other[what])}): "
+                "import them alike, or study them apart"
+            )
+    missing = [split for split in SPLITS if not demos.split(split)]
+    if missing:
+        raise UserError(
+            f"data: {name} holds no {missing[0]} episodes: a set needs at least three per task; record more"
+        )
+
+
+def _words(value: Any) -> str:
+    return ", ".join(f"{k} {v} px" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _check_no_overlap(names: Sequence[str], recipes: Sequence[Recipe]) -> None:
+    """Refuse two sets of one source: what one of them trains on, the other may hold out."""
+    sources: dict[str, str] = {}
+    for name, recipe in zip(names, recipes, strict=True):
+        spec = recipe.spec
+        own = spec.get("import", {}).get("source", recipe.key)
+        if "sim" in spec:  # its states are numbered from 0, so a longer set holds a shorter one
+            own = {"sim": spec["sim"]["sim"], "task": spec["task"]}
+        other = sources.setdefault(json.dumps(own, sort_keys=True), name)
+        if other != name:
+            raise UserError(
+                f"data: {other} and {name} are made from the same recordings, so one would train on what the other "
+                "holds out: keep one of them"
+            )
