@@ -35,8 +35,20 @@ def study(**changes):
     return parse_study(yaml.safe_dump(data), "test")
 
 
-# Kinds of other graphs than a study's: tables of tokenizers, ledgers, the calibration.
-ELSEWHERE = {"frames", "encoder", "error", "health", "replay", "rates", "delivered", "known", "verdicts", "coverage"}
+# Kinds of other graphs than the base study's: tables of tokenizers, ledgers, the calibration, text.
+ELSEWHERE = {
+    "frames",
+    "encoder",
+    "text",
+    "error",
+    "health",
+    "replay",
+    "rates",
+    "delivered",
+    "known",
+    "verdicts",
+    "coverage",
+}
 
 
 def plan(**changes):
@@ -336,3 +348,46 @@ def test_the_swap_s_head_joins_the_actions():
 def test_what_cannot_be_built_is_refused_at_once(change, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         plan(**change)
+
+
+# How the task enters
+
+
+def test_the_task_as_a_factor_adds_policies_and_one_table(text_checkpoint):
+    before = plan()
+    both = plan(
+        factors__task=["embedding", "index", "text"], policy__text_encoder=f"folder:{text_checkpoint[0]}"
+    )
+    assert added(before, both) == {"text": 1, "policy": 24, "episodes": 24}
+    assert set(before.steps) <= set(both.steps)  # keys of older policies hold
+    by_task = {c.task: both.steps[c.policy.key] for c in both.cells}
+    assert "task" not in by_task["embedding"].recipe.spec
+    assert [s.recipe.spec["task"] for t, s in by_task.items() if t != "embedding"] == ["index", "text"]
+    assert "text" not in by_task["index"].inputs
+    table = by_task["text"].inputs["text"]
+    assert table.spec["instructions"] == ["reach"]
+    assert table.spec["pin"]["encoder"] == f"folder:{text_checkpoint[0]}"
+    assert "task as text" in by_task["text"].label
+
+
+def test_the_simulator_s_words_are_the_instructions(text_checkpoint, monkeypatch):
+    from dataclasses import replace
+
+    from compression_gap.sims.channel import Channel
+
+    info = Channel.describe(plan().protocol.sim)
+    told = staticmethod(lambda spec: replace(info, instructions={"reach": "reach the red block"}))
+    monkeypatch.setattr(Channel, "describe", told)
+    whole = plan(factors__task=["text"], policy__text_encoder=f"folder:{text_checkpoint[0]}")
+    (text,) = [s.recipe for s in whole.steps.values() if s.recipe.kind == "text"]
+    assert text.spec["instructions"] == ["reach the red block"]
+
+
+def test_a_text_encoder_is_looked_for_only_where_it_is_needed():
+    assert added(plan(), plan(policy__text_encoder="folder:/no/such")) == {}
+    with pytest.raises(
+        UserError, match=r"policy\.text_encoder: encoder 'folder:/no/such': /no/such holds no config"
+    ):
+        plan(factors__task=["text"], policy__text_encoder="folder:/no/such")
+    with pytest.raises(UserError, match=r"'factors\.task\.0'.*'embedding', 'index' or 'text'"):
+        plan(factors__task=["words"])

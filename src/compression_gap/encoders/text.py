@@ -94,7 +94,9 @@ def check_text_encoder(name: str) -> None:
     with _of_text():
         asked = parse(name)
     if asked.patches > 1 or asked.finetune is not None:
-        raise UserError(f"policy.text_encoder '{name}': leave out +patches and +finetune, which images alone have")
+        raise UserError(
+            f"policy.text_encoder '{name}': leave out +patches and +finetune, which images alone have"
+        )
 
 
 def resolve_text(name: str) -> dict[str, Any]:
@@ -165,13 +167,17 @@ def embed(pin: dict[str, Any], texts: Sequence[str]) -> np.ndarray:
     rows = []
     for start in range(0, len(texts), BATCH):
         part = list(texts[start : start + BATCH])
-        ids = tokenizer(part, padding="max_length", max_length=pin["length"], return_tensors="pt")["input_ids"]
+        ids = tokenizer(part, padding="max_length", max_length=pin["length"], return_tensors="pt")[
+            "input_ids"
+        ]
         with torch.no_grad():
             pooled = model(input_ids=ids).pooler_output.float()
         rows.append((pooled / pooled.norm(dim=-1, keepdim=True)).numpy())
     made = np.concatenate(rows).astype(np.float32)
     if not np.isfinite(made).all():
-        raise UserError(f"policy.text_encoder: '{pin['encoder']}' gives no finite embeddings; take another copy")
+        raise UserError(
+            f"policy.text_encoder: '{pin['encoder']}' gives no finite embeddings; take another copy"
+        )
     return made
 
 

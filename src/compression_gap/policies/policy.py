@@ -59,7 +59,9 @@ class PolicySpec:
     def as_json(self) -> dict[str, Any]:
         """The fields, without those that are at their default: older folders lack them."""
         every = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
-        return {name: value for name, (value, default) in every.items() if default is MISSING or value != default}
+        return {
+            name: value for name, (value, default) in every.items() if default is MISSING or value != default
+        }
 
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -156,7 +156,7 @@ def success_by_probe(summary: dict[str, Any]) -> str:
             x, y, action = measured[c["encoder"]], c["rate"], c["action"]
             axes.errorbar(
                 [x["value"]], [100 * y["value"]], xerr=_bars(x), yerr=_bars(y, 100), ls="", ms=5, lw=1, capsize=2,
-                color=colour[action], marker=_marker(action, colour), label=None if action in named else action,
+                color=colour[action], marker=marker(action, colour), label=None if action in named else action,
             )  # fmt: skip
             named.add(action)
         for i, (encoder, x) in enumerate(sorted(measured.items(), key=lambda item: item[1]["value"])):

@@ -10,6 +10,7 @@ from .base import (
     Sim,
     SimInfo,
     SimSpec,
+    instruction_of,
 )
 from .pool import SimPool
 from .protocol import EvaluationProtocol
@@ -27,6 +28,7 @@ __all__ = [
     "SimInfo",
     "SimPool",
     "SimSpec",
+    "instruction_of",
     "make_sim",
     "sim_info",
     "suite",

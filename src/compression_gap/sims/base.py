@@ -85,18 +85,19 @@ class SimInfo:
     state_names: tuple[str, ...] = ()
     instructions: Mapping[str, str] = field(default_factory=dict)  # task → what it asks for, in words
 
-    def instruction(self, task: str) -> str:
-        """What a task asks for: the simulator's own words, or else the task's name ("push-back-v3": "push back").
 
-        Raises ``UserError`` for words that are none.
-        """
-        words = self.instructions.get(task, re.sub(r"[-_\s]+", " ", re.sub(r"-v\d+$", "", task)))
-        if not words.strip():
-            raise UserError(
-                f"the simulator gives no instruction for the task '{task}', and factors.task holds 'text': take "
-                "'embedding' or 'index', or let its SimInfo.instructions name one"
-            )
-        return " ".join(words.split())
+def instruction_of(task: str, known: Mapping[str, str]) -> str:
+    """What a task asks for: the words that are known of it, or else its name ("push-back-v3": "push back").
+
+    Raises ``UserError`` for words that are none.
+    """
+    words = known.get(task, re.sub(r"[-_\s]+", " ", re.sub(r"-v\d+$", "", task)))
+    if not words.strip():
+        raise UserError(
+            f"no instruction is known for the task '{task}', and factors.task holds 'text': take 'embedding' or "
+            "'index', or let the simulator's SimInfo.instructions name one"
+        )
+    return " ".join(words.split())
 
 
 class Expert(Protocol):

@@ -169,6 +169,7 @@ def _features(job: Job) -> dict[str, Any]:
 
 
 def _policy(job: Job) -> dict[str, Any]:
+    from ..encoders.text import Instructions
     from ..policies.train import train_policy
     from ..tokenizers import Tokens, load_tokenizer
 
@@ -195,6 +196,7 @@ def _policy(job: Job) -> dict[str, Any]:
         tokens if tokenizer else None,
         coded or None,
         prepared=_prepared(job),
+        instructions=Instructions.load(job.input("text")) if "text" in job.step.inputs else None,
         out=job.out,
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
@@ -366,6 +368,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "frames": _built_in("encoders", "build_frames"),
     "encoder": _built_in("encoders", "build_encoder"),
     "features": _features,
+    "text": _built_in("encoders", "build_text"),
     "probe": _built_in("encoders", "build_probe"),
     "policy": _policy,
     "error": _built_in("chunk_error", "build_error"),

@@ -8,7 +8,7 @@ of the demonstrations. The steps import no torch; the builders import what they 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
 from ..encoders.registry import is_prepared
 from ..errors import UserError
-from ..sims import SimSpec, sim_info
+from ..sims import SimSpec, instruction_of, sim_info
 
 if TYPE_CHECKING:
     from .builders import Job
     from .plan import Graph
+    from .spec import Study
 
 SECONDS_PER_FRAME = 0.03  # rendered, physics included
 SECONDS_PER_SAMPLE = 1.5e-3  # trained on, at 84 pixels
@@ -58,6 +59,25 @@ def add_probe(graph: Graph, encoder: str, demos: Sequence[Recipe], state_names: 
     inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos))}
     spec = {"state_names": list(state_names)}
     return graph.add("probe", spec, inputs, f"probe of {encoder}", 10.0 * len(demos))
+
+
+def add_instructions(
+    graph: Graph, study: Study, tasks: Sequence[str], known: Mapping[str, str]
+) -> dict[str, dict[str, Recipe]]:
+    """What a policy needs for each way in which the task may enter (``factors.task``): for "text", the input "text".
+
+    ``known``: the instructions that the simulator gives; of other tasks the name is the instruction. Raises
+    ``UserError`` for a text encoder that is not known or cannot be found.
+    """
+    needs: dict[str, dict[str, Recipe]] = {task: {} for task in study.factors.task}
+    if "text" in needs:
+        from ..encoders.text import resolve_text
+
+        words = [instruction_of(task, known) for task in tasks]
+        name = study.policy.text_encoder
+        spec = {"pin": resolve_text(name), "instructions": words}
+        needs["text"] = {"text": graph.add("text", spec, {}, f"instructions embedded by {name}", 20)}
+    return needs
 
 
 def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe]) -> Recipe:
@@ -137,6 +157,14 @@ def build_encoder(job: Job) -> dict[str, Any]:
         should_stop=job.should_stop,
         progress=job.progress,
     )
+
+
+def build_text(job: Job) -> dict[str, Any]:
+    """The tasks' instructions and their embeddings."""
+    from ..encoders.text import prepare_text
+
+    prepare_text(job.spec, job.out)
+    return {}
 
 
 def build_probe(job: Job) -> dict[str, Any]:

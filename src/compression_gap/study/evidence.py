@@ -125,8 +125,13 @@ def label_without_encoder(cell: Cell, plan: Plan) -> str:
 def _varied(cell: Cell, plan: Plan) -> list[str]:
     factors = plan.study.factors
     parts = [cell.size] if len(factors.size) > 1 else []
-    parts += code_words(cell.code, plan.study)
+    parts += code_words(cell.code, plan.study) + conditioning_words(cell.task, plan.study)
     return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
+
+
+def conditioning_words(task: str, study: Study) -> list[str]:
+    """How the task enters the policy, where the study has several ways."""
+    return [f"task as {task}"] if len(study.factors.task) > 1 else []
 
 
 def code_words(code: Code | None, study: Study) -> list[str]:

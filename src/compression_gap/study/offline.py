@@ -19,8 +19,8 @@ from ..demos import DemoSet
 from ..demos.demoset import SPLITS
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
-from .cells import Code, TrainedOn
-from .encoders import add_features, add_probe, prepared_inputs
+from .cells import Code, TrainedOn, task_words
+from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .ledger import LedgerSteps, add_ledger
 from .plan import (
     Graph,
@@ -68,6 +68,7 @@ class OfflineCell:
 
     trained_on: TrainedOn = "chunk"
     swapped: bool = False
+    task: str = "embedding"  # how the task enters the policy
 
     @property
     def representation(self) -> str:
@@ -82,7 +83,7 @@ class OfflineCell:
     @property
     def others(self) -> tuple[Any, ...]:
         """The levels without encoder and training seed."""
-        return (self.action, self.size, self.code)
+        return (self.action, self.size, self.code, self.task)
 
 
 @dataclass(frozen=True)
@@ -141,24 +142,42 @@ def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
         error = _add_error(plan, "coded", {**base, "tokens": tokens}, f"error of {known.name} alone")
         plan.predictors.append(Predictor("coded", known, error))
     factors = study.factors
-    for encoder, size, action, seed in itertools.product(
-        plan.encoders, factors.size, factors.action, factors.seed
+    texts = add_instructions(plan, study, plan.tasks, {})
+    for encoder, size, action, task, seed in itertools.product(
+        plan.encoders, factors.size, factors.action, factors.task, factors.seed
     ):
         seen = {}
         if not is_trained(encoder):
             seen = {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, recipes))}
-        inputs = base | prepared_inputs(plan, encoder, recipes) | seen
+        inputs = base | prepared_inputs(plan, encoder, recipes) | seen | texts[task]
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for code in own:
             trained = add_policy(
-                plan, study, recordings.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code
+                plan,
+                study,
+                recordings.sim,
+                plan.tasks,
+                inputs,
+                codes,
+                encoder,
+                size,
+                seed,
+                action,
+                code,
+                task=task,
             )
-            name = (
-                f"{action if code is None else f'{action} ({code.name})'} · {encoder} · {size} · seed {seed}"
+            name = " · ".join(
+                [
+                    action if code is None else f"{action} ({code.name})",
+                    *task_words(task),
+                    encoder,
+                    size,
+                    f"seed {seed}",
+                ]
             )
             error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, f"chunk error of {name}")
-            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error))
+            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error, task=task))
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:
         plan.probes = {e: add_probe(plan, e, recipes, ()) for e in frozen}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
@@ -24,8 +24,8 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
-from .cells import Cell, Code, Executed, Reference, TrainedOn, representation
-from .encoders import add_features, add_probe, prepared_inputs
+from .cells import Cell, Code, Executed, Reference, TrainedOn, representation, task_words
+from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .spec import Cameras, Study, Tokenizer
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ BUILDER_VERSIONS = {
     "frames": 1,
     "encoder": 1,
     "features": 1,
+    "text": 1,
     "probe": 1,
     "policy": 3,
     "error": 1,
@@ -93,6 +94,7 @@ class Plan(Graph):
     study: Study
     protocol: EvaluationProtocol
     tasks: tuple[str, ...]
+    instructions: Mapping[str, str] = field(default_factory=dict)  # the simulator's own, by task
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
@@ -227,7 +229,7 @@ def make_plan(study: Study) -> Plan:
         step_limit=study.rollout.step_limit or info.step_limit,
         versions=info.versions,
     )
-    plan = Plan(study, protocol, spec.tasks)
+    plan = Plan(study, protocol, spec.tasks, info.instructions)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
     if info.state_dim:
@@ -303,11 +305,14 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
             plan.references.append(Reference("expert-coded", code, n_demos, episodes))
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
-    for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
-        inputs = base | prepared_inputs(plan, encoder, demos)
+    texts = add_instructions(plan, study, plan.tasks, plan.instructions)
+    for encoder, size, action, task, seed in itertools.product(
+        study.encoders, factors.size, actions, factors.task, factors.seed
+    ):
+        inputs = base | prepared_inputs(plan, encoder, demos) | texts[task]
         if not is_trained(encoder):
             inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
-        add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
+        add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, task, action)
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for of in own:
@@ -331,8 +336,13 @@ def add_policy(
     action: str,
     code: Code | None,
     trained_on: TrainedOn = "chunk",
+    task: str = "embedding",
 ) -> Recipe:
-    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each."""
+    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each.
+
+    What stands at its default in later additions to the study file is left out of the specification, so that the
+    keys of older policies hold.
+    """
     head, tokenizer = action_parts(action)
     training = study.training.for_action(action)
     spec = {
@@ -349,6 +359,8 @@ def add_policy(
         "options": study.policy.of_head(head),
         "target": trained_on,
     }
+    if task != "embedding":
+        spec["task"] = task
     name = representation(action, code, trained_on, "chunk")
     if tokenizer and code:
         inputs = inputs | {"tokenizer": codes[code][0], "tokens": codes[code][1]}
@@ -357,7 +369,7 @@ def add_policy(
     name += _codebook_words(code) if "tokens" in inputs else ""
     slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
     slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
-    label = f"training {name} · {encoder} · {size} · seed {seed}"
+    label = " · ".join([f"training {name}", *task_words(task), encoder, size, f"seed {seed}"])
     return graph.add("policy", spec, inputs, label, 5 + slow * training["steps"])
 
 
@@ -373,6 +385,7 @@ def _add_cells_of(
     size: str,
     seed: int,
     n_demos: int,
+    task: str,
     action: str,
     code: Code | None,
     trained_on: TrainedOn,
@@ -380,9 +393,10 @@ def _add_cells_of(
 ) -> None:
     """One policy, and a cell for each way in which it is executed."""
     policy = add_policy(
-        plan, plan.study, plan.protocol.sim.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code, trained_on
+        plan, plan.study, plan.protocol.sim.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code,
+        trained_on, task,
     )  # fmt: skip
-    codebook, at = _codebook_words(code), f"{encoder} · {size} · seed {seed}"
+    codebook, at = _codebook_words(code), " · ".join([*task_words(task), encoder, size, f"seed {seed}"])
     for executed in executions:
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
@@ -394,7 +408,7 @@ def _add_cells_of(
             f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}",
             _episodes_cost(plan, 1.0),
         )
-        cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed)
+        cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed, task)
         plan.cells.append(cell)
 
 

@@ -86,6 +86,7 @@ def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str
         "action": cell.representation,
         "size": cell.size,
         "demos": cell.demos,
+        "task": cell.task,
         **code_levels(cell.code),
         "trained_on": cell.trained_on,
         "executed": cell.executed,

@@ -72,6 +72,7 @@ class Factors(_Model):
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
     tokenizer_seed: Factor[Seed] = (0,)
     demos: Factor[Demos] = (100,)
+    task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
 
 
 class Swap(_Model):
@@ -145,6 +146,7 @@ class Policy(_Model):
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
+    text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
 
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
