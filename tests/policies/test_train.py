@@ -255,3 +255,33 @@ def test_tokens_of_other_decision_points_are_refused(reach, grid, tmp_path):
             tokens,
             out=tmp_path,
         )
+
+
+def test_checkpoints_are_kept_beside_the_same_final_policy(reach, tmp_path):
+    """Also when the training is stopped behind the first of them and resumed."""
+    for name in ("plain", "kept", "resumed", "work"):
+        (tmp_path / name).mkdir()
+    plain = spec("oracle", "regression", steps=9, batch_size=8)
+    run(reach, plain, tmp_path / "plain")
+    what = plain | {"checkpoints": [3, 6]}
+    run(reach, what, tmp_path / "kept")
+    asked = []
+    with pytest.raises(Interrupted):
+        run(
+            reach,
+            what,
+            tmp_path / "resumed",
+            work=tmp_path / "work",
+            should_stop=lambda: bool(asked.append(1)) or len(asked) == 4,
+        )
+    assert list((tmp_path / "resumed").iterdir()) == []
+    run(reach, what, tmp_path / "resumed", work=tmp_path / "work")
+
+    def weights(*path):
+        return tmp_path.joinpath(*path, "policy.safetensors").read_bytes()
+
+    assert weights("plain") == weights("kept") == weights("resumed")
+    early = [weights("kept", "checkpoints", step) for step in ("3", "6")]
+    assert early == [weights("resumed", "checkpoints", step) for step in ("3", "6")]
+    assert len({*early, weights("kept")}) == 3
+    assert Policy.load(tmp_path / "kept" / "checkpoints" / "3").spec == Policy.load(tmp_path / "kept").spec

@@ -34,7 +34,11 @@ class Quiet:
     def progress(self, step, done, total):
         pass
 
-    finished = failed = progress
+    def finished(self, step, seconds):
+        pass
+
+    def failed(self, step, sentence):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_labels_show_the_way_where_there_are_several(ways, text_checkpoint):
         ("regression · retina-4 · task as index", "index"),
         ("regression · retina-4 · task as text", "text"),
     ]
-    assert "task as text" in render_page(json.loads(json.dumps(summary)), [])
+    assert "task as text" in render_page({**json.loads(json.dumps(summary)), "command": "cgap"}, [])
     one = make_plan(parse_study(FILE.format(ways="[text]", tower=text_checkpoint[0]), "test"))
     assert [c["label"] for c in summarise(one, store)["cells"]] == ["regression · retina-4"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +107,8 @@ def train_policy(
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
     ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
-    ``task``, how the task enters ("embedding" if not there); and ``target``: "chunk", or "coded" for a head that
+    ``task``, how the task enters ("embedding" if not there); ``checkpoints``, the steps before the last whose
+    averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); and ``target``: "chunk", or "coded" for a head that
     is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
     either). ``features``: the cached ones, one array per set, or None for a trained encoder. ``prepared``: the
     folder of a prepared encoder. ``instructions``: those of the tasks, in their order. ``tokens``: target ids per
@@ -158,6 +161,14 @@ def train_policy(
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
     schedule = Schedule(**spec["training"])
+    kept = (work or out) / "checkpoints"
+
+    def keep(step: int, average: nn.Module) -> None:
+        assert isinstance(average, PolicyModule)
+        folder = kept / str(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        Policy(policy_spec, copy.deepcopy(average), normaliser, tokenizer).save(folder)
+
     average, curve = train(
         module,
         data.loss("train"),
@@ -171,10 +182,15 @@ def train_policy(
         work=work,
         should_stop=should_stop,
         progress=progress,
+        keep_at=spec.get("checkpoints", ()),
+        keep=keep,
     )
     assert isinstance(average, PolicyModule)
     policy = Policy(policy_spec, average, normaliser, tokenizer)
     policy.save(out)
+    if work is not None:
+        for step in spec.get("checkpoints", ()):
+            shutil.copytree(kept / str(step), out / "checkpoints" / str(step))
     return {
         "curve": vars(curve),
         "converged": curve.converged(),

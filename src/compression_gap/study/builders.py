@@ -247,7 +247,10 @@ def make_actor(step: Step, store: Store) -> Any:
     if kind in ("policy", "snapped"):
         from ..policies import Policy, SnappedPolicy
 
-        policy = Policy.load(store.open(step.inputs["policy"]))
+        folder = store.open(step.inputs["policy"])
+        policy = Policy.load(
+            folder / "checkpoints" / str(spec["checkpoint"]) if "checkpoint" in spec else folder
+        )
         if kind == "policy":
             return policy
         return SnappedPolicy(policy, load_tokenizer(store.open(step.inputs["tokenizer"])))

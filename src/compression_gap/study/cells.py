@@ -102,6 +102,7 @@ class Cell:
     trained_on: TrainedOn = "chunk"
     executed: Executed = "chunk"
     task: str = "embedding"  # how the task enters the policy
+    checkpoints: tuple[tuple[int, Recipe], ...] = ()  # earlier steps of the training, and their episodes
 
     @property
     def swapped(self) -> bool:

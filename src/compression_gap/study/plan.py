@@ -104,7 +104,7 @@ class Plan(Graph):
     @property
     def wanted(self) -> list[Recipe]:
         """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
-        cells = [r for c in self.cells for r in (c.episodes, c.policy)]
+        cells = [r for c in self.cells for r in (c.episodes, c.policy, *(e for _, e in c.checkpoints))]
         ledger = [] if self.ledger is None else self.ledger.wanted
         return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
@@ -361,6 +361,8 @@ def add_policy(
     }
     if task != "embedding":
         spec["task"] = task
+    if checkpoints := study.rollout.earlier(training["steps"]):
+        spec["checkpoints"] = checkpoints
     name = representation(action, code, trained_on, "chunk")
     if tokenizer and code:
         inputs = inputs | {"tokenizer": codes[code][0], "tokens": codes[code][1]}
@@ -401,15 +403,30 @@ def _add_cells_of(
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
             actor, needs = {"actor": "snapped"}, {"policy": policy, "tokenizer": codes[code][0]}
-        episodes = plan.add(
-            "episodes",
-            {"protocol": plan.protocol.model_dump(mode="json"), **actor},
-            needs,
-            f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}",
-            _episodes_cost(plan, 1.0),
+        spec = {"protocol": plan.protocol.model_dump(mode="json"), **actor}
+        name = f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}"
+        cost = _episodes_cost(plan, 1.0)
+        earlier = [
+            (step, plan.add("episodes", {**spec, "checkpoint": step}, needs, f"{name} · step {step}", cost))
+            for step in policy.spec.get("checkpoints", ())
+        ]
+        episodes = plan.add("episodes", spec, needs, name, cost)
+        plan.cells.append(
+            Cell(
+                encoder,
+                action,
+                size,
+                n_demos,
+                code,
+                seed,
+                policy,
+                episodes,
+                trained_on,
+                executed,
+                task,
+                tuple(earlier),
+            )
         )
-        cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed, task)
-        plan.cells.append(cell)
 
 
 def add_tokenizer(

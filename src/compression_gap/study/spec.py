@@ -169,6 +169,26 @@ class Rollout(_Model):
     repeats: int = Field(default=1, ge=1)
     step_limit: int | None = Field(default=None, ge=1)  # None: the simulator's
     states: Literal["evaluation", "tuning"] = "evaluation"
+    checkpoints: int = Field(
+        default=1, ge=1
+    )  # of each training that are evaluated, evenly spaced up to the last
+    select: Literal["final", "peak"] = "final"  # the one whose success counts; the peak is optimistic
+
+    @model_validator(mode="after")
+    def _peak_of_several(self) -> Rollout:
+        if self.select == "peak" and self.checkpoints == 1:
+            raise ValueError(
+                "'select: peak' is the best of several evaluations: set 'checkpoints' to 2 or more"
+            )
+        return self
+
+    def earlier(self, steps: int) -> list[int]:
+        """The training steps before the last one, of ``steps``, whose weights are evaluated as well."""
+        if self.checkpoints > steps:
+            raise UserError(
+                f"rollout.checkpoints ({self.checkpoints}) is more than training.steps ({steps}); evaluate fewer"
+            )
+        return [round(steps * k / self.checkpoints) for k in range(1, self.checkpoints)]
 
 
 class Ledger(_Model):
