@@ -285,3 +285,65 @@ def test_checkpoints_are_kept_beside_the_same_final_policy(reach, tmp_path):
     assert early == [weights("resumed", "checkpoints", step) for step in ("3", "6")]
     assert len({*early, weights("kept")}) == 3
     assert Policy.load(tmp_path / "kept" / "checkpoints" / "3").spec == Policy.load(tmp_path / "kept").spec
+
+
+def test_the_published_mode_makes_target_tokens_anew_at_every_step(reach, tmp_path, monkeypatch):
+    """With the tokenizer's dropout on, in training alone: a share of them flips. Resumed, it is the same."""
+    normaliser = Normaliser.fit(reach.actions)
+    chunks = chunks_of(reach, normaliser)
+    tokenizer = OAT(tokens=2, levels=(8, 5), dropout=0.1).fit(
+        chunks["train"], steps=40, batch_size=32, lr=3e-3
+    )
+    tokens = {s: tokenizer.encode(c) for s, c in chunks.items()}
+    known = {c.tobytes(): i for s in chunks for c, i in zip(chunks[s], tokens[s].ids, strict=True)}
+    flips = {True: [], False: []}
+    loss = AutoregressiveHead.loss
+
+    def look(self, context, target, *, rng):
+        own = np.stack([known[c.tobytes()] for c in target.chunk.numpy()])
+        flips[self.training].append((target.tokens.numpy() != own).mean())
+        return loss(self, context, target, rng=rng)
+
+    monkeypatch.setattr(AutoregressiveHead, "loss", look)
+
+    def weights(name, mode=None, **options):
+        (tmp_path / name).mkdir(exist_ok=True)
+        what = spec("oracle", "autoregressive", steps=6, batch_size=16) | (
+            {"tokenizer_mode": mode} if mode else {}
+        )
+        train_policy(
+            what,
+            [reach],
+            [reach.state[:, None]],
+            normaliser,
+            tokenizer,
+            tokens,
+            out=tmp_path / name,
+            **options,
+        )
+        return (tmp_path / name / "policy.safetensors").read_bytes()
+
+    plain = weights("plain")
+    assert set(flips[True]) == set(flips[False]) == {0}
+    assert weights("eval", "eval") == plain
+    flips[True].clear()
+    published = weights("published", "train-as-published")
+    assert len(flips[True]) == 6
+    assert 0.005 < np.mean(flips[True]) < 0.7
+    assert set(flips[False]) == {0}
+    assert published != plain
+    assert not tokenizer.network.training
+    np.testing.assert_array_equal(tokenizer.encode(chunks["train"]).ids, tokens["train"].ids)
+    (tmp_path / "work").mkdir()
+    answers = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        weights("resumed", "train-as-published", work=tmp_path / "work", should_stop=lambda: next(answers))
+    assert weights("resumed", "train-as-published", work=tmp_path / "work") == published
+
+
+def test_tokens_without_a_network_have_no_training_mode(reach, grid, tmp_path):
+    normaliser = Normaliser.fit(reach.actions)
+    tokens = {s: grid.encode(c) for s, c in chunks_of(reach, normaliser).items()}
+    what = spec("oracle", "autoregressive", steps=1) | {"tokenizer_mode": "train-as-published"}
+    with pytest.raises(ValueError, match="no target tokens of grid in the mode 'train-as-published'"):
+        train_policy(what, [reach], [reach.state[:, None]], normaliser, grid, tokens, out=tmp_path)

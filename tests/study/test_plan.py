@@ -391,3 +391,26 @@ def test_a_text_encoder_is_looked_for_only_where_it_is_needed():
         plan(factors__task=["text"], policy__text_encoder="folder:/no/such")
     with pytest.raises(UserError, match=r"'factors\.task\.0'.*'embedding', 'index' or 'text'"):
         plan(factors__task=["words"])
+
+
+# As published: dropout of the tokenizer
+
+
+def test_the_tokenizer_s_published_mode_is_one_of_policies_with_its_tokens():
+    actions = {"factors__action": ["diffusion", "oat", "fast", "oat-hybrid"]}
+    dropped = plan(**actions, tokenizer__dropout=0.1)
+    new = added(plan(**actions), dropped)
+    assert new == {"tokenizer": 1, "tokens": 1, "policy": 12, "episodes": 13}
+    published = plan(**actions, tokenizer__dropout=0.1, tokenizer__mode="train-as-published")
+    assert added(dropped, published) == {"policy": 6, "episodes": 6}
+    modes = {
+        c.action: published.steps[c.policy.key].recipe.spec.get("tokenizer_mode") for c in published.cells
+    }
+    assert modes == {"diffusion": None, "oat": "train-as-published", "fast": None, "oat-hybrid": None}
+
+
+def test_without_dropout_the_published_mode_is_refused():
+    with pytest.raises(
+        UserError, match=r"'tokenizer'.*there is none: set 'dropout' \(0\.1 in the published code\)"
+    ):
+        plan(tokenizer__mode="train-as-published")

@@ -19,6 +19,7 @@ from ..encoders.cache import frame_batch
 from ..encoders.text import Instructions
 from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
+from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
 from .policy import Policy, PolicyModule, PolicySpec
 
@@ -38,13 +39,18 @@ class Split:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a training step gathers from. ``swapped``: the code's chunks stand in for the recorded ones."""
+    """Everything a training step gathers from.
+
+    ``swapped``: the code's chunks stand in for the recorded ones. ``retokenize`` makes target tokens anew at each
+    step, in place of those that were computed once; validation keeps the latter.
+    """
 
     features: Tensor  # [F, C, ...]
     proprio: Tensor  # float32 [F, p]
     actions: Tensor  # float32 [F, d], normalised
     splits: dict[str, Split]
     swapped: bool = False
+    retokenize: Callable[[Tensor], Tensor] | None = None  # chunks [B, H, d] → the training split's target ids
 
     def target(self, split: str, rows: Tensor) -> Target:
         """The training targets of rows of one split."""
@@ -52,6 +58,8 @@ class TrainingData:
         tokens, lengths, coded = (None if t is None else t[rows] for t in (s.tokens, s.lengths, s.coded))
         chunk = coded if self.swapped else self.actions[s.actions[rows]]
         assert chunk is not None
+        if self.retokenize is not None and split == "train":
+            tokens = self.retokenize(chunk)
         return Target(chunk=chunk, valid=s.valid[rows], tokens=tokens, lengths=lengths, coded=coded)
 
     def loss(self, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
@@ -88,6 +96,15 @@ def _split(
     )
 
 
+def _retokenizer(tokenizer: ActionTokenizer | None, mode: str) -> Callable[[Tensor], Tensor] | None:
+    """How target tokens are made at each step, where they are not computed once."""
+    if mode == "eval":
+        return None
+    if mode != "train-as-published" or not isinstance(tokenizer, NetworkTokenizer):
+        raise ValueError(f"no target tokens of {tokenizer and tokenizer.name} in the mode '{mode}'")
+    return tokenizer.ids_in_training
+
+
 def train_policy(
     spec: Mapping[str, Any],
     demosets: Sequence[DemoSet],
@@ -108,7 +125,9 @@ def train_policy(
 
     ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
     ``task``, how the task enters ("embedding" if not there); ``checkpoints``, the steps before the last whose
-    averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); and ``target``: "chunk", or "coded" for a head that
+    averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); ``tokenizer_mode``,
+    "eval" if not there, or "train-as-published": target tokens are then made at each step with the tokenizer's dropout
+    on (``NetworkTokenizer.ids_in_training``); and ``target``: "chunk", or "coded" for a head that
     is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
     either). ``features``: the cached ones, one array per set, or None for a trained encoder. ``prepared``: the
     folder of a prepared encoder. ``instructions``: those of the tasks, in their order. ``tokens``: target ids per
@@ -138,6 +157,7 @@ def train_policy(
             for n, w in windows.items()
         },
         swapped=swapped,
+        retokenize=_retokenizer(tokenizer, spec.get("tokenizer_mode", "eval")),
     )
     images = demosets[0].images
     policy_spec = PolicySpec(

@@ -361,6 +361,9 @@ def add_policy(
     }
     if task != "embedding":
         spec["task"] = task
+    mode = study.tokenizer.mode
+    if mode != "eval" and head == "autoregressive" and "dropout" in tokenizer_entry(tokenizer or "").takes:
+        spec["tokenizer_mode"] = mode
     if checkpoints := study.rollout.earlier(training["steps"]):
         spec["checkpoints"] = checkpoints
     name = representation(action, code, trained_on, "chunk")
@@ -434,7 +437,7 @@ def add_tokenizer(
 ) -> tuple[Recipe, Recipe]:
     """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser."""
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
-    options = {name: values[name] for name in entry.takes}
+    options = {name: values[name] for name in entry.takes if name != "dropout" or section.dropout}
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
     spec = {

@@ -128,9 +128,24 @@ class Tokenizer(_Model):
     layers: int = Field(default=2, ge=1)  # rvq: tokens a chunk
     codes: int = Field(default=16, ge=2)  # rvq: codes a layer
     size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # oat: of its transformers while it is fitted; published: 0.1
+    mode: Literal["eval", "train-as-published"] = (
+        "eval"  # oat: how target tokens are made while a policy trains
+    )
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: Rate = 2e-3
+
+    @model_validator(mode="after")
+    def _something_to_switch_on(self) -> Tokenizer:
+        if self.mode != "eval" and not self.dropout:
+            raise ValueError(
+                "'mode: train-as-published' leaves the tokenizer's dropout on, and there is none: set 'dropout' "
+                "(0.1 in the published code)"
+            )
+        return self
 
 
 class Policy(_Model):
