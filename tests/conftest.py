@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SMALL_STUDY = """\
@@ -155,3 +157,92 @@ def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any
             p.add_(0.1 * torch.rand_like(p))
     model.save_pretrained(folder)
     return folder, model
+
+
+def record(
+    root: Path,
+    *,
+    seed: int = 0,
+    tasks: Sequence[str] = ("pick the cube", "open the drawer"),
+    episodes: int = 10,
+    sizes: dict[str, tuple[int, int]] | None = None,
+    action_dim: int = 3,
+    proprio_dim: int = 4,
+    state_dim: int | None = 5,
+    spec: dict[str, Any] | None = None,
+) -> Path:
+    """A set of recordings in the store ``root``, as an import makes it: its folder. Goals are seen and in the state."""
+    from compression_gap.artifacts import Recipe, Store
+    from compression_gap.demos.demoset import DemoWriter
+
+    rng = np.random.default_rng(seed)
+    sizes = {"front": (16, 16), "wrist": (16, 16)} if sizes is None else sizes
+    about = {"source": {"format": "hdf5", "sha256": f"{seed:064d}"}, "cameras": list(sizes)}
+    recipe = Recipe("demos", spec or {"import": about, "tasks": list(tasks)})
+    with Store(root).create(recipe) as out:
+        writer = DemoWriter(out, source={"kind": "import", "fps": 10.0, **about}, cameras=list(sizes))
+        for number in range(episodes * len(tasks)):
+            length, goal = int(rng.integers(18, 26)), rng.uniform(-1, 1, action_dim)
+            writer.episode(tasks[number % len(tasks)], length)
+            noise = rng.normal(0, 0.1, (length, action_dim))
+            writer.stream("actions", (goal + noise).astype(np.float32))
+            writer.stream("proprio", rng.normal(0, 1, (length, proprio_dim)).astype(np.float32))
+            if state_dim is not None:
+                state = np.concatenate([goal, np.zeros(state_dim)])[:state_dim] + rng.normal(
+                    0, 0.1, state_dim
+                )
+                writer.stream("state", np.tile(state, (length, 1)).astype(np.float32))
+            for camera, (h, w) in sizes.items():
+                shade = np.uint8(100 + 80 * goal[0])
+                frames = np.full((length, h, w, 3), shade, np.uint8)
+                frames[:, : h // 2] += rng.integers(0, 20, (length, h // 2, w, 3), dtype=np.uint8)
+                writer.stream(f"images-{camera}", frames)
+        writer.close()
+    return Store(root).path(recipe)
+
+
+@pytest.fixture(scope="session", name="record")
+def _record() -> Callable[..., Path]:
+    """The function above."""
+    return record
+
+
+RECORDED_STUDY = """\
+name: recorded
+data: [{folder}]
+factors:
+  encoder: [retina-4]
+  action: [regression, oat]
+  seed: [0, 1]
+training: {{steps: 6, batch_size: 8, lr: 1e-3, warmup: 2, validations: 4}}
+tokenizer: {{steps: 6, batch_size: 8}}
+"""
+
+
+@dataclass(frozen=True)
+class Recorded(Finished):
+    """A study of recordings that has run."""
+
+    demos: Path = Path()
+
+    @property
+    def page(self) -> str:
+        """The report."""
+        return (self.store / "studies" / "recorded" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """A study of recordings with the true state and two tasks, run once per session by the command line."""
+    from compression_gap.cli import main
+
+    folder = tmp_path_factory.mktemp("recorded")
+    store = folder / "store"
+    demos = record(store)
+    file = folder / "recorded.yaml"
+    file.write_text(RECORDED_STUDY.format(folder=demos))
+    out, log = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(log):
+        code = main(["study", "run", str(file), "--store", str(store), "--processes", "0", "--json"])
+    assert code == 0, log.getvalue()
+    return Recorded(file, store, out.getvalue(), log.getvalue(), demos)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from compression_gap.cli import main
+from compression_gap.policies import Policy
 from compression_gap.study.spec import parse_study
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +31,14 @@ def commands() -> list[str]:
     # only ends when it is told to, tests/test_commands_policies.py runs with its client.
     elsewhere = ("cgap calibrate", "cgap serve")
     own = [line for line in lines if line.startswith("cgap ") and not line.startswith(elsewhere)]
-    return list(dict.fromkeys(own))
+    # The five commands of your-data.md follow upon each other: they have a test of their own.
+    return [line for line in dict.fromkeys(own) if line not in five_commands()]
+
+
+def five_commands() -> list[str]:
+    """The first block of commands of the page on people's own data."""
+    text = next(text for page, text in blocks("sh") if page == "your-data.md")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def test_the_docs_show_commands_and_make_targets_that_exist():
@@ -57,6 +65,43 @@ def test_the_python_of_the_tokenizers_page_runs_as_written(tmp_path, monkeypatch
     assert f"{names['tokenizer'].capacity_bits:.1f}" == re.search(r"capacity_bits  # ([\d.]+)", text)[1]
     again = names["OAT"].load(tmp_path / "my-tokenizer").encode(names["chunks"])
     assert (again.ids == names["tokens"].ids).all()
+
+
+def test_the_five_commands_on_your_own_data_run_in_order(record, tmp_path, monkeypatch, capsys):
+    """As written, on a small LeRobotDataset v3.0 of two tasks, with a small training."""
+    monkeypatch.chdir(tmp_path)
+    recorded = record(tmp_path / "elsewhere", state_dim=None, sizes={"front": (100, 100)})
+    assert main(["demos", "export", str(recorded), "my_robot_data", "--images"]) == 0
+    assert len(five_commands()) == 5
+    (text,) = (text for page, text in blocks("yaml") if page == "your-data.md")
+    study = yaml.safe_load(text)
+    study["factors"] |= {"seed": [0], "encoder": study["factors"]["encoder"][:1]}
+    study["training"] = {"steps": 4, "batch_size": 8, "warmup": 1, "validations": 4}
+    study |= {"tokenizer": {"steps": 4, "batch_size": 8}, "policy": {"sampling_steps": 2}}
+    small = ["--steps", "4", "--batch-size", "8", "--prior-steps", "3", "--processes", "0"]
+    for command in five_commands():
+        words = shlex.split(command)[1:]
+        if words[0] == "policy":
+            (folder, *_) = (tmp_path / "store" / "policy").iterdir()
+        else:
+            folder = next(iter((tmp_path / "store").glob("demos/*")), None)
+        words = [w.replace("KEY", folder.name) if folder else w for w in words]
+        words += small if words[0] == "tokenizers" else []
+        words += ["--processes", "0"] if words[:2] == ["study", "run"] else []
+        assert main(words) == 0, command
+        if words[:2] == ["demos", "import"]:
+            (made,) = (tmp_path / "store").glob("demos/*")
+            study["data"] = [d.replace("KEY", made.name) for d in study["data"]]
+            Path("my-robot.yaml").write_text(yaml.safe_dump(study))
+        said = capsys.readouterr().out
+        if words[:2] == ["demos", "import"]:
+            assert f"store/demos/{made.name}" in said
+            assert "20 episodes" in said
+    policy = Policy.from_pretrained("my-policy")
+    assert policy.spec.cameras == ("front",)
+    assert policy.spec.image_size == 96
+    assert (tmp_path / "store" / "studies" / "my-robot" / "report.html").is_file()
+    assert len(list((tmp_path / "store" / "tokenizer-tables").rglob("tokenizers.html"))) == 1
 
 
 @pytest.fixture(scope="module")

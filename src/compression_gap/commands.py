@@ -25,13 +25,17 @@ def open_study(
     file: Path | None, preset: str | None, store_root: Path
 ) -> tuple[Study, Plan | OfflinePlan, Store]:
     """A study, its plan and its store."""
-    study, store = load_study(file, preset), Store(store_root)
-    return study, plan_of(study, store), store
+    study = load_study(file, preset)
+    return study, *plan_of(study, store_root)
 
 
-def plan_of(study: Study, store: Store) -> Plan | OfflinePlan:
-    """The graph of a study: in a simulator, or on recordings of the store."""
-    return make_plan(study) if study.data is None else make_offline_plan(study, store)
+def plan_of(study: Study, store_root: Path) -> tuple[Plan | OfflinePlan, Store]:
+    """The graph of a study, in a simulator or on recordings of the store, and that store."""
+    if study.data is None:
+        plan = make_plan(study)
+        return plan, Store(store_root)  # no store is made for a study that cannot be
+    store = Store(store_root)
+    return make_offline_plan(study, store), store
 
 
 def seconds(budget: str | None) -> float | None:

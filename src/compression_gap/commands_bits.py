@@ -54,8 +54,8 @@ def make_ledger(
         study = load_study(Path(target[0]) if target else None, preset)
         settings = (study.ledger or Ledger()).model_dump() | section
         study = study.model_copy(update={"ledger": Ledger(**settings)})
-        store = Store(store_root)
-        plan: Any = plan_of(study, store)
+        plan: Any
+        plan, store = plan_of(study, store_root)
         folder = study_folder(study, store)
     else:
         at_least(1, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from compression_gap.errors import UserError
-from compression_gap.study.spec import SCALE, Study, load_study, parse_study, presets
+from compression_gap.study.spec import SCALE, Cameras, Factors, Study, load_study, parse_study, presets
 
 BASE = """\
 name: a
@@ -130,11 +130,30 @@ def test_a_bad_name_is_refused():
 
 def test_a_missing_key_is_named():
     assert refused(BASE.replace("suite: channel\n", "")) == (
-        "f.yaml line 1: the key 'suite' is missing; add it"
+        "f.yaml: what to learn from is missing: add 'suite' (tasks of a simulator) or 'data' (folders STORE/demos/KEY)"
     )
     assert refused(BASE.replace("  action: [oat]\n", "")) == (
         "f.yaml line 3: the key 'factors.action' is missing; add it"
     )
+
+
+def test_a_study_learns_from_a_simulator_or_from_recordings():
+    both = refused(BASE + "data: [store/demos/1]\n")
+    assert both == "f.yaml: 'suite' and 'data' exclude each other: keep one of them"
+    study = parse_study(BASE.replace("suite: channel", "data: [store/demos/1, '2']"), "f")
+    assert (study.suite, study.data) == (None, ("store/demos/1", "2"))
+    twice = refused(BASE.replace("suite: channel", "data: [a, a]"))
+    assert twice.startswith("f.yaml line 2: 'data': a level is listed twice")
+
+
+def test_a_preset_scales_the_training_of_a_study_of_recordings_and_nothing_of_its_data(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(BASE.replace("suite: channel", "data: [a]") + "rollout: {execute: 3}\n")
+    study, tiny = load_study(file, "tiny"), load_study(None, "tiny")
+    assert (study.name, study.data) == ("a-tiny", ("a",))
+    assert (study.training, study.tokenizer) == (tiny.training, tiny.tokenizer)
+    assert (study.cameras, study.rollout.execute) == (Cameras(), 3)
+    assert study.factors.demos == Factors.model_fields["demos"].default
 
 
 def test_a_key_given_twice_is_an_error():
@@ -167,7 +186,7 @@ def test_a_word_that_looks_like_an_octal_or_base_60_number_is_no_other_number():
         (BASE + "? [a, b]\n: 1\n", "f.yaml line 6: not valid YAML: a key must be a word"),
         (BASE + "x\0: 1\n", "f.yaml: not valid YAML: unacceptable character #x0000"),
         (BASE + "a: *nothing\n", "f.yaml line 6: not valid YAML: found undefined alias 'nothing'"),
-        ("- a\n- b\n", "f.yaml: a study file is a mapping with the keys name, suite, factors,"),
+        ("- a\n- b\n", "f.yaml: a study file is a mapping with the keys name, suite, data, factors,"),
         ("", "f.yaml: a study file is a mapping with the keys"),
         ("just words", "f.yaml: a study file is a mapping with the keys"),
     ],

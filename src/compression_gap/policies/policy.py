@@ -55,6 +55,9 @@ class PolicySpec:
     action_dim: int
     options: dict[str, Any]
     task: str = "embedding"  # how the task enters: ``encoders.base.CONDITIONINGS``
+    crop: dict[str, Any] | None = (
+        None  # of the images, where the encoder's habit does not hold: ``encoders.crops``
+    )
 
     def as_json(self) -> dict[str, Any]:
         """The fields, without those that are at their default: older folders lack them."""
@@ -87,7 +90,7 @@ class PolicyModule(nn.Module):
         super().__init__()
         size, self.prepared, self.instructions = SIZES[spec.size], prepared, instructions
         self.adapter = ContextAdapter(
-            make_encoder(spec.encoder, cameras=len(spec.cameras), folder=prepared),
+            make_encoder(spec.encoder, cameras=len(spec.cameras), folder=prepared, crop=spec.crop),
             cameras=len(spec.cameras),
             feature_dim=spec.feature_dim,
             proprio_dim=spec.proprio_dim,
@@ -142,7 +145,9 @@ class Policy:
     ) -> None:
         self.spec, self.module = spec, lay_out(module.eval().requires_grad_(False))
         self.normaliser, self.tokenizer = normaliser, tokenizer
-        self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras), folder=module.prepared)
+        self.encoder = make_encoder(
+            spec.encoder, cameras=len(spec.cameras), folder=module.prepared, crop=spec.crop
+        )
         self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon
         self.needs_images = self.encoder.needs_images
         self.device = next(module.parameters()).device

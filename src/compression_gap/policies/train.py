@@ -124,7 +124,8 @@ def train_policy(
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
     ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
-    ``task``, how the task enters ("embedding" if not there); ``checkpoints``, the steps before the last whose
+    ``task``, how the task enters ("embedding" if not there); ``crop`` of the images (``Crop.for_encoder``; the
+    encoder's habit if not there); ``checkpoints``, the steps before the last whose
     averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); ``tokenizer_mode``,
     "eval" if not there, or "train-as-published": target tokens are then made at each step with the tokenizer's dropout
     on (``NetworkTokenizer.ids_in_training``); and ``target``: "chunk", or "coded" for a head that
@@ -138,7 +139,9 @@ def train_policy(
     if coded is None and (swapped or spec["head"] == "hybrid"):
         raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images), folder=prepared)
+    encoder = make_encoder(
+        spec["encoder"], cameras=len(demosets[0].images), folder=prepared, crop=spec.get("crop")
+    )
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
@@ -175,6 +178,7 @@ def train_policy(
         action_dim=data.actions.shape[-1],
         options=dict(spec["options"]),
         task=spec.get("task", "embedding"),
+        crop=spec.get("crop"),
     )
     torch.manual_seed(spec["seed"])
     module = PolicyModule(policy_spec, normaliser, tokenizer, prepared, instructions=instructions).to(device)

@@ -160,7 +160,9 @@ def _features(job: Job) -> dict[str, Any]:
     from ..encoders.cache import cache_features
 
     demos = DemoSet.load(job.input("demos"))
-    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job))
+    encoder = make_encoder(
+        job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job), crop=job.spec.get("crop")
+    )
     work = (
         job.store.work(job.step.recipe) if "encoder" in job.step.inputs else None
     )  # the others take seconds

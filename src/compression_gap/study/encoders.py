@@ -15,6 +15,7 @@ import numpy as np
 
 from ..artifacts import Recipe
 from ..demos.frames import BLOCK, VALIDATION
+from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
 from ..encoders.registry import is_prepared
 from ..errors import UserError
@@ -29,13 +30,15 @@ SECONDS_PER_FRAME = 0.03  # rendered, physics included
 SECONDS_PER_SAMPLE = 1.5e-3  # trained on, at 84 pixels
 
 
-def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations."""
+def add_features(
+    graph: Graph, encoder: str, demos: Sequence[Recipe], crop: Crop | None = None
+) -> list[Recipe]:
+    """A frozen encoder's features of each set of demonstrations, of cropped images if ``crop`` says so."""
+    spec: dict[str, Any] = {"encoder": encoder}
+    if (own := (crop or Crop()).for_encoder(encoder)) is not None:
+        spec["crop"] = own
     needs = prepared_inputs(graph, encoder, demos)
-    return [
-        graph.add("features", {"encoder": encoder}, {"demos": d, **needs}, f"features of {encoder}", 5)
-        for d in demos
-    ]
+    return [graph.add("features", spec, {"demos": d, **needs}, f"features of {encoder}", 5) for d in demos]
 
 
 def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict[str, Recipe]:
@@ -53,10 +56,16 @@ def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict
     return {"encoder": graph.add("encoder", pin, {}, f"weights of {encoder}", 10)}
 
 
-def add_probe(graph: Graph, encoder: str, demos: Sequence[Recipe], state_names: Sequence[str]) -> Recipe:
+def add_probe(
+    graph: Graph,
+    encoder: str,
+    demos: Sequence[Recipe],
+    state_names: Sequence[str],
+    crop: Crop | None = None,
+) -> Recipe:
     """How much of the true state a frozen encoder's features tell; the demonstrations must hold it."""
     inputs = {f"demos/{i}": d for i, d in enumerate(demos)}
-    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos))}
+    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos, crop))}
     spec = {"state_names": list(state_names)}
     return graph.add("probe", spec, inputs, f"probe of {encoder}", 10.0 * len(demos))
 

@@ -20,7 +20,7 @@ from . import statistics
 from .chunk_error import EpisodeErrors, read_errors
 from .evidence import code_words, conditioning_words
 from .offline import OfflineCell, OfflinePlan, Predictor
-from .results import code_levels, machine, tokenizers, trained
+from .results import code_levels, machine, probes, tokenizers, trained
 from .variance import ERRORS
 
 CAUTION = (
@@ -82,11 +82,7 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
         "cells": [_cell(plan, store, g) for g in groups],
         "references": [_reference(plan, p, store) for p in plan.predictors if store.has(p.error)],
         "contrasts": contrasts,
-        "probes": [
-            {"encoder": e, **{k: store.manifest(r)["meta"][k] for k in ("mean", "tasks")}}
-            for e, r in plan.probes.items()
-            if store.has(r)
-        ],
+        "probes": probes(plan.probes, store),
         "tokenizers": tokenizers(plan, store),
         "ledger": _ledger(plan, store),
         "machine": machine(plan.cells, store),

@@ -217,7 +217,7 @@ def make_plan(study: Study) -> Plan:
         raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
     spec, info = resolve_suite(study.suite, study.cameras)
     for encoder in study.encoders:
-        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
+        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim, crop=study.cameras.cropped())
     check_actions(study)
     protocol = EvaluationProtocol(
         sim=spec,
@@ -235,7 +235,7 @@ def make_plan(study: Study) -> Plan:
     if info.state_dim:
         most = plan.demos[max(plan.demos)]
         frozen = [e for e in study.encoders if not is_trained(e)]
-        plan.probes = {e: add_probe(plan, e, most, info.state_names) for e in frozen}
+        plan.probes = {e: add_probe(plan, e, most, info.state_names, study.cameras.cropped()) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -311,7 +311,10 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     ):
         inputs = base | prepared_inputs(plan, encoder, demos) | texts[task]
         if not is_trained(encoder):
-            inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
+            inputs |= {
+                f"features/{i}": f
+                for i, f in enumerate(add_features(plan, encoder, demos, study.cameras.cropped()))
+            }
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, task, action)
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
@@ -361,6 +364,8 @@ def add_policy(
     }
     if task != "embedding":
         spec["task"] = task
+    if (crop := study.cameras.cropped().for_encoder(encoder)) is not None:
+        spec["crop"] = crop
     mode = study.tokenizer.mode
     if mode != "eval" and head == "autoregressive" and "dropout" in tokenizer_entry(tokenizer or "").takes:
         spec["tokenizer_mode"] = mode

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..encoders.crops import SHARE, Crop, Mode
 from ..errors import UserError, unknown_name
 from ..tokenizers.levels import as_levels
 
@@ -92,6 +93,12 @@ class Cameras(_Model):
     names: tuple[str, ...] = ()
     image_size: int = Field(default=84, ge=8)
     rendering: Literal["fast", "default"] = "fast"
+    crop: Mode = "resnet-only"  # which encoders see a crop of the image: ``encoders.crops``
+    crop_share: float = Field(default=SHARE, gt=0, le=1)  # of the image's side
+
+    def cropped(self) -> Crop:
+        """The crop as encoders know it."""
+        return Crop(self.crop, self.crop_share)
 
 
 class Training(_Model):
