@@ -347,3 +347,21 @@ def test_tokens_without_a_network_have_no_training_mode(reach, grid, tmp_path):
     what = spec("oracle", "autoregressive", steps=1) | {"tokenizer_mode": "train-as-published"}
     with pytest.raises(ValueError, match="no target tokens of grid in the mode 'train-as-published'"):
         train_policy(what, [reach], [reach.state[:, None]], normaliser, grid, tokens, out=tmp_path)
+
+
+def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):
+    """The same centre in the features of training and in what the loaded policy sees."""
+    crop = {"mode": "all", "share": 0.5}
+    normaliser = Normaliser.fit(reach.actions)
+    encoder = make_encoder("retina-4", cameras=1, crop=crop)
+    features = encoder.features(frame_batch(reach, slice(None)))[:, 0]
+    what = spec("retina-4", "regression", steps=2, batch_size=8) | {"crop": crop}
+    train_policy(what, [reach], [features], normaliser, None, None, out=tmp_path)
+    policy = Policy.load(tmp_path)
+    assert policy.spec.crop == crop
+    asked = reach.observation(0)
+    np.testing.assert_array_equal(policy.encoder.features(asked)[0, 0], features[0])
+    rim = np.full_like(asked.images["front"], 7)
+    rim[..., 10:30, 10:30, :] = asked.images["front"][..., 10:30, 10:30, :]
+    other = Observation({"front": rim}, asked.proprio, asked.task)
+    np.testing.assert_array_equal(policy.act(other, np.zeros(1)).chunk, policy.act(asked, np.zeros(1)).chunk)

@@ -414,3 +414,23 @@ def test_without_dropout_the_published_mode_is_refused():
         UserError, match=r"'tokenizer'.*there is none: set 'dropout' \(0\.1 in the published code\)"
     ):
         plan(tokenizer__mode="train-as-published")
+
+
+# Crops
+
+
+def test_a_crop_changes_what_sees_another_image_and_nothing_else():
+    base = {"factors__encoder": ["retina-4", "resnet18"], "cameras__image_size": 64}
+    before = plan(**base)
+    whole = plan(**base, cameras__crop="none")
+    assert added(before, whole) == {"policy": 4, "episodes": 4}  # those of resnet18
+    published = plan(**base, cameras__crop_share=0.59375)
+    assert added(before, published) == {"policy": 4, "episodes": 4}
+    same = plan(**base, cameras__crop="all")
+    assert added(before, same) == {"features": 1, "probe": 1, "policy": 8, "episodes": 8}
+    crops = {c.encoder: same.steps[c.policy.key].recipe.spec.get("crop") for c in same.cells}
+    one = {"mode": "all", "share": 0.9}
+    assert crops == {"blind": None, "retina-4": one, "resnet18": one, "oracle": None}
+    assert added(before, plan(**base, cameras__crop="resnet-only", cameras__crop_share=0.9)) == {}
+    with pytest.raises(UserError, match=r"'retina-60' is finer than the images \(58 px after cropping\)"):
+        plan(factors__encoder=["retina-60"], cameras__image_size=64, cameras__crop="all")

@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from ..errors import unknown_name
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
 
     from ..sims import Observation
@@ -78,7 +79,8 @@ class CentreCropped:
 
     def features(self, obs: Observation) -> np.ndarray:
         """The encoder's, of the cropped images."""
-        images = {camera: centre(a, self.share) for camera, a in obs.images.items()}
+        # Contiguous: the last bits of a sum depend on the layout.
+        images = {camera: np.ascontiguousarray(centre(a, self.share)) for camera, a in obs.images.items()}
         return self.encoder.features(replace(obs, images=images))
 
     def network(self, *, weights: bool = True) -> nn.Module | None:
