@@ -162,6 +162,12 @@ class Policy:
         self.task_index = np.array([self.spec.tasks.index(t) for t in tasks])
         return self
 
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The instructions of its tasks, in their order; none, if it is not conditioned on text."""
+        known = self.module.instructions
+        return () if known is None else known.texts[: len(self.spec.tasks)]
+
     def instruct(self, text: str) -> int:
         """The task number that stands for an instruction, in observations from now on.
 

@@ -43,7 +43,7 @@ class Group:
     by_step: np.ndarray | None = (
         None  # float [seeds, checkpoints]: success of each; None where one alone is evaluated
     )
-    chosen: tuple[int, ...] = ()  # for each seed the training step whose success counts
+    chosen: tuple[int, ...] = ()  # then for each seed the training step whose success counts
 
     @property
     def head(self) -> Cell:
@@ -113,7 +113,7 @@ def groups(plan: Plan, store: Store) -> list[Group]:
                 np.stack([e.success for e in found]) if found else None,
                 failures / decisions if decisions else None,
                 np.stack([e.by_step for e in found]) if found and cells[0].checkpoints else None,
-                tuple(e.step for e in found),
+                tuple(e.step for e in found) if cells[0].checkpoints else (),
             )
         )
     return out
