@@ -8,6 +8,7 @@ from compression_gap.encoders.cache import frame_batch
 from compression_gap.nn import Interrupted
 from compression_gap.policies import Policy
 from compression_gap.policies.autoregressive import AutoregressiveHead
+from compression_gap.policies.card import Card, write_card
 from compression_gap.policies.flow import FlowHead
 from compression_gap.policies.policy import PolicyModule
 from compression_gap.policies.train import train_policy
@@ -359,6 +360,7 @@ def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):
     train_policy(what, [reach], [features], normaliser, None, None, out=tmp_path)
     policy = Policy.load(tmp_path)
     assert policy.spec.crop == crop
+    assert "| crop of its images | 50 % of the side, the centre" in write_card(policy, Card())
     asked = reach.observation(0)
     np.testing.assert_array_equal(policy.encoder.features(asked)[0, 0], features[0])
     rim = np.full_like(asked.images["front"], 7)
