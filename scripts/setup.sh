@@ -20,7 +20,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   pip install --quiet --no-index --no-deps torch 2>/dev/null || true
 fi
-pip install --quiet --editable '.[metaworld,data,serve,dev]' 2>&1 | grep -v '^WARNING: Location' || true
+pip install --quiet --editable '.[metaworld,data,serve,text,dev]' 2>&1 | grep -v '^WARNING: Location' || true
 "$venv/bin/python" -c 'import compression_gap, torch, metaworld'
 
 egl() { MUJOCO_GL=egl "$venv/bin/python" -c 'from compression_gap.sims.metaworld import render_check; render_check()' 2>/dev/null; }

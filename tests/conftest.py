@@ -107,6 +107,58 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return store, json.loads(out.getvalue())
 
 
+@pytest.fixture(scope="session")
+def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A small SigLIP as a user would have it: a folder with a tokenizer of words, and the library's model."""
+    import tokenizers
+    import torch
+    import transformers
+    from tokenizers.processors import TemplateProcessing
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    folder = tmp_path_factory.mktemp("tower") / "siglip"
+    words = [
+        "</s>",
+        "<unk>",
+        "reach",
+        "push",
+        "pick",
+        "place",
+        "the",
+        "red",
+        "block",
+        "open",
+        "drawer",
+        "put",
+        "bowl",
+        "on",
+        "plate",
+    ]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>")
+    )
+    made.normalizer = tokenizers.normalizers.Lowercase()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="</s>", eos_token="</s>", unk_token="<unk>", model_max_length=8
+    ).save_pretrained(folder)
+    tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**tower, "vocab_size": len(words), "max_position_embeddings": 8, "projection_size": 12}
+    text |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    torch.manual_seed(3)
+    config = transformers.SiglipConfig(
+        text_config=text, vision_config={**tower, "image_size": 16, "patch_size": 8}
+    )
+    model = transformers.SiglipModel(config).eval()
+    with torch.no_grad():  # away from the zeros and ones that a new model starts with
+        for p in model.parameters():
+            p.add_(0.1 * torch.rand_like(p))
+    model.save_pretrained(folder)
+    return folder, model
+
+
 def record(
     root: Path,
     *,

@@ -126,6 +126,8 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
         recipe = _recipe(manifest.parent)
         if recipe.inputs.get("policy") != key or recipe.spec.get("actor") != "policy":
             continue
+        if "checkpoint" in recipe.spec:
+            continue  # of earlier weights than the policy's
         protocol = EvaluationProtocol.model_validate_json(json.dumps(recipe.spec["protocol"]))
         if protocol.first_initial_state < EVALUATION_STATES:
             continue  # tuning states, or those of demonstrations: never reported
@@ -175,12 +177,13 @@ def _cell_rates(summary: dict[str, Any], key: str) -> Iterator[CellRate]:
 
     if "protocol" not in summary or summary["protocol"]["first_initial_state"] < EVALUATION_STATES:
         return  # a study of recordings, or of states that are never reported
+    chosen = summary.get("selection")
     for cell in _cells_with(summary, key):
         if cell["rate"] is not None:
             yield CellRate(
                 study=summary["study"]["name"],
                 protocol=summary["protocol"]["hash"],
-                cell=cell["label"],
+                cell=f"{cell['label']}, {chosen['mark']}" if chosen else cell["label"],
                 seeds=tuple(cell["seeds"]),
                 rate=_rate(cell["rate"]),
             )

@@ -324,6 +324,11 @@ def summary_tables(summary: dict[str, Any]) -> None:
             "",
         )
     console.print(table)
+    if summary["selection"]:
+        console.print(
+            f"success of policies: {summary['selection']['mark']}, the best evaluation of each training",
+            markup=False,
+        )
     if summary["contrasts"]:
         table = _table("contrast", "points", "95 % interval", "p", "p (Holm)")
         for c in summary["contrasts"]:

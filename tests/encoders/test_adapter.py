@@ -115,3 +115,67 @@ def test_a_trained_encoder_has_a_network_per_camera():
     made.fit(None, normal(50, 3))
     assert made.mean.abs().max() == 0
     assert (made.std == 1).all()
+
+
+# How the task enters
+
+
+def conditioned(conditioning, instructions=None):
+    torch.manual_seed(0)
+    return ContextAdapter(
+        make_encoder("oracle", cameras=2),
+        cameras=2,
+        feature_dim=5,
+        proprio_dim=3,
+        tasks=4,
+        n_obs_steps=2,
+        width=16,
+        conditioning=conditioning,
+        instructions=instructions,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("conditioning", "tokens", "touched"), [("embedding", 7, [6]), ("index", 6, [4, 5]), ("text", 7, [6])]
+)
+def test_the_task_changes_its_tokens_and_no_other(conditioning, tokens, touched):
+    """A token of its own; or, as an index, part of the robot's state at each step."""
+    instructions = torch.nn.functional.normalize(normal(4, 9), dim=-1) if conditioning == "text" else None
+    made = conditioned(conditioning, instructions)
+    x, p = normal(1, 2, 2, 5), normal(1, 2, 3, seed=1)
+    found = [made(x, p, torch.tensor([i]))[0] for i in range(4)]
+    assert made.tokens == tokens == len(found[0])
+    for i in range(4):
+        for j in range(i):
+            assert (found[i] != found[j]).any(-1).nonzero()[:, 0].tolist() == touched
+
+
+@torch.no_grad()
+def test_the_index_is_a_number_between_minus_one_and_one_behind_the_robot_s():
+    made = conditioned("index")
+    made.fit(normal(50, 2, 5), normal(50, 3, seed=1))
+    x, p = normal(4, 2, 2, 5), normal(4, 2, 3, seed=2)
+    numbers = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])
+    robot = torch.cat(
+        [(p - made.proprio_mean) / made.proprio_std, numbers[:, None, None].expand(4, 2, 1)], -1
+    )
+    own = made.proprio(robot) + made.proprio_position
+    torch.testing.assert_close(made(x, p, torch.arange(4))[:, 4:], own)
+
+
+@torch.no_grad()
+def test_the_text_token_is_a_linear_layer_on_the_embedding():
+    instructions = torch.nn.functional.normalize(normal(4, 9), dim=-1)
+    made = conditioned("text", instructions)
+    token = made(normal(2, 2, 2, 5), normal(2, 2, 3), torch.tensor([3, 0]))[:, -1]
+    expected = made.task.linear(3 * instructions[[3, 0]])  # √9
+    torch.testing.assert_close(token, expected)
+    assert not any("table" in n for n in made.state_dict())  # it lies in a file of its own
+    assert not any("table" in n for n, _ in made.named_parameters())
+
+
+def test_text_needs_an_instruction_for_each_task():
+    for instructions in (None, normal(3, 9)):
+        with pytest.raises(ValueError, match="'text' on 4 tasks needs their instructions"):
+            conditioned("text", instructions)

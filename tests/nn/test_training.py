@@ -219,3 +219,28 @@ def test_validation_noise_is_the_same_for_every_seed():
     still = Schedule(steps=6, batch_size=4, lr=0.0, encoder_lr=0.0, weight_decay=0.0, validations=3)
     losses = {v for seed in (0, 1) for v in run(network(), still, seed=seed)[1].validation}
     assert len(losses) == 1
+
+
+def test_what_is_kept_on_the_way_is_what_a_shorter_training_ends_with():
+    """At a constant rate a training's first steps are those of a shorter one; keeping disturbs nothing."""
+    how = {"batch_size": 8, "lr": 1e-2, "warmup": 5, "schedule": "constant"}
+    kept = {}
+
+    def keep(step, average):
+        kept[step] = {n: t.clone() for n, t in average.state_dict().items()}
+
+    whole, _ = run(network(), Schedule(steps=30, **how), keep_at=(7, 20), keep=keep)
+    plain, _ = run(network(), Schedule(steps=30, **how))
+    assert same(whole, plain)
+    assert list(kept) == [7, 20]
+    for step, weights in kept.items():
+        short, _ = run(network(), Schedule(steps=step, **how))
+        assert all(torch.equal(weights[n], t) for n, t in short.state_dict().items())
+
+
+def test_what_has_diverged_is_not_kept():
+    def bad(module, rows, rng):
+        return module(X[rows]).square().mean(1) * math.nan
+
+    with pytest.raises(Diverged):
+        run(network(), SHORT, loss=bad, keep_at=(3,), keep=lambda *_: pytest.fail("it was kept"))

@@ -42,7 +42,7 @@ def test_what_is_shared_acts_as_before(head, oat, tmp_path):
 def test_the_folder_holds_the_files_of_a_policy_and_its_card(oat, tmp_path):
     folder = make("autoregressive", oat).save_pretrained(tmp_path / "p")
     files = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
-    own = {f for f in FILES if not f.startswith("encoder/")}  # it has no prepared encoder
+    own = {f for f in FILES if not f.startswith(("encoder/", "text/"))}  # it has neither
     assert files == {*own, CHECKSUMS, "README.md"}
     assert [f.name for f in tmp_path.iterdir()] == ["p"]
     plain = make().save_pretrained(tmp_path / "q", card=Card(key="0123"))

@@ -8,6 +8,7 @@ from compression_gap.encoders.cache import frame_batch
 from compression_gap.nn import Interrupted
 from compression_gap.policies import Policy
 from compression_gap.policies.autoregressive import AutoregressiveHead
+from compression_gap.policies.card import Card, write_card
 from compression_gap.policies.flow import FlowHead
 from compression_gap.policies.policy import PolicyModule
 from compression_gap.policies.train import train_policy
@@ -255,3 +256,114 @@ def test_tokens_of_other_decision_points_are_refused(reach, grid, tmp_path):
             tokens,
             out=tmp_path,
         )
+
+
+def test_checkpoints_are_kept_beside_the_same_final_policy(reach, tmp_path):
+    """Also when the training is stopped behind the first of them and resumed."""
+    for name in ("plain", "kept", "resumed", "work"):
+        (tmp_path / name).mkdir()
+    plain = spec("oracle", "regression", steps=9, batch_size=8)
+    run(reach, plain, tmp_path / "plain")
+    what = plain | {"checkpoints": [3, 6]}
+    run(reach, what, tmp_path / "kept")
+    asked = []
+    with pytest.raises(Interrupted):
+        run(
+            reach,
+            what,
+            tmp_path / "resumed",
+            work=tmp_path / "work",
+            should_stop=lambda: bool(asked.append(1)) or len(asked) == 4,
+        )
+    assert list((tmp_path / "resumed").iterdir()) == []
+    run(reach, what, tmp_path / "resumed", work=tmp_path / "work")
+
+    def weights(*path):
+        return tmp_path.joinpath(*path, "policy.safetensors").read_bytes()
+
+    assert weights("plain") == weights("kept") == weights("resumed")
+    early = [weights("kept", "checkpoints", step) for step in ("3", "6")]
+    assert early == [weights("resumed", "checkpoints", step) for step in ("3", "6")]
+    assert len({*early, weights("kept")}) == 3
+    assert Policy.load(tmp_path / "kept" / "checkpoints" / "3").spec == Policy.load(tmp_path / "kept").spec
+
+
+def test_the_published_mode_makes_target_tokens_anew_at_every_step(reach, tmp_path, monkeypatch):
+    """With the tokenizer's dropout on, in training alone: a share of them flips. Resumed, it is the same."""
+    normaliser = Normaliser.fit(reach.actions)
+    chunks = chunks_of(reach, normaliser)
+    tokenizer = OAT(tokens=2, levels=(8, 5), dropout=0.1).fit(
+        chunks["train"], steps=40, batch_size=32, lr=3e-3
+    )
+    tokens = {s: tokenizer.encode(c) for s, c in chunks.items()}
+    known = {c.tobytes(): i for s in chunks for c, i in zip(chunks[s], tokens[s].ids, strict=True)}
+    flips = {True: [], False: []}
+    loss = AutoregressiveHead.loss
+
+    def look(self, context, target, *, rng):
+        own = np.stack([known[c.tobytes()] for c in target.chunk.numpy()])
+        flips[self.training].append((target.tokens.numpy() != own).mean())
+        return loss(self, context, target, rng=rng)
+
+    monkeypatch.setattr(AutoregressiveHead, "loss", look)
+
+    def weights(name, mode=None, **options):
+        (tmp_path / name).mkdir(exist_ok=True)
+        what = spec("oracle", "autoregressive", steps=6, batch_size=16) | (
+            {"tokenizer_mode": mode} if mode else {}
+        )
+        train_policy(
+            what,
+            [reach],
+            [reach.state[:, None]],
+            normaliser,
+            tokenizer,
+            tokens,
+            out=tmp_path / name,
+            **options,
+        )
+        return (tmp_path / name / "policy.safetensors").read_bytes()
+
+    plain = weights("plain")
+    assert set(flips[True]) == set(flips[False]) == {0}
+    assert weights("eval", "eval") == plain
+    flips[True].clear()
+    published = weights("published", "train-as-published")
+    assert len(flips[True]) == 6
+    assert 0.005 < np.mean(flips[True]) < 0.7
+    assert set(flips[False]) == {0}
+    assert published != plain
+    assert not tokenizer.network.training
+    np.testing.assert_array_equal(tokenizer.encode(chunks["train"]).ids, tokens["train"].ids)
+    (tmp_path / "work").mkdir()
+    answers = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        weights("resumed", "train-as-published", work=tmp_path / "work", should_stop=lambda: next(answers))
+    assert weights("resumed", "train-as-published", work=tmp_path / "work") == published
+
+
+def test_tokens_without_a_network_have_no_training_mode(reach, grid, tmp_path):
+    normaliser = Normaliser.fit(reach.actions)
+    tokens = {s: grid.encode(c) for s, c in chunks_of(reach, normaliser).items()}
+    what = spec("oracle", "autoregressive", steps=1) | {"tokenizer_mode": "train-as-published"}
+    with pytest.raises(ValueError, match="no target tokens of grid in the mode 'train-as-published'"):
+        train_policy(what, [reach], [reach.state[:, None]], normaliser, grid, tokens, out=tmp_path)
+
+
+def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):
+    """The same centre in the features of training and in what the loaded policy sees."""
+    crop = {"mode": "all", "share": 0.5}
+    normaliser = Normaliser.fit(reach.actions)
+    encoder = make_encoder("retina-4", cameras=1, crop=crop)
+    features = encoder.features(frame_batch(reach, slice(None)))[:, 0]
+    what = spec("retina-4", "regression", steps=2, batch_size=8) | {"crop": crop}
+    train_policy(what, [reach], [features], normaliser, None, None, out=tmp_path)
+    policy = Policy.load(tmp_path)
+    assert policy.spec.crop == crop
+    assert "| crop of its images | 50 % of the side, the centre" in write_card(policy, Card())
+    asked = reach.observation(0)
+    np.testing.assert_array_equal(policy.encoder.features(asked)[0, 0], features[0])
+    rim = np.full_like(asked.images["front"], 7)
+    rim[..., 10:30, 10:30, :] = asked.images["front"][..., 10:30, 10:30, :]
+    other = Observation({"front": rim}, asked.proprio, asked.task)
+    np.testing.assert_array_equal(policy.act(other, np.zeros(1)).chunk, policy.act(asked, np.zeros(1)).chunk)

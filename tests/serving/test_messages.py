@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from compression_gap.encoders.text import Instructions
 from compression_gap.errors import UserError
 from compression_gap.serving.messages import FIELDS, Request, check_task, read_request
 
@@ -48,6 +49,18 @@ def test_all_ways_to_name_the_keys_mean_the_same(policy, frame):
         assert list(request.seen.images) == list(plain.seen.images)
         for camera in images:
             np.testing.assert_array_equal(request.seen.images[camera], plain.seen.images[camera])
+
+
+def test_a_prompt_is_a_task_s_instruction_too(policy, frame, monkeypatch):
+    """Of a policy that is conditioned on text; words that it was not trained on are no task of it."""
+    table = np.eye(2, 3, dtype=np.float32)
+    known = Instructions(("Reach the red bowl.", "pick up the bowl"), table, {})
+    monkeypatch.setattr(policy.module, "instructions", known)
+    message = {**frame(1), "task": None}
+    for prompt, task in (("pick up  the bowl", 1), ("reach the red bowl", 0), ("pick place", 1)):
+        assert read_request({**message, "prompt": prompt}, policy).seen.task.tolist() == [task]
+    with pytest.raises(UserError, match="the prompt 'pick up the cup' names no task of this policy"):
+        read_request({**message, "prompt": "pick up the cup"}, policy)
 
 
 def test_windows_of_several_steps(policy, frame):

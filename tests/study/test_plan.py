@@ -35,10 +35,11 @@ def study(**changes):
     return parse_study(yaml.safe_dump(data), "test")
 
 
-# Kinds of other graphs than a study's: tables of tokenizers, ledgers, the calibration.
+# Kinds of other graphs than the base study's: tables of tokenizers, ledgers, the calibration, text.
 ELSEWHERE = {
     "frames",
     "encoder",
+    "text",
     "error",
     "health",
     "replay",
@@ -347,3 +348,89 @@ def test_the_swap_s_head_joins_the_actions():
 def test_what_cannot_be_built_is_refused_at_once(change, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         plan(**change)
+
+
+# How the task enters
+
+
+def test_the_task_as_a_factor_adds_policies_and_one_table(text_checkpoint):
+    before = plan()
+    both = plan(
+        factors__task=["embedding", "index", "text"], policy__text_encoder=f"folder:{text_checkpoint[0]}"
+    )
+    assert added(before, both) == {"text": 1, "policy": 24, "episodes": 24}
+    assert set(before.steps) <= set(both.steps)  # keys of older policies hold
+    by_task = {c.task: both.steps[c.policy.key] for c in both.cells}
+    assert "task" not in by_task["embedding"].recipe.spec
+    assert [s.recipe.spec["task"] for t, s in by_task.items() if t != "embedding"] == ["index", "text"]
+    assert "text" not in by_task["index"].inputs
+    table = by_task["text"].inputs["text"]
+    assert table.spec["instructions"] == ["reach"]
+    assert table.spec["pin"]["encoder"] == f"folder:{text_checkpoint[0]}"
+    assert "task as text" in by_task["text"].label
+
+
+def test_the_simulator_s_words_are_the_instructions(text_checkpoint, monkeypatch):
+    from dataclasses import replace
+
+    from compression_gap.sims.channel import Channel
+
+    info = Channel.describe(plan().protocol.sim)
+    told = staticmethod(lambda spec: replace(info, instructions={"reach": "reach the red block"}))
+    monkeypatch.setattr(Channel, "describe", told)
+    whole = plan(factors__task=["text"], policy__text_encoder=f"folder:{text_checkpoint[0]}")
+    (text,) = [s.recipe for s in whole.steps.values() if s.recipe.kind == "text"]
+    assert text.spec["instructions"] == ["reach the red block"]
+
+
+def test_a_text_encoder_is_looked_for_only_where_it_is_needed():
+    assert added(plan(), plan(policy__text_encoder="folder:/no/such")) == {}
+    with pytest.raises(
+        UserError, match=r"policy\.text_encoder: encoder 'folder:/no/such': /no/such holds no config"
+    ):
+        plan(factors__task=["text"], policy__text_encoder="folder:/no/such")
+    with pytest.raises(UserError, match=r"'factors\.task\.0'.*'embedding', 'index' or 'text'"):
+        plan(factors__task=["words"])
+
+
+# As published: dropout of the tokenizer
+
+
+def test_the_tokenizer_s_published_mode_is_one_of_policies_with_its_tokens():
+    actions = {"factors__action": ["diffusion", "oat", "fast", "oat-hybrid"]}
+    dropped = plan(**actions, tokenizer__dropout=0.1)
+    new = added(plan(**actions), dropped)
+    assert new == {"tokenizer": 1, "tokens": 1, "policy": 12, "episodes": 13}
+    published = plan(**actions, tokenizer__dropout=0.1, tokenizer__mode="train-as-published")
+    assert added(dropped, published) == {"policy": 6, "episodes": 6}
+    modes = {
+        c.action: published.steps[c.policy.key].recipe.spec.get("tokenizer_mode") for c in published.cells
+    }
+    assert modes == {"diffusion": None, "oat": "train-as-published", "fast": None, "oat-hybrid": None}
+
+
+def test_without_dropout_the_published_mode_is_refused():
+    with pytest.raises(
+        UserError, match=r"'tokenizer'.*there is none: set 'dropout' \(0\.1 in the published code\)"
+    ):
+        plan(tokenizer__mode="train-as-published")
+
+
+# Crops
+
+
+def test_a_crop_changes_what_sees_another_image_and_nothing_else():
+    base = {"factors__encoder": ["retina-4", "resnet18"], "cameras__image_size": 64}
+    before = plan(**base)
+    whole = plan(**base, cameras__crop="none")
+    assert added(before, whole) == {"policy": 4, "episodes": 4}  # those of resnet18
+    published = plan(**base, cameras__crop_share=0.59375)
+    assert added(before, published) == {"policy": 4, "episodes": 4}
+    same = plan(**base, cameras__crop="all")
+    assert added(before, same) == {"features": 1, "probe": 1, "policy": 8, "episodes": 8}
+    crops = {c.encoder: same.steps[c.policy.key].recipe.spec.get("crop") for c in same.cells}
+    one = {"mode": "all", "share": 0.9}
+    assert crops == {"blind": None, "retina-4": one, "resnet18": one, "oracle": None}
+    assert added(before, plan(**base, cameras__crop="resnet-only", cameras__crop_share=0.9)) == {}
+    with pytest.raises(UserError, match=r"'retina-60' is finer than the images \(58 px after cropping\)"):
+        plan(factors__encoder=["retina-60"], cameras__image_size=64, cameras__crop="all")

@@ -52,7 +52,7 @@ def test_the_resolved_study_reads_back_as_itself():
         ),
         (
             BASE + "cameras:\n  zzz: 1\n",
-            "f.yaml line 7: unknown key 'cameras.zzz'; known: names, image_size, rendering",
+            "f.yaml line 7: unknown key 'cameras.zzz'; known: names, image_size, rendering, crop, crop_share",
         ),
     ],
 )

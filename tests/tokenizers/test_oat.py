@@ -327,3 +327,60 @@ def test_the_tensors_of_another_size(fitted, tmp_path):
     about.write_text(about.read_text().replace('"tokens": 4', '"tokens": 2'))
     with pytest.raises(UserError, match=r"can be read: its tensors are those of another network$"):
         OAT.load(tmp_path)
+
+
+# Dropout, and what the published code does with it
+
+
+@pytest.fixture(scope="module")
+def dropped():
+    return small(dropout=0.1).fit(structured(500), steps=150, batch_size=24, lr=3e-3)
+
+
+def test_without_dropout_nothing_is_written_of_it(fitted):
+    assert "dropout" not in fitted.options  # tokenizers of before this option have the same files
+    assert small(dropout=0.0).options == fitted.options
+    assert not any(m.dropout for m in fitted.network.modules() if hasattr(m, "dropout"))
+
+
+def test_dropout_is_on_in_fitting_alone(dropped, held_out, tmp_path):
+    how = {"steps": 5, "batch_size": 8}
+    plain = small().fit(structured(100), **how).network.state_dict()
+    other = small(dropout=0.1).fit(structured(100), **how).network.state_dict()
+    assert any(not torch.equal(plain[n], other[n]) for n in plain)
+    first, again = dropped.encode(held_out), dropped.encode(held_out)
+    np.testing.assert_array_equal(first.ids, again.ids)
+    dropped.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.options["dropout"] == 0.1
+    np.testing.assert_array_equal(loaded.encode(held_out).ids, first.ids)
+    assert distortion(dropped, held_out) < 0.6 * float(np.square(held_out - structured(500).mean(0)).mean())
+
+
+def test_in_training_mode_some_tokens_flip_and_in_eval_mode_none(dropped, held_out):
+    """The published tokenizer's: a share of the target tokens is another at every look."""
+    chunks, own = torch.from_numpy(held_out), dropped.encode(held_out).ids
+
+    def look(seed):
+        torch.manual_seed(seed)
+        return dropped.ids_in_training(chunks).numpy()
+
+    flipped = (look(0) != own).mean()
+    assert 0.02 < flipped < 0.7
+    np.testing.assert_array_equal(look(0), look(0))
+    assert 0.02 < (look(0) != look(1)).mean() < 0.7
+    assert not dropped.network.training
+    np.testing.assert_array_equal(dropped.encode(held_out).ids, own)
+
+
+def test_without_dropout_training_mode_is_eval_mode(fitted, held_out):
+    far = np.concatenate([held_out, 100 * held_out])  # clipped to the range of fitting, as ``encode`` does
+    np.testing.assert_array_equal(
+        fitted.ids_in_training(torch.from_numpy(far)).numpy(), fitted.encode(far).ids
+    )
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_is_no_share_is_refused(dropout):
+    with pytest.raises(UserError, match=r"a dropout of .* is no share: give 0 or more, and less than 1"):
+        small(dropout=dropout)

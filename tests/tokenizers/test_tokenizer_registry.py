@@ -34,7 +34,7 @@ def test_a_name_makes_its_class_with_its_options(name):
     entry, made = tokenizer_entry(name), make_tokenizer(name)
     assert type(made) is CLASSES[name]
     assert made.options.items() >= entry.options.items()
-    assert {*entry.takes, *entry.options} <= made.options.keys()
+    assert {*entry.takes, *entry.options} - {"dropout"} <= made.options.keys()  # without any it is left out
     assert ("levels" in made.options) == entry.codebook
     assert hasattr(made, "_build") == entry.trained
     assert name.startswith(made.name)

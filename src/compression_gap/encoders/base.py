@@ -4,17 +4,28 @@
 ``ContextAdapter`` is the one place where features, proprioception and task become the context, the same for
 every encoder: one token per camera and observation step, one proprio token per observation step, one task
 token. So all frozen encoders give the policy the same number of tokens.
+
+The task enters in one of three ways (``CONDITIONINGS``):
+* "embedding": a learned vector per task, as a token of its own.
+* "index": its number, as one more number of the robot's state at every step, scaled to [−1, 1] over the tasks;
+  there is no task token. So it is in the earlier snapshot of the published code, whose configuration lists the
+  task's number among the state ports; the scale is that of its normaliser's default ("limits"): assumed.
+* "text": a frozen text tower's embedding of the instruction (``text.py``), through a trained linear layer, as a
+  token of its own.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..sims import Observation
+
+Conditioning = Literal["embedding", "index", "text"]
+CONDITIONINGS: tuple[str, ...] = get_args(Conditioning)
 
 
 class Encoder(Protocol):
@@ -37,13 +48,36 @@ class Encoder(Protocol):
         """
 
 
+class InstructionToken(nn.Module):
+    """Task numbers [B] → tokens [B, width]: a linear layer on the instructions' embeddings, float32 [tasks, d].
+
+    The embeddings have norm 1. Times √d their entries are of the size that a linear layer's first weights are for.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(table.shape[1], width)
+        self.register_buffer("table", table.float(), persistent=False)  # its file is that of the instructions
+
+    def forward(self, task: Tensor) -> Tensor:
+        """The tokens of these tasks."""
+        vectors: Tensor = self.linear(self.table[task] * self.table.shape[1] ** 0.5)
+        return vectors
+
+
 class ContextAdapter(nn.Module):
-    """Features [B, T, C, ...], proprio [B, T, p] and task [B] → context tokens [B, T·C + T + 1, width]."""
+    """Features [B, T, C, ...], proprio [B, T, p] and task [B] → context tokens [B, T·C + T + 1, width].
+
+    With the task's index there is no task token: [B, T·C + T, width].
+    """
 
     mean: Tensor
     std: Tensor
     proprio_mean: Tensor
     proprio_std: Tensor
+    numbers: Tensor | None
 
     def __init__(
         self,
@@ -56,8 +90,12 @@ class ContextAdapter(nn.Module):
         n_obs_steps: int,
         width: int,
         weights: bool = True,
+        conditioning: str = "embedding",
+        instructions: Tensor | None = None,
     ) -> None:
+        """``instructions``: their embeddings float32 [tasks, d], for the conditioning "text"."""
         super().__init__()
+        indexed = conditioning == "index"
         networks = [encoder.network(weights=weights) for _ in range(cameras)]
         self.networks = nn.ModuleList(n for n in networks if n is not None)
         self.std_floor = encoder.std_floor
@@ -66,11 +104,20 @@ class ContextAdapter(nn.Module):
         self.register_buffer("proprio_mean", torch.zeros(proprio_dim))
         self.register_buffer("proprio_std", torch.ones(proprio_dim))
         self.visual = nn.Sequential(nn.Linear(feature_dim, width), nn.GELU(), nn.Linear(width, width))
-        self.proprio = nn.Sequential(nn.Linear(proprio_dim, width), nn.GELU(), nn.Linear(width, width))
-        self.task = nn.Embedding(tasks, width)
+        own = nn.Linear(proprio_dim + indexed, width)
+        self.proprio = nn.Sequential(own, nn.GELU(), nn.Linear(width, width))
+        self.task: nn.Module | None = None
+        if conditioning == "embedding":
+            self.task = nn.Embedding(tasks, width)
+        elif conditioning == "text" and instructions is not None and len(instructions) >= tasks:
+            self.task = InstructionToken(instructions, width)
+        elif not indexed:
+            raise ValueError(f"the conditioning '{conditioning}' on {tasks} tasks needs their instructions")
+        numbers = torch.linspace(-1, 1, tasks) if tasks > 1 else torch.zeros(1)
+        self.register_buffer("numbers", numbers if indexed else None, persistent=False)
         self.visual_position = nn.Parameter(0.02 * torch.randn(n_obs_steps, cameras, width))
         self.proprio_position = nn.Parameter(0.02 * torch.randn(n_obs_steps, width))
-        self.tokens = n_obs_steps * cameras + n_obs_steps + 1
+        self.tokens = n_obs_steps * cameras + n_obs_steps + (self.task is not None)
 
     def fit(self, features: Tensor | None, proprio: Tensor) -> None:
         """Take the training split's statistics: features [F, C, d] (None if trained), proprio [F, p]."""
@@ -83,7 +130,7 @@ class ContextAdapter(nn.Module):
         self.proprio_std.copy_(torch.where(std < 1e-4, torch.ones_like(std), std))
 
     def forward(self, features: Tensor, proprio: Tensor, task: Tensor) -> Tensor:
-        """The context: visual tokens (oldest step first), proprio tokens, task token."""
+        """The context: visual tokens (oldest step first), proprio tokens, the task token if there is one."""
         b, t = proprio.shape[:2]
         if self.networks:
             per_camera = [n(features[:, :, c].flatten(0, 1)) for c, n in enumerate(self.networks)]
@@ -91,5 +138,10 @@ class ContextAdapter(nn.Module):
         else:
             vectors = (features.float() - self.mean) / self.std
         seen = self.visual(vectors) + self.visual_position
-        own = self.proprio((proprio - self.proprio_mean) / self.proprio_std) + self.proprio_position
-        return torch.cat([seen.flatten(1, 2), own, self.task(task)[:, None]], 1)
+        robot = (proprio - self.proprio_mean) / self.proprio_std
+        if self.numbers is not None:
+            robot = torch.cat([robot, self.numbers[task][:, None, None].expand(b, t, 1)], -1)
+        tokens = [seen.flatten(1, 2), self.proprio(robot) + self.proprio_position]
+        if self.task is not None:
+            tokens.append(self.task(task)[:, None])
+        return torch.cat(tokens, 1)

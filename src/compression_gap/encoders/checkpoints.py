@@ -55,7 +55,7 @@ FAMILIES = {  # by model_type; SigLIP 2 of a fixed size has the type of SigLIP
     "dinov2": Family("Dinov2Config", "Dinov2Model", IMAGENET),
     "dinov2_with_registers": Family("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", IMAGENET),
 }
-_NOT_SHAPE = (  # entries of config.json that change no feature, some of them with every release
+NOT_SHAPE = (  # entries of config.json that change no feature, some of them with every release
     *("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype"),
     *("id2label", "label2id", "problem_type"),
 )
@@ -71,12 +71,8 @@ def resolve(name: str) -> dict[str, Any]:
     Raises ``UserError`` in a sentence: no such model or folder, another architecture, no safetensors.
     """
     asked = parse(name)
-    if asked.folder is not None:
-        source, read = _folder_source(name, Path(asked.folder).expanduser().resolve())
-    else:
-        assert asked.repo is not None
-        source, read = _hub_source(name, asked.repo, asked.revision)
-    config = _json(name, read("config.json"), "config.json")
+    source, read = source_of(name)
+    config = read_json(name, read("config.json"), "config.json")
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
         raise UserError(
@@ -86,10 +82,10 @@ def resolve(name: str) -> dict[str, Any]:
     tower = config
     if config["model_type"] in ("siglip", "siglip2"):
         tower = config.get("vision_config") or {}
-    tower = {k: v for k, v in tower.items() if k not in _NOT_SHAPE}
-    images = _json(name, read("preprocessor_config.json"), "preprocessor_config.json")
+    tower = {k: v for k, v in tower.items() if k not in NOT_SHAPE}
+    images = read_json(name, read("preprocessor_config.json"), "preprocessor_config.json")
     if not images:
-        images = _json(name, read("processor_config.json"), "processor_config.json").get(
+        images = read_json(name, read("processor_config.json"), "processor_config.json").get(
             "image_processor", {}
         )
     shape = _shape(name, family, tower, images)
@@ -182,7 +178,7 @@ def _normalisation(name: str, family: Family, images: dict[str, Any]) -> dict[st
     }
 
 
-def _json(name: str, file: Path | None, what: str) -> dict[str, Any]:
+def read_json(name: str, file: Path | None, what: str) -> dict[str, Any]:
     """A file's JSON object; empty without a file."""
     if file is None:
         return {}
@@ -197,7 +193,19 @@ def _json(name: str, file: Path | None, what: str) -> dict[str, Any]:
 
 # Where the files are.
 
-Read = Callable[[str], Path | None]
+Read = Callable[[str], Path | None]  # a file's name → its path; None if there is no such file
+
+
+def source_of(name: str) -> tuple[dict[str, str], Read]:
+    """Where a name's checkpoint is (hub, revision, commit; or folder, sha256), and how its files are read.
+
+    Raises ``UserError`` if there is no such model or folder, or no safetensors in it.
+    """
+    asked = parse(name)
+    if asked.folder is not None:
+        return _folder_source(name, Path(asked.folder).expanduser().resolve())
+    assert asked.repo is not None
+    return _hub_source(name, asked.repo, asked.revision)
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -129,7 +129,7 @@ def load_network(pin: dict[str, Any], *, weights: bool = True) -> VisionNetwork:
         return VisionNetwork(kind(config), pin)
     folder = weights_folder(pin)
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             model, report = kind.from_pretrained(
                 str(folder),
                 config=config,
@@ -154,8 +154,8 @@ def load_network(pin: dict[str, Any], *, weights: bool = True) -> VisionNetwork:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """No bars, and no list of the text tower's weights, which are left out on purpose."""
+def quiet(transformers: Any) -> Iterator[None]:
+    """No bars, and no list of the other tower's weights, which are left out on purpose."""
     logs = transformers.utils.logging
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()

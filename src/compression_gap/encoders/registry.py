@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, unknown_name
 from . import ladder
+from .crops import CentreCropped, Crop
 from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
 OWN = ("blind", "oracle", "oracle-Bb", ladder.FORM, "resnet18", "retina-R")
 DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
-RESNET_SMALLEST = 37  # pixels; of less, one cell is left after cropping, and its keypoints cannot move
+RESNET_SMALLEST = 33  # pixels after cropping; of less, one cell is left, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
@@ -37,30 +39,37 @@ def is_trained(name: str) -> bool:
     return name == "resnet18"
 
 
-def check_encoder(name: str, *, image_size: int, sim: str | None = None) -> None:
+def check_encoder(name: str, *, image_size: int, sim: str | None = None, crop: Crop | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
+    crop = crop or Crop()
+    seen = crop.side(image_size, name)
     if ladder.is_pose(name):
         ladder.frames_of(name)
+        if crop.mode == "all":
+            raise UserError(
+                f"{name} is pretrained on whole images, and cameras.crop is 'all': leave one of the two out"
+            )
         if image_size < ladder.SMALLEST:
             raise UserError(f"{name} needs images of {ladder.SMALLEST} px or more: raise cameras.image_size")
     elif is_pretrained(name):
         parse(name)
     elif name.startswith("retina-"):
         resolution = _resolution(name)
-        if resolution > image_size:
+        if resolution > seen:
             raise UserError(
-                f"encoder '{name}' is finer than the images ({image_size} px): "
-                f"take retina-{image_size} or less, or raise cameras.image_size"
+                f"encoder '{name}' is finer than the images ({seen} px{'' if seen == image_size else ' after cropping'}): "
+                f"take retina-{seen} or less, or raise cameras.image_size"
             )
     elif DIAL.fullmatch(name):
         if sim not in (None, "channel"):
             raise UserError(f"{name} cuts states within [-1, 1] and is for the channel alone; take oracle")
     elif name not in names() or name in ("retina-R", "oracle-Bb", ladder.FORM, *FORMS[-2:]):
         raise unknown_name("encoder", name, names())
-    elif name == "resnet18" and image_size < RESNET_SMALLEST:
+    elif name == "resnet18" and seen < RESNET_SMALLEST:
+        enough = next(n for n in count(image_size) if crop.side(n, name) >= RESNET_SMALLEST)
         raise UserError(
             f"resnet18 is blind at {image_size} px (its last feature map is one cell): "
-            f"raise cameras.image_size to {RESNET_SMALLEST} or more"
+            f"raise cameras.image_size to {enough} or more"
         )
 
 
@@ -71,8 +80,25 @@ def _resolution(name: str) -> int:
     return int(digits)
 
 
-def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Encoder:
-    """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``."""
+def make_encoder(
+    name: str, *, cameras: int, folder: Path | None = None, crop: dict[str, Any] | None = None
+) -> Encoder:
+    """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``.
+
+    ``crop``: what ``Crop.for_encoder`` says of it.
+    """
+    how = Crop.read(crop)
+    if name == "resnet18":
+        from .resnet18 import ResNet18
+
+        made: Encoder = ResNet18(how.share if how.mode == "resnet-only" else None)
+    else:
+        made = _make(name, cameras, folder)
+    return CentreCropped(made, how.share) if how.mode == "all" and made.needs_images else made
+
+
+def _make(name: str, cameras: int, folder: Path | None) -> Encoder:
+    """The encoder of that name, which sees the whole of its images."""
     if is_prepared(name):
         return _from_folder(name, folder)
     if name.startswith("retina-"):
@@ -87,10 +113,6 @@ def make_encoder(name: str, *, cameras: int, folder: Path | None = None) -> Enco
         from .limits import QuantisedOracle
 
         return QuantisedOracle(cameras, int(dial[1]))
-    if name == "resnet18":
-        from .resnet18 import ResNet18
-
-        return ResNet18()
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             made: Encoder = entry.load()(cameras)

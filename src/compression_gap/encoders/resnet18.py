@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..sims import Observation
+from .crops import SHARE
 
 FEATURE_DIM = 64  # 32 keypoints
-CROP = 0.9  # share of the image's side that is kept; 76 of 84 pixels
 
 
 class Residual(nn.Module):
@@ -65,26 +65,30 @@ class SpatialSoftmax(nn.Module):
 
 
 class CroppedResNet(nn.Module):
-    """uint8 images [M, h, w, 3] → [M, 64]. Images become floats after cropping, on the device."""
+    """uint8 images [M, h, w, 3] → [M, 64]. Images become floats after cropping, on the device.
 
-    def __init__(self) -> None:
+    ``share`` of the side is kept by the crop; None: no crop.
+    """
+
+    def __init__(self, share: float | None = SHARE) -> None:
         super().__init__()
+        self.share = share
         self.trunk = resnet18_trunk()
         self.pool = SpatialSoftmax(512, 32)
 
     def forward(self, images: Tensor) -> Tensor:
         """Crop, then convolve."""
-        x = crop(images, random=self.training)
+        x = images if self.share is None else crop(images, random=self.training, share=self.share)
         return self.pool(self.trunk(x.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
 
-def crop(images: Tensor, *, random: bool) -> Tensor:
-    """Crop [M, h, w, 3] to ``CROP`` of its side: each at its own random place, or all at the centre.
+def crop(images: Tensor, *, random: bool, share: float = SHARE) -> Tensor:
+    """Crop [M, h, w, 3] to ``share`` of its side: each at its own random place, or all at the centre.
 
     Draws from torch's global generator, which the training loop seeds anew at each step.
     """
     m, h, w, _ = images.shape
-    ch, cw = round(CROP * h), round(CROP * w)
+    ch, cw = round(share * h), round(share * w)
     if not random:
         y, x = (h - ch) // 2, (w - cw) // 2
         return images[:, y : y + ch, x : x + cw]
@@ -96,11 +100,14 @@ def crop(images: Tensor, *, random: bool) -> Tensor:
 
 
 class ResNet18:
-    """The trained encoder; its features are the images themselves."""
+    """The trained encoder; its features are the images themselves. ``share``: see ``CroppedResNet``."""
 
     name, needs_images, frozen, std_floor = "resnet18", True, False, 1.0
     dtype: type[np.generic] = np.uint8
     feature_dim: int = FEATURE_DIM
+
+    def __init__(self, share: float | None = SHARE) -> None:
+        self.share = share
 
     def features(self, obs: Observation) -> np.ndarray:
         """uint8 images [B, T, C, h, w, 3]; all cameras must have one size."""
@@ -108,4 +115,4 @@ class ResNet18:
 
     def network(self, *, weights: bool = True) -> nn.Module | None:
         """A network for one camera."""
-        return CroppedResNet()
+        return CroppedResNet(self.share)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,13 @@ def train(
     checkpoint_seconds: float = 60.0,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    keep_at: Collection[int] = (),
+    keep: Callable[[int, nn.Module], None] = lambda step, average: None,
 ) -> tuple[nn.Module, Curve]:
     """Train ``module`` in place on rows 0 … ``rows`` − 1; returns the averaged module and the curve.
+
+    ``keep`` is given the averaged module, not to be changed, after each of the steps ``keep_at``; of a training that
+    is resumed, those after its checkpoint.
 
     Raises ``Interrupted`` after saving a checkpoint when ``should_stop()``, ``Diverged`` on a bad loss.
     """
@@ -143,7 +148,7 @@ def train(
         save = work is not None and (stop or time.monotonic() - saved > checkpoint_seconds)
         validate = last or done % check_every == 0
         # Looking at the loss waits for a GPU, so not at every step; but nothing bad is ever written down.
-        if done % 20 == 0 or validate or save:
+        if done % 20 == 0 or validate or save or done in keep_at:
             progress(done, schedule.steps)
             if not math.isfinite(running.item()):
                 raise Diverged(
@@ -155,6 +160,8 @@ def train(
             curve.train.append(float(running))
             curve.validation.append(_validate(ema.average, validation_loss, validation_rows, seed, device))
             curve.seconds.append(spent + time.monotonic() - begun)
+        if done in keep_at:
+            keep(done, ema.average)
         if save:
             assert work is not None
             _save(work, module, ema, optimizer, curve, done, spent + time.monotonic() - begun)

@@ -161,12 +161,26 @@ def _what(policy: Policy) -> list[tuple[str, str]]:
         ("parameters", f"{counts['total']:,} ({counts['trunk']:,} of them in the trunk)"),
         ("FLOPs of a decision", f"{policy.flops():,}"),
         ("tasks", ", ".join(spec.tasks)),
+        *([] if spec.task == "embedding" else [("task conditioning", _conditioning(policy))]),
+        *([] if spec.crop is None else [("crop of its images", _crop(spec.crop))]),
         ("cameras", f"{', '.join(spec.cameras)} ({spec.image_size} × {spec.image_size} pixels)"),
         ("observation steps", str(spec.n_obs_steps)),
         ("proprioception", f"{spec.proprio_dim} numbers"),
         ("action chunk", f"[{spec.horizon}, {spec.action_dim}]"),
     ]
     return [(name, _plain(value)) for name, value in rows]
+
+
+def _crop(crop: Mapping[str, Any]) -> str:
+    if crop["mode"] == "none":
+        return "none"
+    where = "the centre, in training and otherwise" if crop["mode"] == "all" else "at random in training"
+    return f"{100 * crop['share']:.0f} % of the side, {where}"
+
+
+def _conditioning(policy: Policy) -> str:
+    known = policy.module.instructions
+    return policy.spec.task if known is None else f"text: instructions embedded by {known.pin['encoder']}"
 
 
 def _bits(tokenizer: Any) -> str:

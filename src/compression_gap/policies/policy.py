@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..demos import Normaliser
 from ..encoders import is_prepared, make_encoder
-from ..encoders.base import ContextAdapter
+from ..encoders.base import ContextAdapter, InstructionToken
+from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
 from ..sims import Observation
@@ -53,6 +54,17 @@ class PolicySpec:
     proprio_dim: int
     action_dim: int
     options: dict[str, Any]
+    task: str = "embedding"  # how the task enters: ``encoders.base.CONDITIONINGS``
+    crop: dict[str, Any] | None = (
+        None  # of the images, where the encoder's habit does not hold: ``encoders.crops``
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, without those that are at their default: older folders lack them."""
+        every = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {
+            name: value for name, (value, default) in every.items() if default is MISSING or value != default
+        }
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -68,13 +80,17 @@ class PolicyModule(nn.Module):
         tokenizer: ActionTokenizer | None,
         prepared: Path | None = None,
         *,
+        instructions: Instructions | None = None,
         weights: bool = True,
     ) -> None:
-        """``prepared``: the folder of a prepared encoder; without ``weights``, ``load_state_dict`` must follow."""
+        """``prepared``: the folder of a prepared encoder; without ``weights``, ``load_state_dict`` must follow.
+
+        ``instructions``: those of the tasks, in their order, for a policy that is conditioned on text.
+        """
         super().__init__()
-        size, self.prepared = SIZES[spec.size], prepared
+        size, self.prepared, self.instructions = SIZES[spec.size], prepared, instructions
         self.adapter = ContextAdapter(
-            make_encoder(spec.encoder, cameras=len(spec.cameras), folder=prepared),
+            make_encoder(spec.encoder, cameras=len(spec.cameras), folder=prepared, crop=spec.crop),
             cameras=len(spec.cameras),
             feature_dim=spec.feature_dim,
             proprio_dim=spec.proprio_dim,
@@ -82,6 +98,8 @@ class PolicyModule(nn.Module):
             n_obs_steps=spec.n_obs_steps,
             width=size.width,
             weights=weights,
+            conditioning=spec.task,
+            instructions=None if instructions is None else torch.from_numpy(instructions.table),
         )
         self.head: Any = make_head(
             spec.head,
@@ -127,7 +145,9 @@ class Policy:
     ) -> None:
         self.spec, self.module = spec, lay_out(module.eval().requires_grad_(False))
         self.normaliser, self.tokenizer = normaliser, tokenizer
-        self.encoder = make_encoder(spec.encoder, cameras=len(spec.cameras), folder=module.prepared)
+        self.encoder = make_encoder(
+            spec.encoder, cameras=len(spec.cameras), folder=module.prepared, crop=spec.crop
+        )
         self.n_obs_steps, self.horizon = spec.n_obs_steps, spec.horizon
         self.needs_images = self.encoder.needs_images
         self.device = next(module.parameters()).device
@@ -141,6 +161,29 @@ class Policy:
             )
         self.task_index = np.array([self.spec.tasks.index(t) for t in tasks])
         return self
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The instructions of its tasks, in their order; none, if it is not conditioned on text."""
+        known = self.module.instructions
+        return () if known is None else known.texts[: len(self.spec.tasks)]
+
+    def instruct(self, text: str) -> int:
+        """The task number that stands for an instruction, in observations from now on.
+
+        One that is new is embedded by the text tower that the policy was trained with. Raises ``UserError`` if that
+        is not to be had, or the policy is not conditioned on text.
+        """
+        known, token = self.module.instructions, self.module.adapter.task
+        if known is None or not isinstance(token, InstructionToken):
+            raise UserError(
+                f"this policy knows tasks by their {self.spec.task}, not by instructions: {', '.join(self.spec.tasks)}"
+            )
+        known, row = known.with_text(" ".join(text.split()))
+        self.module.instructions = known
+        token.table = torch.from_numpy(known.table).to(token.table.device)
+        self.task_index = np.append(self.task_index, row)
+        return len(self.task_index) - 1
 
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """Chunks float32 [B, H, d] in raw action units for B observations; one seed per row."""
@@ -237,11 +280,13 @@ class Policy:
         """Write ``policy.json``, ``policy.safetensors``, the normaliser, the tokenizer and the prepared encoder."""
         state = {n: t.cpu().contiguous() for n, t in self.module.state_dict().items()}
         save_file(state, folder / "policy.safetensors")
-        (folder / "policy.json").write_text(json.dumps(asdict(self.spec), indent=1))
+        (folder / "policy.json").write_text(json.dumps(self.spec.as_json(), indent=1))
         self.normaliser.save(folder)
         if self.tokenizer is not None:
             (folder / "tokenizer").mkdir(exist_ok=True)
             self.tokenizer.save(folder / "tokenizer")
+        if self.module.instructions is not None:
+            self.module.instructions.save(folder / "text")
         if self.module.prepared is not None:  # the policy is loadable by itself
             (folder / "encoder").mkdir(exist_ok=True)
             for file in PREPARED_FILES:
@@ -261,7 +306,10 @@ class Policy:
             spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
             tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
             prepared = folder / "encoder" if is_prepared(spec.encoder) else None
-            module = PolicyModule(spec, normaliser, tokenizer, prepared, weights=False)
+            instructions = Instructions.load(folder / "text") if spec.task == "text" else None
+            module = PolicyModule(
+                spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
+            )
             module.load_state_dict(load_file(folder / "policy.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error

@@ -28,6 +28,8 @@ FILES = (
     "tokenizer/tokenizer.safetensors",
     "encoder/encoder.json",
     "encoder/encoder.safetensors",
+    "text/text.json",
+    "text/text.safetensors",
 )
 CHECKSUMS = "checksums.json"  # file → SHA-256
 CARD = "README.md"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 from ..demos import DemoSet, Normaliser, Windows, make_windows
 from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
+from ..encoders.text import Instructions
 from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
+from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
 from .policy import Policy, PolicyModule, PolicySpec
 
@@ -35,13 +39,18 @@ class Split:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a training step gathers from. ``swapped``: the code's chunks stand in for the recorded ones."""
+    """Everything a training step gathers from.
+
+    ``swapped``: the code's chunks stand in for the recorded ones. ``retokenize`` makes target tokens anew at each
+    step, in place of those that were computed once; validation keeps the latter.
+    """
 
     features: Tensor  # [F, C, ...]
     proprio: Tensor  # float32 [F, p]
     actions: Tensor  # float32 [F, d], normalised
     splits: dict[str, Split]
     swapped: bool = False
+    retokenize: Callable[[Tensor], Tensor] | None = None  # chunks [B, H, d] → the training split's target ids
 
     def target(self, split: str, rows: Tensor) -> Target:
         """The training targets of rows of one split."""
@@ -49,6 +58,8 @@ class TrainingData:
         tokens, lengths, coded = (None if t is None else t[rows] for t in (s.tokens, s.lengths, s.coded))
         chunk = coded if self.swapped else self.actions[s.actions[rows]]
         assert chunk is not None
+        if self.retokenize is not None and split == "train":
+            tokens = self.retokenize(chunk)
         return Target(chunk=chunk, valid=s.valid[rows], tokens=tokens, lengths=lengths, coded=coded)
 
     def loss(self, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
@@ -85,6 +96,15 @@ def _split(
     )
 
 
+def _retokenizer(tokenizer: ActionTokenizer | None, mode: str) -> Callable[[Tensor], Tensor] | None:
+    """How target tokens are made at each step, where they are not computed once."""
+    if mode == "eval":
+        return None
+    if mode != "train-as-published" or not isinstance(tokenizer, NetworkTokenizer):
+        raise ValueError(f"no target tokens of {tokenizer and tokenizer.name} in the mode '{mode}'")
+    return tokenizer.ids_in_training
+
+
 def train_policy(
     spec: Mapping[str, Any],
     demosets: Sequence[DemoSet],
@@ -95,6 +115,7 @@ def train_policy(
     coded: Mapping[str, np.ndarray] | None = None,
     *,
     prepared: Path | None = None,
+    instructions: Instructions | None = None,
     out: Path,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -102,17 +123,25 @@ def train_policy(
 ) -> dict[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
-    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options, and ``target``:
-    "chunk", or "coded" for a head that is trained on what the code makes of the chunks (THEORY, section 6;
-    nothing else changes, no random draw either). ``features``: the cached ones, one array per set, or None for
-    a trained encoder. ``prepared``: the folder of a prepared encoder. ``tokens``: target ids per split. ``coded``: what they decode to, float32 [N, H, d],
-    normalised. Rows of both are in the order of ``make_windows``.
+    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
+    ``task``, how the task enters ("embedding" if not there); ``crop`` of the images (``Crop.for_encoder``; the
+    encoder's habit if not there); ``checkpoints``, the steps before the last whose
+    averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); ``tokenizer_mode``,
+    "eval" if not there, or "train-as-published": target tokens are then made at each step with the tokenizer's dropout
+    on (``NetworkTokenizer.ids_in_training``); and ``target``: "chunk", or "coded" for a head that
+    is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
+    either). ``features``: the cached ones, one array per set, or None for a trained encoder. ``prepared``: the
+    folder of a prepared encoder. ``instructions``: those of the tasks, in their order. ``tokens``: target ids per
+    split. ``coded``: what they decode to, float32 [N, H, d], normalised. Rows of both are in the order of
+    ``make_windows``.
     """
     swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
     if coded is None and (swapped or spec["head"] == "hybrid"):
         raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = make_encoder(spec["encoder"], cameras=len(demosets[0].images), folder=prepared)
+    encoder = make_encoder(
+        spec["encoder"], cameras=len(demosets[0].images), folder=prepared, crop=spec.get("crop")
+    )
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
@@ -131,6 +160,7 @@ def train_policy(
             for n, w in windows.items()
         },
         swapped=swapped,
+        retokenize=_retokenizer(tokenizer, spec.get("tokenizer_mode", "eval")),
     )
     images = demosets[0].images
     policy_spec = PolicySpec(
@@ -147,12 +177,22 @@ def train_policy(
         proprio_dim=data.proprio.shape[-1],
         action_dim=data.actions.shape[-1],
         options=dict(spec["options"]),
+        task=spec.get("task", "embedding"),
+        crop=spec.get("crop"),
     )
     torch.manual_seed(spec["seed"])
-    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared).to(device)
+    module = PolicyModule(policy_spec, normaliser, tokenizer, prepared, instructions=instructions).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
     schedule = Schedule(**spec["training"])
+    kept = (work or out) / "checkpoints"
+
+    def keep(step: int, average: nn.Module) -> None:
+        assert isinstance(average, PolicyModule)
+        folder = kept / str(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        Policy(policy_spec, copy.deepcopy(average), normaliser, tokenizer).save(folder)
+
     average, curve = train(
         module,
         data.loss("train"),
@@ -166,10 +206,15 @@ def train_policy(
         work=work,
         should_stop=should_stop,
         progress=progress,
+        keep_at=spec.get("checkpoints", ()),
+        keep=keep,
     )
     assert isinstance(average, PolicyModule)
     policy = Policy(policy_spec, average, normaliser, tokenizer)
     policy.save(out)
+    if work is not None:
+        for step in spec.get("checkpoints", ()):
+            shutil.copytree(kept / str(step), out / "checkpoints" / str(step))
     return {
         "curve": vars(curve),
         "converged": curve.converged(),

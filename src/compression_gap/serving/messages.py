@@ -2,9 +2,10 @@
 
 An observation is a map. ``images``: camera → uint8 [h, w, 3], or [T, h, w, 3] for T consecutive steps, oldest
 first (also flat, as ``observation/CAMERA`` or ``CAMERA``); ``proprio`` (openpi's ``state``) [p] or [T, p];
-``true_state`` [s] or [T, s], for oracles; ``task``, a name or its number, or ``prompt``, its words. Further:
-``reset`` starts an episode, ``act: false`` shows a step without asking for a chunk, ``step`` is the number of
-the newest step within the episode, ``seed`` the decision's noise, 0 ≤ seed < 2⁶³.
+``true_state`` [s] or [T, s], for oracles; ``task``, a name or its number, or ``prompt``, its words: the name or,
+of a policy that is conditioned on text, the instruction. Further: ``reset`` starts an episode, ``act: false`` shows
+a step without asking for a chunk, ``step`` is the number of the newest step within the episode, ``seed`` the
+decision's noise, 0 ≤ seed < 2⁶³.
 """
 
 from __future__ import annotations
@@ -182,6 +183,7 @@ def _task(fields: Mapping[str, Any], policy: Policy, task: str | None) -> int:
         if not isinstance(prompt, str):
             raise UserError(f"prompt is {_what(prompt)}; expected text")
         found = [i for i, name in enumerate(tasks) if _same_words(prompt, name)]
+        found = found or [i for i, said in enumerate(policy.instructions) if _same_words(prompt, said)]
         if len(found) == 1:
             return found[0]
         raise UserError(

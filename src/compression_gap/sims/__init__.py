@@ -10,6 +10,7 @@ from .base import (
     Sim,
     SimInfo,
     SimSpec,
+    instruction_of,
 )
 from .pool import SimPool
 from .protocol import EvaluationProtocol
@@ -28,6 +29,7 @@ __all__ = [
     "SimPool",
     "SimSpec",
     "default_rendering",
+    "instruction_of",
     "make_sim",
     "sim_info",
     "suite",

@@ -6,12 +6,15 @@ taken and put back completely, so that an expert can be rolled ahead from a clon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from ..errors import UserError
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,21 @@ class SimInfo:
     evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
     execute: int | None = None  # actions per decision, where the simulator's protocol says so
     settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash
+    instructions: Mapping[str, str] = field(default_factory=dict)  # task → what it asks for, in words
+
+
+def instruction_of(task: str, known: Mapping[str, str]) -> str:
+    """What a task asks for: the words that are known of it, or else its name ("push-back-v3": "push back").
+
+    Raises ``UserError`` for words that are none.
+    """
+    words = known.get(task, re.sub(r"[-_\s]+", " ", re.sub(r"-v\d+$", "", task)))
+    if not words.strip():
+        raise UserError(
+            f"no instruction is known for the task '{task}', and factors.task holds 'text': take 'embedding' or "
+            "'index', or let the simulator's SimInfo.instructions name one"
+        )
+    return " ".join(words.split())
 
 
 class Expert(Protocol):

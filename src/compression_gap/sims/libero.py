@@ -76,6 +76,7 @@ class Libero:
             step_limit=how.step_limit(tuple(suite_of(t) for t in spec.tasks)),
             versions=versions(),
             state_names=STATE_NAMES,
+            instructions={t: instruction(t) for t in spec.tasks},
             evaluation_states=OFFICIAL_STATES if how.fixed_states else None,
             execute=how.execute,
             settings=how.settings,

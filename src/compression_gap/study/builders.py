@@ -160,7 +160,9 @@ def _features(job: Job) -> dict[str, Any]:
     from ..encoders.cache import cache_features
 
     demos = DemoSet.load(job.input("demos"))
-    encoder = make_encoder(job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job))
+    encoder = make_encoder(
+        job.spec["encoder"], cameras=len(demos.images), folder=_prepared(job), crop=job.spec.get("crop")
+    )
     work = (
         job.store.work(job.step.recipe) if "encoder" in job.step.inputs else None
     )  # the others take seconds
@@ -169,6 +171,7 @@ def _features(job: Job) -> dict[str, Any]:
 
 
 def _policy(job: Job) -> dict[str, Any]:
+    from ..encoders.text import Instructions
     from ..policies.train import train_policy
     from ..tokenizers import Tokens, load_tokenizer
 
@@ -195,6 +198,7 @@ def _policy(job: Job) -> dict[str, Any]:
         tokens if tokenizer else None,
         coded or None,
         prepared=_prepared(job),
+        instructions=Instructions.load(job.input("text")) if "text" in job.step.inputs else None,
         out=job.out,
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
@@ -245,7 +249,10 @@ def make_actor(step: Step, store: Store) -> Any:
     if kind in ("policy", "snapped"):
         from ..policies import Policy, SnappedPolicy
 
-        policy = Policy.load(store.open(step.inputs["policy"]))
+        folder = store.open(step.inputs["policy"])
+        policy = Policy.load(
+            folder / "checkpoints" / str(spec["checkpoint"]) if "checkpoint" in spec else folder
+        )
         if kind == "policy":
             return policy
         return SnappedPolicy(policy, load_tokenizer(store.open(step.inputs["tokenizer"])))
@@ -366,6 +373,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "frames": _built_in("encoders", "build_frames"),
     "encoder": _built_in("encoders", "build_encoder"),
     "features": _features,
+    "text": _built_in("encoders", "build_text"),
     "probe": _built_in("encoders", "build_probe"),
     "policy": _policy,
     "error": _built_in("chunk_error", "build_error"),

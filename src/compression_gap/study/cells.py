@@ -78,6 +78,11 @@ def representation(action: str, code: Code | None, trained_on: TrainedOn, execut
     return action if how is None or code is None else f"{action} {how} {code.tokenizer}"
 
 
+def task_words(task: str) -> list[str]:
+    """How the task enters a policy, in words; nothing for the learned embedding, which is the usual way."""
+    return {"index": ["task as index"], "text": ["task as text"]}.get(task, [])
+
+
 @dataclass(frozen=True)
 class Cell:
     """One trained policy as it is executed: its levels, and the keys of what it needs.
@@ -96,6 +101,8 @@ class Cell:
     episodes: Recipe
     trained_on: TrainedOn = "chunk"
     executed: Executed = "chunk"
+    task: str = "embedding"  # how the task enters the policy
+    checkpoints: tuple[tuple[int, Recipe], ...] = ()  # earlier steps of the training, and their episodes
 
     @property
     def swapped(self) -> bool:
@@ -115,7 +122,7 @@ class Cell:
     @property
     def others(self) -> tuple[Any, ...]:
         """The levels without encoder and training seed."""
-        return (self.action, self.trained_on, self.executed, self.size, self.demos, self.code)
+        return (self.action, self.trained_on, self.executed, self.size, self.demos, self.code, self.task)
 
 
 @dataclass(frozen=True)

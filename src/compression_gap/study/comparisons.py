@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import statistics
-from .evidence import Group, code_words, label, label_without_encoder, rate
+from .evidence import Group, code_words, conditioning_words, label, label_without_encoder, rate
 from .plan import Cell, Plan, Reference, action_parts
 from .verdict import locate
 
@@ -56,7 +56,7 @@ def contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dic
                 "code": code,
             }
             out.append({**row, "encoders": [low.head.encoder, high.head.encoder], **asdict(c)})
-            at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos)
+            at = (low.head.encoder, high.head.encoder, low.head.size, low.head.demos, low.head.task)
             deltas.setdefault(at, []).append((low, high))
     for (low_name, high_name, *_), pairs in deltas.items():
         continuous = [p[0].head.action for p in pairs if action_parts(p[0].head.action)[1] is None]
@@ -103,7 +103,7 @@ def _find(found: Sequence[Group], **levels: Any) -> Group | None:
 
 
 def _levels_of(cell: Cell) -> dict[str, Any]:
-    names = ("encoder", "action", "trained_on", "executed", "size", "demos", "code")
+    names = ("encoder", "action", "trained_on", "executed", "size", "demos", "code", "task")
     return {n: getattr(cell, n) for n in names}
 
 
@@ -202,12 +202,12 @@ def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[st
     for g in found:
         if g.head.swapped and g.head.code is not None and g.success is not None:
             c, code = g.head, g.head.code
-            at = (c.encoder, c.action, c.size, c.demos, code.tokenizer, code.codebook)
+            at = (c.encoder, c.action, c.size, c.demos, c.task, code.tokenizer, code.codebook)
             tables.setdefault(at, {}).setdefault((c.trained_on, c.executed), []).append(g)
     out = []
-    for (encoder, action, size, demos, tokenizer, codebook), cells in tables.items():
+    for (encoder, action, size, demos, task, tokenizer, codebook), cells in tables.items():
         plain = _find(
-            found, encoder=encoder, action=action, size=size, demos=demos, code=None,
+            found, encoder=encoder, action=action, size=size, demos=demos, task=task, code=None,
             trained_on="chunk", executed="chunk",
         )  # fmt: skip
         if plain is None or len(cells) < 3:
@@ -222,7 +222,9 @@ def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[st
         seeds = len(cells["coded", "snapped"])
         words = [encoder, *([size] if len(plan.study.factors.size) > 1 else [])]
         words += [w for w in code_words(head.code, plan.study) if "seed" not in w]
-        words += [f"{demos} demos"] * (len(plan.study.factors.demos) > 1)
+        words += conditioning_words(task, plan.study) + [f"{demos} demos"] * (
+            len(plan.study.factors.demos) > 1
+        )
         out.append(
             {
                 "label": " · ".join([head.representation, *words]),

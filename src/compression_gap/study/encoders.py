@@ -8,33 +8,37 @@ of the demonstrations. The steps import no torch; the builders import what they 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..artifacts import Recipe
 from ..demos.frames import BLOCK, VALIDATION
+from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
 from ..encoders.registry import is_prepared
 from ..errors import UserError
-from ..sims import SimSpec, sim_info
+from ..sims import SimSpec, instruction_of, sim_info
 
 if TYPE_CHECKING:
     from .builders import Job
     from .plan import Graph
+    from .spec import Study
 
 SECONDS_PER_FRAME = 0.03  # rendered, physics included
 SECONDS_PER_SAMPLE = 1.5e-3  # trained on, at 84 pixels
 
 
-def add_features(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations."""
+def add_features(
+    graph: Graph, encoder: str, demos: Sequence[Recipe], crop: Crop | None = None
+) -> list[Recipe]:
+    """A frozen encoder's features of each set of demonstrations, of cropped images if ``crop`` says so."""
+    spec: dict[str, Any] = {"encoder": encoder}
+    if (own := (crop or Crop()).for_encoder(encoder)) is not None:
+        spec["crop"] = own
     needs = prepared_inputs(graph, encoder, demos)
-    return [
-        graph.add("features", {"encoder": encoder}, {"demos": d, **needs}, f"features of {encoder}", 5)
-        for d in demos
-    ]
+    return [graph.add("features", spec, {"demos": d, **needs}, f"features of {encoder}", 5) for d in demos]
 
 
 def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict[str, Recipe]:
@@ -52,12 +56,37 @@ def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict
     return {"encoder": graph.add("encoder", pin, {}, f"weights of {encoder}", 10)}
 
 
-def add_probe(graph: Graph, encoder: str, demos: Sequence[Recipe], state_names: Sequence[str]) -> Recipe:
+def add_probe(
+    graph: Graph,
+    encoder: str,
+    demos: Sequence[Recipe],
+    state_names: Sequence[str],
+    crop: Crop | None = None,
+) -> Recipe:
     """How much of the true state a frozen encoder's features tell; the demonstrations must hold it."""
     inputs = {f"demos/{i}": d for i, d in enumerate(demos)}
-    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos))}
+    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos, crop))}
     spec = {"state_names": list(state_names)}
     return graph.add("probe", spec, inputs, f"probe of {encoder}", 10.0 * len(demos))
+
+
+def add_instructions(
+    graph: Graph, study: Study, tasks: Sequence[str], known: Mapping[str, str]
+) -> dict[str, dict[str, Recipe]]:
+    """What a policy needs for each way in which the task may enter (``factors.task``): for "text", the input "text".
+
+    ``known``: the instructions that the simulator gives; of other tasks the name is the instruction. Raises
+    ``UserError`` for a text encoder that is not known or cannot be found.
+    """
+    needs: dict[str, dict[str, Recipe]] = {task: {} for task in study.factors.task}
+    if "text" in needs:
+        from ..encoders.text import resolve_text
+
+        words = [instruction_of(task, known) for task in tasks]
+        name = study.policy.text_encoder
+        spec = {"pin": resolve_text(name), "instructions": words}
+        needs["text"] = {"text": graph.add("text", spec, {}, f"instructions embedded by {name}", 20)}
+    return needs
 
 
 def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe]) -> Recipe:
@@ -137,6 +166,14 @@ def build_encoder(job: Job) -> dict[str, Any]:
         should_stop=job.should_stop,
         progress=job.progress,
     )
+
+
+def build_text(job: Job) -> dict[str, Any]:
+    """The tasks' instructions and their embeddings."""
+    from ..encoders.text import prepare_text
+
+    prepare_text(job.spec, job.out)
+    return {}
 
 
 def build_probe(job: Job) -> dict[str, Any]:

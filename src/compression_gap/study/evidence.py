@@ -40,6 +40,10 @@ class Group:
     seeds: tuple[int, ...]  # those with evidence
     success: np.ndarray | None  # float [seeds, states]; None without evidence
     decode_failures: float | None  # share of decisions
+    by_step: np.ndarray | None = (
+        None  # float [seeds, checkpoints]: success of each; None where one alone is evaluated
+    )
+    chosen: tuple[int, ...] = ()  # then for each seed the training step whose success counts
 
     @property
     def head(self) -> Cell:
@@ -98,18 +102,53 @@ def groups(plan: Plan, store: Store) -> list[Group]:
         by_levels.setdefault(cell.levels, []).append(cell)
     out = []
     for cells in by_levels.values():
-        found = [(c.seed, r) for c in cells if (r := read_rows(plan, store, c.episodes)) is not None]
-        decisions = sum(int(r["decisions"].sum()) for _, r in found)
-        failures = sum(int(r["decode_failures"].sum()) for _, r in found)
+        measured = [(c.seed, e) for c in cells if (e := _evaluated(plan, store, c)) is not None]
+        seeds, found = tuple(seed for seed, _ in measured), [e for _, e in measured]
+        decisions = sum(int(e.rows["decisions"].sum()) for e in found)
+        failures = sum(int(e.rows["decode_failures"].sum()) for e in found)
         out.append(
             Group(
                 tuple(cells),
-                tuple(seed for seed, _ in found),
-                np.stack([success_matrix(plan, r) for _, r in found]) if found else None,
+                seeds,
+                np.stack([e.success for e in found]) if found else None,
                 failures / decisions if decisions else None,
+                np.stack([e.by_step for e in found]) if found and cells[0].checkpoints else None,
+                tuple(e.step for e in found) if cells[0].checkpoints else (),
             )
         )
     return out
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """The evaluation of one training that counts, and the success of all its checkpoints."""
+
+    step: int
+    rows: dict[str, np.ndarray]
+    success: np.ndarray  # [states]
+    by_step: np.ndarray  # [checkpoints]; NaN where one is not measured
+
+
+def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
+    """``rollout.select``: the final checkpoint, or the best one, of equals the latest.
+
+    None until that is known: a peak is one of all its evaluations.
+    """
+    final = (
+        (int(cell.policy.spec["training"]["steps"]), cell.episodes)
+        if cell.checkpoints
+        else (0, cell.episodes)
+    )
+    runs = [(step, read_rows(plan, store, recipe)) for step, recipe in (*cell.checkpoints, final)]
+    success = [None if rows is None else success_matrix(plan, rows) for _, rows in runs]
+    by_step = np.array([np.nan if s is None else s.mean() for s in success])
+    at = len(runs) - 1
+    if plan.study.rollout.select == "peak":
+        if np.isnan(by_step).any():
+            return None
+        at = int(np.flatnonzero(by_step == by_step.max())[-1])
+    (step, rows), counted = runs[at], success[at]
+    return None if rows is None or counted is None else _Evaluated(step, rows, counted, by_step)
 
 
 def label(cell: Cell, plan: Plan) -> str:
@@ -125,8 +164,13 @@ def label_without_encoder(cell: Cell, plan: Plan) -> str:
 def _varied(cell: Cell, plan: Plan) -> list[str]:
     factors = plan.study.factors
     parts = [cell.size] if len(factors.size) > 1 else []
-    parts += code_words(cell.code, plan.study)
+    parts += code_words(cell.code, plan.study) + conditioning_words(cell.task, plan.study)
     return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
+
+
+def conditioning_words(task: str, study: Study) -> list[str]:
+    """How the task enters the policy, where the study has several ways."""
+    return [f"task as {task}"] if len(study.factors.task) > 1 else []
 
 
 def code_words(code: Code | None, study: Study) -> list[str]:

@@ -160,7 +160,10 @@ def add_study_ledger(plan: Plan) -> None:
         study.ledger,
         base,
         plan.tasks,
-        {e: add_features(plan, e, plan.demos[most]) for e in dict.fromkeys(encoders)},
+        {
+            e: add_features(plan, e, plan.demos[most], study.cameras.cropped())
+            for e in dict.fromkeys(encoders)
+        },
         {c: study_tokenizer(plan, base, c) for c in study_codes(study)},
         horizon=study.policy.horizon,
         n_obs_steps=study.policy.n_obs_steps,

@@ -20,7 +20,7 @@ from ..demos.demoset import SPLITS
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
 from .cells import Code, TrainedOn
-from .encoders import add_features, add_probe, prepared_inputs
+from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .ledger import LedgerSteps, add_ledger
 from .plan import (
     Graph,
@@ -69,6 +69,7 @@ class OfflineCell:
 
     trained_on: TrainedOn = "chunk"
     swapped: bool = False
+    task: str = "embedding"  # how the task enters the policy
 
     @property
     def representation(self) -> str:
@@ -83,7 +84,7 @@ class OfflineCell:
     @property
     def others(self) -> tuple[Any, ...]:
         """The levels without encoder and training seed."""
-        return (self.action, self.size, self.code)
+        return (self.action, self.size, self.code, self.task)
 
 
 @dataclass(frozen=True)
@@ -148,32 +149,45 @@ def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
         error = _add_error(plan, "coded", {**base, "tokens": tokens}, f"error of {known.name} alone")
         plan.predictors.append(Predictor("coded", known, error))
     factors = study.factors
-    for encoder, size, action, seed in itertools.product(
-        plan.encoders, factors.size, factors.action, factors.seed
+    crop = study.cameras.cropped()
+    texts = add_instructions(plan, study, plan.tasks, {})
+    for encoder, size, action, task, seed in itertools.product(
+        plan.encoders, factors.size, factors.action, factors.task, factors.seed
     ):
         seen = {}
         if not is_trained(encoder):
-            seen = {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, recipes))}
-        inputs = base | prepared_inputs(plan, encoder, recipes) | seen
+            seen = {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, recipes, crop))}
+        inputs = base | prepared_inputs(plan, encoder, recipes) | seen | texts[task]
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for code in own:
             trained = add_policy(
-                plan, study, recordings.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code
+                plan,
+                study,
+                recordings.sim,
+                plan.tasks,
+                inputs,
+                codes,
+                encoder,
+                size,
+                seed,
+                action,
+                code,
+                task=task,
             )
             label = plan.steps[trained.key].label.replace("training", "chunk error of", 1)
             error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, label)
-            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error))
+            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error, task=task))
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:
-        plan.probes = {e: add_probe(plan, e, recipes, ()) for e in frozen}
+        plan.probes = {e: add_probe(plan, e, recipes, (), crop) for e in frozen}
     if study.ledger is not None:
         plan.ledger = add_ledger(
             plan,
             study.ledger,
             base,
             plan.tasks,
-            {e: add_features(plan, e, recipes) for e in dict.fromkeys(("blind", *frozen))},
+            {e: add_features(plan, e, recipes, crop) for e in dict.fromkeys(("blind", *frozen))},
             codes,
             horizon=policy.horizon,
             n_obs_steps=policy.n_obs_steps,
@@ -204,9 +218,10 @@ def _check_keys(study: Study) -> None:
         raise UserError(
             "swap: the controlled swap is measured by success, which recordings cannot tell: leave it out"
         )
-    if study.cameras != Cameras():
+    own = {n: v for n, v in study.cameras if not n.startswith("crop")}
+    if own != {n: v for n, v in Cameras() if not n.startswith("crop")}:
         raise UserError(
-            "cameras: recordings have their own: leave the section out, and choose cameras and size with "
+            "cameras: recordings have their own: leave all but crop out, and choose cameras and size with "
             "cgap demos import --cameras and --image-size"
         )
     if study.factors.demos != Factors.model_fields["demos"].default:
@@ -233,7 +248,9 @@ def _encoders(study: Study, recordings: Recordings) -> tuple[str, ...]:
         found = tuple(e for e in found if e != "oracle")
     for encoder in found:
         try:
-            check_encoder(encoder, image_size=recordings.image_size, sim=recordings.sim)
+            check_encoder(
+                encoder, image_size=recordings.image_size, sim=recordings.sim, crop=study.cameras.cropped()
+            )
         except UserError as error:
             resized = "import the recordings again with a larger --image-size; it was"
             raise UserError(str(error).replace("raise cameras.image_size", resized)) from error

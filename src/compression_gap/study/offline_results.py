@@ -18,7 +18,7 @@ from ..artifacts import Store
 from ..errors import UserError
 from . import statistics
 from .chunk_error import EpisodeErrors, read_errors
-from .evidence import code_words
+from .evidence import code_words, conditioning_words
 from .offline import OfflineCell, OfflinePlan, Predictor
 from .results import code_levels, machine, probes, tokenizers, trained
 from .variance import ERRORS
@@ -152,7 +152,7 @@ def label(cell: OfflineCell, plan: OfflinePlan) -> str:
 
 def _varied(cell: OfflineCell, plan: OfflinePlan) -> list[str]:
     sizes = [cell.size] if len(plan.study.factors.size) > 1 else []
-    return sizes + code_words(cell.code, plan.study)
+    return sizes + code_words(cell.code, plan.study) + conditioning_words(cell.task, plan.study)
 
 
 def _cell(plan: OfflinePlan, store: Store, group: _Group) -> dict[str, Any]:
@@ -163,6 +163,7 @@ def _cell(plan: OfflinePlan, store: Store, group: _Group) -> dict[str, Any]:
         "encoder": cell.encoder,
         "action": cell.action,
         "size": cell.size,
+        "task": cell.task,
         **code_levels(cell.code),
         "trained_on": "chunk",
         "executed": "chunk",

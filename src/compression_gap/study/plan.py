@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
@@ -19,8 +19,8 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
-from .cells import Cell, Code, Executed, Reference, TrainedOn, representation
-from .encoders import add_features, add_probe, prepared_inputs
+from .cells import Cell, Code, Executed, Reference, TrainedOn, representation, task_words
+from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .setting import evaluation_of, resolve_suite
 from .spec import Study, Tokenizer
 
@@ -38,6 +38,7 @@ BUILDER_VERSIONS = {
     "frames": 1,
     "encoder": 1,
     "features": 1,
+    "text": 1,
     "probe": 1,
     "policy": 3,
     "error": 1,
@@ -89,6 +90,7 @@ class Plan(Graph):
     study: Study
     protocol: EvaluationProtocol
     tasks: tuple[str, ...]
+    instructions: Mapping[str, str] = field(default_factory=dict)  # the simulator's own, by task
     cells: list[Cell] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     demos: dict[int, list[Recipe]] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class Plan(Graph):
     @property
     def wanted(self) -> list[Recipe]:
         """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
-        cells = [r for c in self.cells for r in (c.episodes, c.policy)]
+        cells = [r for c in self.cells for r in (c.episodes, c.policy, *(e for _, e in c.checkpoints))]
         ledger = [] if self.ledger is None else self.ledger.wanted
         return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
@@ -192,16 +194,16 @@ def make_plan(study: Study) -> Plan:
         raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
     spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
     for encoder in study.encoders:
-        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim)
+        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim, crop=study.cameras.cropped())
     check_actions(study)
     protocol = evaluation_of(study, spec, info)
-    plan = Plan(study, protocol, spec.tasks)
+    plan = Plan(study, protocol, spec.tasks, info.instructions)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
     if info.state_dim:
         most = plan.demos[max(plan.demos)]
         frozen = [e for e in study.encoders if not is_trained(e)]
-        plan.probes = {e: add_probe(plan, e, most, info.state_names) for e in frozen}
+        plan.probes = {e: add_probe(plan, e, most, info.state_names, study.cameras.cropped()) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -271,11 +273,17 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
             plan.references.append(Reference("expert-coded", code, n_demos, episodes))
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
-    for encoder, size, action, seed in itertools.product(study.encoders, factors.size, actions, factors.seed):
-        inputs = base | prepared_inputs(plan, encoder, demos)
+    texts = add_instructions(plan, study, plan.tasks, plan.instructions)
+    for encoder, size, action, task, seed in itertools.product(
+        study.encoders, factors.size, actions, factors.task, factors.seed
+    ):
+        inputs = base | prepared_inputs(plan, encoder, demos) | texts[task]
         if not is_trained(encoder):
-            inputs |= {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, demos))}
-        add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, action)
+            inputs |= {
+                f"features/{i}": f
+                for i, f in enumerate(add_features(plan, encoder, demos, study.cameras.cropped()))
+            }
+        add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, task, action)
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for of in own:
@@ -299,8 +307,13 @@ def add_policy(
     action: str,
     code: Code | None,
     trained_on: TrainedOn = "chunk",
+    task: str = "embedding",
 ) -> Recipe:
-    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each."""
+    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each.
+
+    What stands at its default in later additions to the study file is left out of the specification, so that the
+    keys of older policies hold.
+    """
     head, tokenizer = action_parts(action)
     training = study.training.for_action(action)
     spec = {
@@ -317,6 +330,15 @@ def add_policy(
         "options": study.policy.of_head(head),
         "target": trained_on,
     }
+    if task != "embedding":
+        spec["task"] = task
+    if (crop := study.cameras.cropped().for_encoder(encoder)) is not None:
+        spec["crop"] = crop
+    mode = study.tokenizer.mode
+    if mode != "eval" and head == "autoregressive" and "dropout" in tokenizer_entry(tokenizer or "").takes:
+        spec["tokenizer_mode"] = mode
+    if checkpoints := study.rollout.earlier(training["steps"]):
+        spec["checkpoints"] = checkpoints
     name = representation(action, code, trained_on, "chunk")
     if tokenizer and code:
         inputs = inputs | {"tokenizer": codes[code][0], "tokens": codes[code][1]}
@@ -325,7 +347,7 @@ def add_policy(
     name += _codebook_words(code) if "tokens" in inputs else ""
     slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
     slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
-    label = f"training {name} · {encoder} · {size} · seed {seed}"
+    label = " · ".join([f"training {name}", *task_words(task), encoder, size, f"seed {seed}"])
     return graph.add("policy", spec, inputs, label, 5 + slow * training["steps"])
 
 
@@ -341,6 +363,7 @@ def _add_cells_of(
     size: str,
     seed: int,
     n_demos: int,
+    task: str,
     action: str,
     code: Code | None,
     trained_on: TrainedOn,
@@ -348,22 +371,38 @@ def _add_cells_of(
 ) -> None:
     """One policy, and a cell for each way in which it is executed."""
     policy = add_policy(
-        plan, plan.study, plan.protocol.sim.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code, trained_on
+        plan, plan.study, plan.protocol.sim.sim, plan.tasks, inputs, codes, encoder, size, seed, action, code,
+        trained_on, task,
     )  # fmt: skip
-    codebook, at = _codebook_words(code), f"{encoder} · {size} · seed {seed}"
+    codebook, at = _codebook_words(code), " · ".join([*task_words(task), encoder, size, f"seed {seed}"])
     for executed in executions:
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
             actor, needs = {"actor": "snapped"}, {"policy": policy, "tokenizer": codes[code][0]}
-        episodes = plan.add(
-            "episodes",
-            {"protocol": plan.protocol.model_dump(mode="json"), **actor},
-            needs,
-            f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}",
-            _episodes_cost(plan, 1.0),
+        spec = {"protocol": plan.protocol.model_dump(mode="json"), **actor}
+        name = f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}"
+        cost = _episodes_cost(plan, 1.0)
+        earlier = [
+            (step, plan.add("episodes", {**spec, "checkpoint": step}, needs, f"{name} · step {step}", cost))
+            for step in policy.spec.get("checkpoints", ())
+        ]
+        episodes = plan.add("episodes", spec, needs, name, cost)
+        plan.cells.append(
+            Cell(
+                encoder,
+                action,
+                size,
+                n_demos,
+                code,
+                seed,
+                policy,
+                episodes,
+                trained_on,
+                executed,
+                task,
+                tuple(earlier),
+            )
         )
-        cell = Cell(encoder, action, size, n_demos, code, seed, policy, episodes, trained_on, executed)
-        plan.cells.append(cell)
 
 
 def add_tokenizer(
@@ -371,7 +410,7 @@ def add_tokenizer(
 ) -> tuple[Recipe, Recipe]:
     """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser."""
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
-    options = {name: values[name] for name in entry.takes}
+    options = {name: values[name] for name in entry.takes if name != "dropout" or section.dropout}
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
     spec = {

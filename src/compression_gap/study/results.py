@@ -10,7 +10,7 @@ import numpy as np
 from .. import __version__
 from ..artifacts import Recipe, Store
 from ..errors import UserError
-from . import comparisons
+from . import comparisons, statistics
 from .cells import Code, Reference, Trained
 from .engine import failure_file
 from .evidence import Group, code_words, groups, label, rate, read_rows, strata, success_matrix
@@ -36,6 +36,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "tasks": list(plan.tasks),
         "protocol": {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")},
         "headline": _headline(plan, verdicts),
+        "selection": _selected(plan),
         "cells": [_cell(plan, store, g, tasks) for g in found],
         "references": [_reference(plan, r, s, tasks) for r, s in measured],
         "contrasts": contrasts,
@@ -86,6 +87,7 @@ def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str
         "action": cell.representation,
         "size": cell.size,
         "demos": cell.demos,
+        "task": cell.task,
         **code_levels(cell.code),
         "trained_on": cell.trained_on,
         "executed": cell.executed,
@@ -97,7 +99,35 @@ def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str
         else [float(np.mean([row[tasks == t].mean() for t in set(tasks)])) for row in group.success],
         "per_task": None if group.success is None else _per_task(plan, group.success, tasks),
         "decode_failures": group.decode_failures,
+        "selection": _selection(plan, group),
         **trained(group.cells, store),
+    }
+
+
+def _selected(plan: Plan) -> dict[str, Any] | None:
+    """Whether rates are peaks, in words for the report; None where they are of the final checkpoint."""
+    rollout = plan.study.rollout
+    if rollout.select == "final":
+        return None
+    return {"checkpoints": rollout.checkpoints, "mark": f"peak of {rollout.checkpoints} (optimistic)"}
+
+
+def _selection(plan: Plan, group: Group) -> dict[str, Any] | None:
+    """Success of every evaluated checkpoint, and which one counts; None where the final one alone is evaluated.
+
+    ``optimism``: by how much the best of so many evaluations lies above the true rate by luck, if all checkpoints
+    were as good as the final one and their evaluations independent (``statistics.peak_optimism``).
+    """
+    if group.by_step is None:
+        return None
+    last, final = group.head.policy.spec["training"]["steps"], float(group.by_step[:, -1].mean())
+    return {
+        "select": plan.study.rollout.select,
+        "steps": [*(step for step, _ in group.head.checkpoints), last],
+        "rates": [[None if np.isnan(v) else float(v) for v in row] for row in group.by_step],
+        "chosen": list(group.chosen),
+        "final": final,
+        "optimism": statistics.peak_optimism(len(plan.protocol.episodes()), group.by_step.shape[1], final),
     }
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..encoders.crops import SHARE, Crop, Mode
 from ..errors import UserError, unknown_name
 from ..tokenizers.levels import as_levels
 
@@ -72,6 +73,7 @@ class Factors(_Model):
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
     tokenizer_seed: Factor[Seed] = (0,)
     demos: Factor[Demos] = (100,)
+    task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
 
 
 class Swap(_Model):
@@ -91,6 +93,12 @@ class Cameras(_Model):
     names: tuple[str, ...] = ()
     image_size: int = Field(default=84, ge=8)
     rendering: Literal["fast", "default"] | None = None  # None: as the simulator's scores are measured
+    crop: Mode = "resnet-only"  # which encoders see a crop of the image: ``encoders.crops``
+    crop_share: float = Field(default=SHARE, gt=0, le=1)  # of the image's side
+
+    def cropped(self) -> Crop:
+        """The crop as encoders know it."""
+        return Crop(self.crop, self.crop_share)
 
 
 class Training(_Model):
@@ -127,9 +135,24 @@ class Tokenizer(_Model):
     layers: int = Field(default=2, ge=1)  # rvq: tokens a chunk
     codes: int = Field(default=16, ge=2)  # rvq: codes a layer
     size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # oat: of its transformers while it is fitted; published: 0.1
+    mode: Literal["eval", "train-as-published"] = (
+        "eval"  # oat: how target tokens are made while a policy trains
+    )
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: Rate = 2e-3
+
+    @model_validator(mode="after")
+    def _something_to_switch_on(self) -> Tokenizer:
+        if self.mode != "eval" and not self.dropout:
+            raise ValueError(
+                "'mode: train-as-published' leaves the tokenizer's dropout on, and there is none: set 'dropout' "
+                "(0.1 in the published code)"
+            )
+        return self
 
 
 class Policy(_Model):
@@ -145,6 +168,7 @@ class Policy(_Model):
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
+    text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
 
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
@@ -168,6 +192,26 @@ class Rollout(_Model):
     repeats: int = Field(default=1, ge=1)
     step_limit: int | None = Field(default=None, ge=1)  # None: the simulator's
     states: Literal["evaluation", "tuning"] = "evaluation"
+    checkpoints: int = Field(
+        default=1, ge=1
+    )  # of each training that are evaluated, evenly spaced up to the last
+    select: Literal["final", "peak"] = "final"  # the one whose success counts; the peak is optimistic
+
+    @model_validator(mode="after")
+    def _peak_of_several(self) -> Rollout:
+        if self.select == "peak" and self.checkpoints == 1:
+            raise ValueError(
+                "'select: peak' is the best of several evaluations: set 'checkpoints' to 2 or more"
+            )
+        return self
+
+    def earlier(self, steps: int) -> list[int]:
+        """The training steps before the last one, of ``steps``, whose weights are evaluated as well."""
+        if self.checkpoints > steps:
+            raise UserError(
+                f"rollout.checkpoints ({self.checkpoints}) is more than training.steps ({steps}); evaluate fewer"
+            )
+        return [round(steps * k / self.checkpoints) for k in range(1, self.checkpoints)]
 
 
 class Ledger(_Model):

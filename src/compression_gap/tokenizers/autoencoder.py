@@ -158,6 +158,23 @@ class NetworkTokenizer(ActionTokenizer):
         self._need_fit()
         return self._network
 
+    def ids_in_training(self, chunks: Tensor) -> Tensor:
+        """Token ids int64 [B, L] of chunks [B, H, d], with the network's dropout on: not what ``encode`` gives.
+
+        So the published code makes target tokens: putting the policy into training mode switches its frozen
+        tokenizer's dropout on. Draws come from torch's global generator, which the training loop seeds at each step;
+        the network is in eval mode again afterwards. It moves to the chunks' device.
+        """
+        network = self.network.to(chunks.device)
+        low, high = (torch.from_numpy(a).to(chunks.device) for a in (self.low, self.high))
+        network.train()
+        try:
+            with torch.no_grad(), torch.autocast(chunks.device.type, enabled=False):
+                ids: Tensor = network.ids(network.units(chunks.float().clamp(low, high)))
+        finally:
+            network.eval()
+        return ids
+
     def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
         torch.manual_seed(how.seed)
         network = self._build()

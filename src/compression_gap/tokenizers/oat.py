@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import unknown_name
+from ..errors import UserError, unknown_name
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
 from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
 from .fsq import Bottleneck
@@ -33,7 +33,14 @@ class OATNetwork(nn.Module):
     mask: Tensor
 
     def __init__(
-        self, horizon: int, action_dim: int, tokens: int, levels: Levels, size: str, nested_dropout: str
+        self,
+        horizon: int,
+        action_dim: int,
+        tokens: int,
+        levels: Levels,
+        size: str,
+        nested_dropout: str,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         width, n_encoder, n_decoder, heads = SIZES[size]
@@ -45,13 +52,14 @@ class OATNetwork(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(horizon, width))
         self.registers = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.encoder = nn.ModuleList(
-            SelfBlock(TrunkSize(n_encoder, width, heads)) for _ in range(n_encoder)
+            SelfBlock(TrunkSize(n_encoder, width, heads), dropout) for _ in range(n_encoder)
         ).apply(initialise)
         self.bottleneck = Bottleneck(width, levels)
         self.masked = nn.Parameter(0.02 * torch.randn(width))
         self.code_position = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.queries = nn.Parameter(0.02 * torch.randn(horizon, width))
-        self.decoder = Trunk(TrunkSize(n_decoder, width, heads))
+        self.decoder = Trunk(TrunkSize(n_decoder, width, heads), dropout=dropout)
+        self.dropout = dropout
         self.out = nn.Linear(width, action_dim)
         # True: may look. Actions see actions; registers see actions and registers up to their own.
         mask = torch.zeros(horizon + tokens, horizon + tokens, dtype=torch.bool)
@@ -72,7 +80,10 @@ class OATNetwork(nn.Module):
         """Codes, of which the first ``keep`` [B] count, → chunks."""
         kept = torch.arange(self.tokens, device=codes.device) < keep[:, None]
         latent = torch.where(kept[..., None], self.bottleneck.states(codes), self.masked) + self.code_position
-        return self.out(self.decoder(self.queries[None], self.decoder.condition(latent), causal=False))
+        queries = self.queries[None]
+        if self.dropout and self.training:  # what is dropped differs by row
+            queries = queries.expand(len(codes), -1, -1)
+        return self.out(self.decoder(queries, self.decoder.condition(latent), causal=False))
 
     def reconstruct(self, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, float]:
         """With ``rng``, from prefixes of random length; without, from all tokens."""
@@ -96,7 +107,8 @@ class OAT(NetworkTokenizer):
 
     ``levels``: FSQ levels, a name such as ``fsq-1000``, or a list of such for the positions in turn: codebooks
     that grow along the sequence. ``nested_dropout``: the prefixes that are trained, "all", "powers-of-two" (as
-    published) or "none", the paper's ablation: tokens without an order.
+    published) or "none", the paper's ablation: tokens without an order. ``dropout``: of both transformers in fitting
+    (0.1 in the published code, whose policies moreover meet tokens made with it: ``ids_in_training``).
     """
 
     name = "oat"
@@ -108,13 +120,21 @@ class OAT(NetworkTokenizer):
         levels: str | Sequence[int] | Sequence[str | Sequence[int]] = (8, 5, 5, 5),
         size: str = "xs",
         nested_dropout: str = "all",
+        dropout: float = 0.0,
     ) -> None:
         check_size(size)
         self.levels = token_levels(tokens, levels)
         if nested_dropout not in NESTED_DROPOUT:
             raise unknown_name("nested dropout", nested_dropout, NESTED_DROPOUT)
+        if not 0 <= dropout < 1:
+            raise UserError(f"a dropout of {dropout} is no share: give 0 or more, and less than 1")
+        later = {"dropout": dropout} if dropout else {}
         super().__init__(
-            tokens=tokens, levels=[list(p) for p in self.levels], size=size, nested_dropout=nested_dropout
+            tokens=tokens,
+            levels=[list(p) for p in self.levels],
+            size=size,
+            nested_dropout=nested_dropout,
+            **later,
         )
         self.ordered = nested_dropout != "none"
 
@@ -125,6 +145,5 @@ class OAT(NetworkTokenizer):
 
     def _build(self) -> OATNetwork:
         o = self.options
-        return OATNetwork(
-            self.horizon, self.action_dim, o["tokens"], self.levels, o["size"], o["nested_dropout"]
-        )
+        shape = self.horizon, self.action_dim, o["tokens"], self.levels, o["size"], o["nested_dropout"]
+        return OATNetwork(*shape, o.get("dropout", 0.0))

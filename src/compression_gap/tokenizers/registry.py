@@ -37,10 +37,15 @@ ENTRIES: dict[str, Entry] = {
     "rvq": Entry("rvq", "ResidualVQ", ("layers", "codes", "size"), ordered_by="layers", trained=True),
     "quest": Entry("quest", "QueST", ("tokens", "size"), codebook=True, trained=True),
     "oat": Entry(
-        "oat", "OAT", ("tokens", "size", "nested_dropout"), codebook=True, ordered_by="tokens", trained=True
+        "oat",
+        "OAT",
+        ("tokens", "size", "nested_dropout", "dropout"),
+        codebook=True,
+        ordered_by="tokens",
+        trained=True,
     ),
     "oat-unordered": Entry(
-        "oat", "OAT", ("tokens", "size"), {"nested_dropout": "none"}, codebook=True, trained=True
+        "oat", "OAT", ("tokens", "size", "dropout"), {"nested_dropout": "none"}, codebook=True, trained=True
     ),
 }
 
