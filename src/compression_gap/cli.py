@@ -217,15 +217,27 @@ for verb in (ledger, locate, calibrate, serve):
 
 @study_app.command(name="plan")
 def study_plan(
-    file: StudyFile = None, *, preset: Preset = None, store: StorePath = Path("store"), json: Json = False
+    file: StudyFile = None,
+    *,
+    preset: Preset = None,
+    store: StorePath = Path("store"),
+    measure: bool = False,
+    json: Json = False,
 ) -> int:
-    """Show what a study would build, and what of it is there already.
+    """Show what a study would build, what of it is there already, and what it would cost.
 
     Example: cgap study plan --preset demo
+
+    Args:
+        file: a study file.
+        preset: a study that ships with the program; beside a file: its scale.
+        store: folder of all artefacts.
+        measure: run a few training steps of each policy on this machine first (minutes); the store keeps them.
+        json: print the result as JSON.
     """
     from .commands import describe_plan
 
-    plan = describe_plan(file, preset, store)
+    plan = describe_plan(file, preset, store, measure=measure)
     if json:
         print_json(plan)
     else:

@@ -22,20 +22,20 @@ from .tokenizers.levels import Levels, as_levels
 
 
 def open_study(
-    file: Path | None, preset: str | None, store_root: Path
+    file: Path | None, preset: str | None, store_root: Path, *, sketch: bool = False
 ) -> tuple[Study, Plan | OfflinePlan, Store]:
-    """A study, its plan and its store."""
+    """A study, its plan and its store. ``sketch``: to be looked at (``Graph.absent``)."""
     study = load_study(file, preset)
-    return study, *plan_of(study, store_root)
+    return study, *plan_of(study, store_root, sketch=sketch)
 
 
-def plan_of(study: Study, store_root: Path) -> tuple[Plan | OfflinePlan, Store]:
+def plan_of(study: Study, store_root: Path, *, sketch: bool = False) -> tuple[Plan | OfflinePlan, Store]:
     """The graph of a study, in a simulator or on recordings of the store, and that store."""
     if study.data is None:
-        plan = make_plan(study)
+        plan = make_plan(study, sketch=sketch)
         return plan, Store(store_root)  # no store is made for a study that cannot be
     store = Store(store_root)
-    return make_offline_plan(study, store), store
+    return make_offline_plan(study, store, sketch=sketch), store
 
 
 def seconds(budget: str | None) -> float | None:
@@ -143,12 +143,23 @@ def _command(file: Path | None, preset: str | None) -> str:
     return " ".join(parts)
 
 
-def describe_plan(file: Path | None, preset: str | None, store_root: Path) -> dict[str, Any]:
-    """The steps of a study by kind, how many are there, and a guess at what is left."""
-    from .study.engine import missing_steps
+def describe_plan(
+    file: Path | None, preset: str | None, store_root: Path, *, measure: bool = False
+) -> dict[str, Any]:
+    """The steps of a study by kind, how many are there, and what is left would cost.
 
-    study, plan, store = open_study(file, preset, store_root)
+    ``measure``: a training step of each policy on this machine, which takes minutes.
+    """
+    from .study.engine import missing_steps
+    from .study.estimate import estimate, planned_policies
+    from .study.measured import measure_steps, read_measured
+
+    study, plan, store = open_study(file, preset, store_root, sketch=True)
     missing = {s.recipe.key for s in missing_steps(plan, store)}
+    if measure:
+        measured: dict[str, Any] | None = measure_steps(planned_policies(plan), store, say_measuring)
+    else:
+        measured = read_measured(store)
     kinds: dict[str, dict[str, float]] = {}
     for step in plan.steps.values():
         row = kinds.setdefault(step.recipe.kind, {"steps": 0, "missing": 0, "core_seconds": 0.0})
@@ -164,6 +175,7 @@ def describe_plan(file: Path | None, preset: str | None, store_root: Path) -> di
         "references": [r.actor for r in plan.references]
         if isinstance(plan, Plan)
         else [p.name for p in plan.predictors],
+        "estimate": estimate(plan, store, missing, measured),
         "kinds": kinds,
         "steps": [
             {
@@ -176,6 +188,11 @@ def describe_plan(file: Path | None, preset: str | None, store_root: Path) -> di
             for s in plan.steps.values()
         ],
     }
+
+
+def say_measuring(done: int, total: int, label: str) -> None:
+    """One line for each policy that is measured."""
+    print(f"cgap: measuring a training step, {done + 1} of {total}: {label}", file=sys.stderr)
 
 
 def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str, Any]:

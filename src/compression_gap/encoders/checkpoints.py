@@ -61,6 +61,10 @@ NOT_SHAPE = (  # entries of config.json that change no feature, some of them wit
 )
 
 
+class Unreachable(UserError):
+    """The hub cannot be reached, and the cache does not hold what is asked for."""
+
+
 def resolve(name: str) -> dict[str, Any]:
     """The pin of a name: all that decides its features, as JSON.
 
@@ -306,9 +310,9 @@ def _hub_commit(name: str, repo: str, revision: str) -> tuple[str, bool]:
     return found
 
 
-def _unreachable(name: str, what: str, error: Exception) -> UserError:
+def _unreachable(name: str, what: str, error: Exception) -> Unreachable:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(". ")
-    return UserError(
+    return Unreachable(
         f"encoder '{name}': {what}, and the hub cannot be reached ({reason}); connect once, or give a copy of the "
         "model as folder:PATH"
     )

@@ -11,6 +11,7 @@ numbers, and such costs are marked as rough.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -131,7 +132,7 @@ def _pose(image_size: int) -> Seen:
     channels, width = (16, 24, 48, 64), 128
     flops, side = conv(image_size, 3, channels[0], 5, 2)
     parameters = 75 * channels[0] + channels[0]
-    for a, b in zip(channels[:-1], channels[1:], strict=True):
+    for a, b in itertools.pairwise(channels):
         shortcut = conv(side, a, b, 1, 2)[0]
         opening, side = conv(side, a, b, 3, 2)
         flops += shortcut + opening + conv(side, b, b, 3, 1)[0]
@@ -155,9 +156,7 @@ def seen_by(
     if encoder == "resnet18":
         flops, first, side = resnet18_flops(crop.side(image_size, encoder))
         points = 2 * 512 * 32 * side**2
-        return Seen(
-            64, RESNET18_PARAMETERS + 512 * 32 + 32, 0, flops + points, 2 * (flops + points) - first
-        )
+        return Seen(64, RESNET18_PARAMETERS + 512 * 32 + 32, 0, flops + points, 2 * (flops + points) - first)
     if is_pretrained(encoder):
         return _pretrained(encoder, pin)
     return Seen(None, None, None, None, None)
@@ -247,9 +246,7 @@ class Costs:
 def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
     """The costs of one policy."""
     crop = Crop.read(dict(shape.crop)) if shape.crop else Crop()
-    seen = seen_by(
-        shape.encoder, image_size=shape.image_size, state_dim=shape.state_dim, crop=crop, pin=pin
-    )
+    seen = seen_by(shape.encoder, image_size=shape.image_size, state_dim=shape.state_dim, crop=crop, pin=pin)
     images = shape.n_obs_steps * shape.cameras
     encoder = None if seen.flops is None else seen.flops * images
     trained = seen.trained != 0
@@ -267,7 +264,7 @@ def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
         "encoder": own, "adapter": parameters, "trunk": trunk, "head": head.parameters - trunk,
         "total": own + parameters + head.parameters,
     }  # fmt: skip
-    sample = 3 * forward - leaf + head.sample
+    sample: int | None = 3 * forward - leaf + head.sample
     if trained:
         sample = (
             None if seen.flops is None or seen.backward is None
@@ -378,7 +375,9 @@ def _autoregressive(shape: Shape, size: TrunkSize) -> _Head | None:
     w, n, ragged = size.width, shape.context_tokens, shape.tokenizer == "fast"
     # A ragged sequence may have a token for each number of the chunk, and ends with one more.
     positions = shape.horizon * shape.action_dim + 1 if ragged else tokens
-    parameters = (vocabulary + 1) * w + positions * w + _trunk_parameters(size) + (w + 1) * (vocabulary + ragged)
+    parameters = (
+        (vocabulary + 1) * w + positions * w + _trunk_parameters(size) + (w + 1) * (vocabulary + ragged)
+    )
     length = tokens + ragged
     out = 2 * w * (vocabulary + ragged)
     folded = _folds(size, n, positions)

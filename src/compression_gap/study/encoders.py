@@ -8,7 +8,7 @@ of the demonstrations. The steps import no torch; the builders import what they 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +52,22 @@ def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict
         return {"encoder": _add_pose(graph, encoder, demos)}
     from ..encoders.checkpoints import resolve
 
-    pin = resolve(encoder)
+    pin = _resolved(graph, encoder, resolve)
     return {"encoder": graph.add("encoder", pin, {}, f"weights of {encoder}", 10)}
+
+
+def _resolved(graph: Graph, name: str, resolve: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """A checkpoint's pin; in a sketch its name alone, if it is not on this machine and cannot be asked for."""
+    from ..encoders.checkpoints import Unreachable
+
+    if name not in graph.absent:
+        try:
+            return resolve(name)
+        except Unreachable as error:
+            if not graph.sketch:
+                raise
+            graph.absent[name] = str(error)
+    return {"encoder": name, "absent": True}
 
 
 def add_probe(
@@ -84,7 +98,7 @@ def add_instructions(
 
         words = [instruction_of(task, known) for task in tasks]
         name = study.policy.text_encoder
-        spec = {"pin": resolve_text(name), "instructions": words}
+        spec = {"pin": _resolved(graph, name, resolve_text), "instructions": words}
         needs["text"] = {"text": graph.add("text", spec, {}, f"instructions embedded by {name}", 20)}
     return needs
 

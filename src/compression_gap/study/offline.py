@@ -126,15 +126,15 @@ class OfflinePlan(Graph):
         return cells + [p.error for p in self.predictors] + [*self.probes.values()] + ledger
 
 
-def make_offline_plan(study: Study, store: Store) -> OfflinePlan:
+def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> OfflinePlan:
     """Resolve a study of recordings into its graph. The sets must lie in ``store``.
 
-    Raises ``UserError`` for sets that are not there or do not fit together, for keys that need a simulator, and
+    ``sketch``: see ``make_plan``. Raises ``UserError`` for sets that are not there or do not fit together, for keys that need a simulator, and
     for encoders and actions that are not known or do not suit the recordings.
     """
     _check_keys(study)
     recordings = open_recordings(study.data or (), store)
-    plan = OfflinePlan(study, recordings, _encoders(study, recordings))
+    plan = OfflinePlan(study, recordings, _encoders(study, recordings), sketch=sketch)
     check_actions(study)
     check_execute(plan.execute, study)
     policy, recipes = study.policy, recordings.recipes

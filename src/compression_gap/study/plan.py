@@ -68,6 +68,10 @@ class Graph:
     """Steps in an order in which they can run, each listed once however many need it."""
 
     steps: dict[str, Step] = field(default_factory=dict)
+    # A sketch is to be looked at, not built: checkpoints that the network would tell more about are named in
+    # ``absent``, with the sentence that a study refuses them with, and their keys are not those that it would have.
+    sketch: bool = False
+    absent: dict[str, str] = field(default_factory=dict)
 
     def add(
         self, kind: str, spec: dict[str, Any], inputs: dict[str, Recipe], label: str, cost: float
@@ -188,8 +192,11 @@ def check_actions(study: Study) -> None:
         check_code(code, study.tokenizer, study.policy.horizon)
 
 
-def make_plan(study: Study) -> Plan:
-    """Resolve a simulator's study into its graph. Unknown suites, tasks, encoders and actions are errors here."""
+def make_plan(study: Study, *, sketch: bool = False) -> Plan:
+    """Resolve a simulator's study into its graph. Unknown suites, tasks, encoders and actions are errors here.
+
+    ``sketch``: plan all the same where the hub cannot be reached (``Graph.absent``); not to be built.
+    """
     if study.suite is None:
         raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
     spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
@@ -197,7 +204,7 @@ def make_plan(study: Study) -> Plan:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim, crop=study.cameras.cropped())
     check_actions(study)
     protocol = evaluation_of(study, spec, info)
-    plan = Plan(study, protocol, spec.tasks, info.instructions)
+    plan = Plan(study, protocol, spec.tasks, info.instructions, sketch=sketch)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
     if info.state_dim:
