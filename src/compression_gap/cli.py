@@ -241,7 +241,7 @@ def study_plan(
     if json:
         print_json(plan)
     else:
-        from .terminal import plan_table
+        from .terminal_plan import plan_table
 
         plan_table(plan)
     return 0

@@ -22,7 +22,7 @@ def _interval(low: float, high: float, scale: float = 100) -> str:
     return f"[{scale * low:.0f}, {scale * high:.0f}]"
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def new_table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
@@ -131,20 +131,20 @@ def ledger_tables(found: dict[str, Any]) -> None:
     )
     demand = found["demand"]
     console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
-    table = _table("encoder", "supply", "visual supply", "of a Gaussian probe")
+    table = new_table("encoder", "supply", "visual supply", "of a Gaussian probe")
     for e in found["encoders"]:
         v = e["visual_supply"]
         table.add_row(e["encoder"], _bits(e["supply"]), _bits(v), f"{v['probe']:.2f}")
     console.print(table)
     if found["codes"]:
-        table = _table("code", "capacity", "used", "kept", "distortion")
+        table = new_table("code", "capacity", "used", "kept", "distortion")
         for c in found["codes"]:
             used = f"{c['used_bits']:.1f}" + ("" if c["prior_converged"] else " *")
             table.add_row(
                 c["code"], f"{c['capacity_bits']:.1f}", used, _bits(c["kept"]), f"{c['distortion']:.4f}"
             )
         console.print(table)
-        table = _table("encoder", "code", "gap", "passes", "what holds the bits back")
+        table = new_table("encoder", "code", "gap", "passes", "what holds the bits back")
         binding = {(b["encoder"], b["code"]): b for b in found["binding"]}
         for p in found["pairs"]:
             b = binding.get((p["encoder"], p["code"]))
@@ -152,7 +152,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
             table.add_row(p["encoder"], p["code"], _bits(p["gap"]), _bits(p["passes"]), words)
         console.print(table)
     if found["delivered"]:
-        table = _table("policy", "encoder", "seeds", "delivered")
+        table = new_table("policy", "encoder", "seeds", "delivered")
         for d in found["delivered"]:
             name = d["action"] + (f" ({d['code']})" if d["code"] else "")
             table.add_row(
@@ -181,11 +181,11 @@ def locate_list(found: dict[str, Any]) -> None:
 
 def calibration_tables(found: dict[str, Any]) -> None:
     """The calibration in short."""
-    table = _table("distribution", "true", "I-MMSE", "Gaussian probe")
+    table = new_table("distribution", "true", "I-MMSE", "Gaussian probe")
     for k in found["known"]:
         table.add_row(k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}")
     console.print(table)
-    table = _table("channel", "encoder", "code", "true", "estimated")
+    table = new_table("channel", "encoder", "code", "true", "estimated")
     for b in found["bits"]:
         table.add_row(b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]))
     console.print(table)
@@ -212,7 +212,7 @@ def doctor_table(checks: Sequence[Any]) -> None:
 
 def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
     """The published contrasts, in points."""
-    table = _table("contrast", "points", "95 % interval", "p", "p (Holm)", "stands", title=None)
+    table = new_table("contrast", "points", "95 % interval", "p", "p (Holm)", "stands", title=None)
     for c in contrasts:
         table.add_row(
             c["name"],
@@ -233,110 +233,12 @@ def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
 def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
     """Power of a difference: seeds down, episodes across."""
     episodes = sorted({r["episodes"] for r in rows})
-    table = _table("seeds", *(f"{n} episodes" for n in episodes), title=f"power for {difference:g} points")
+    table = new_table("seeds", *(f"{n} episodes" for n in episodes), title=f"power for {difference:g} points")
     for seeds in sorted({r["seeds"] for r in rows}):
         powers = {r["episodes"]: r["power"] for r in rows if r["seeds"] == seeds}
         table.add_row(str(seeds), *(f"{100 * powers[n]:.0f} %" if n in powers else "" for n in episodes))
     console.print(table)
     console.print("Episodes are per cell and seed; at least 80 % is what one usually wants.", markup=False)
-
-
-def plan_table(plan: dict[str, Any]) -> None:
-    """The plan by kind of artefact."""
-    table = _table(
-        "artefact", "steps", "to build", "core-minutes", title=f"{plan['study']}: {plan['cells']} cells"
-    )
-    for kind, row in plan["kinds"].items():
-        table.add_row(kind, str(row["steps"]), str(row["missing"]), f"{row['core_seconds'] / 60:.1f}")
-    console.print(table)
-    estimate_tables(plan["estimate"])
-    measured = f"protocol {plan['protocol']}" if plan["protocol"] else "recordings: nothing is rolled out"
-    console.print(f"tasks: {', '.join(plan['tasks'])}; {measured}", markup=False)
-
-
-def estimate_tables(found: dict[str, Any]) -> None:
-    """What a plan would cost: policies by action and size over all encoders, encoders, bytes, hours."""
-    table = _table("policy", "size", "trainings", "parameters", "FLOPs a decision", "FLOPs a training step")
-    for action, size in dict.fromkeys((p["action"], p["size"]) for p in found["policies"]):
-        own = [p for p in found["policies"] if (p["action"], p["size"]) == (action, size)]
-        rough = "~" if any(p["rough"] for p in own) else ""
-        table.add_row(
-            action,
-            size,
-            str(sum(p["trainings"] for p in own)),
-            _between([p["parameters"] and p["parameters"]["total"] for p in own]),
-            rough + _between([p["decision_flops"] for p in own]),
-            rough + _between([p["step_flops"] for p in own]),
-        )
-    console.print(table)
-    table = _table("encoder", "features", "frozen", "trained, a camera", "FLOPs an image", "")
-    for e in found["encoders"]:
-        numbers = (e["feature_dim"], e["frozen_parameters"], e["trained_parameters"], e["image_flops"])
-        state = "not on this machine yet" if e["absent"] else ""
-        table.add_row(e["encoder"], *(_between([n]) for n in numbers), state)
-    console.print(table)
-    disk, frames = found["disk"], found["frames"]
-    parts = ", ".join(f"{name} {_bytes(n)}" for name, n in disk.items() if n)
-    how = " (assumed: half the step limit each)" if frames["assumed"] else ""
-    for line in (
-        f"disk: {_bytes(sum(disk.values()))} ({parts}), of {frames['count']:,} frames{how}",
-        f"memory of a training's device: {_bytes(found['device_memory'])} of features or images, and the network",
-        *_hours(found),
-    ):
-        console.print(line, markup=False)
-
-
-def _hours(found: dict[str, Any]) -> list[str]:
-    """What is left to do, in hours."""
-    t, rolled = found["training"], found["rollouts"]
-    lines = []
-    if here := t["measured"]:
-        rest = f"; {here['unmeasured']} trainings are not measured" if here["unmeasured"] else ""
-        lines.append(
-            f"training on this machine, from measured steps: {here['hours']:.3g} h ({here['device']}, "
-            f"{here['threads']} threads{rest})"
-        )
-    else:
-        lines.append("training on this machine: not measured; --measure runs a few steps of each policy")
-    unknown = f", without {t['unknown']} trainings of unknown cost" if t["unknown"] else ""
-    lines.append(
-        f"training on a GPU: {t['gpu']['hours']:.3g} h for {t['trainings']} trainings and {t['flops']:.2g} FLOPs"
-        f"{unknown} ({t['gpu']['assumption']})"
-    )
-    lines.append(
-        f"features of frozen encoders on that GPU: {found['features']['gpu_hours']:.2g} h "
-        f"({found['features']['flops']:.2g} FLOPs)"
-    )
-    if rolled:
-        lines.append(
-            f"rollouts: {rolled['episodes']:,} episodes, at most {rolled['core_hours']:.3g} core-hours (assumed)"
-        )
-    return lines
-
-
-def _between(values: Sequence[int | None]) -> str:
-    """One number, or the least and the largest; of what is not known, that."""
-    known = sorted({v for v in values if v is not None})
-    if not known:
-        return "unknown"
-    words = (
-        _large(known[0])
-        if _large(known[0]) == _large(known[-1])
-        else f"{_large(known[0])} to {_large(known[-1])}"
-    )
-    return words + (" or unknown" if None in values else "")
-
-
-def _large(value: float) -> str:
-    """1.23 M."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
-
-
-def _bytes(value: float) -> str:
-    return f"{_large(value)}B" if value >= 1e3 else f"{value:.0f} B"
 
 
 def study_tables(summary: dict[str, Any]) -> None:
@@ -353,7 +255,7 @@ def offline_tables(summary: dict[str, Any]) -> None:
     def error(e: dict[str, Any]) -> str:
         return f"{e['value']:.3g}" + ("" if e["low"] is None else f" [{e['low']:.3g}, {e['high']:.3g}]")
 
-    table = _table("cell", "chunk error", "first steps", "seeds × episodes", "converged")
+    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "converged")
     episodes = summary["held_out"]["episodes"]
     for cell in summary["cells"]:
         if cell["error"] is None:
@@ -372,7 +274,7 @@ def offline_tables(summary: dict[str, Any]) -> None:
         markup=False,
     )
     if summary["contrasts"]:
-        table = _table("contrast", "chunk error", "p", "p (Holm)")
+        table = new_table("contrast", "chunk error", "p", "p (Holm)")
         for c in summary["contrasts"]:
             span = f"{c['value']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}]"
             table.add_row(c["label"], span, f"{c['p']:.3g}", f"{c['p_holm']:.3g}")
@@ -387,7 +289,7 @@ def offline_tables(summary: dict[str, Any]) -> None:
 def summary_tables(summary: dict[str, Any]) -> None:
     """The verdict, the grid and the contrasts of a study."""
     console.print()
-    table = _table("cell", "success", "95 % interval", "seeds × episodes", "converged")
+    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "converged")
     for cell in summary["cells"]:
         if cell["rate"] is None:
             table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
@@ -416,7 +318,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
             markup=False,
         )
     if summary["contrasts"]:
-        table = _table("contrast", "points", "95 % interval", "p", "p (Holm)")
+        table = new_table("contrast", "points", "95 % interval", "p", "p (Holm)")
         for c in summary["contrasts"]:
             table.add_row(
                 c["label"],
@@ -428,7 +330,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     if summary["swaps"]:
-        table = _table("controlled swap", "A, Â", "A, snapped", "Ã, Â", "Ã, snapped", "g_code, points")
+        table = new_table("controlled swap", "A, Â", "A, snapped", "Ã, Â", "Ã, snapped", "g_code, points")
         for swap in summary["swaps"]:
             gain = swap["g_code"]
             table.add_row(
@@ -439,7 +341,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     if summary["probes"]:
-        table = _table("encoder", "probe: mean R² of the true state", "95 % interval")
+        table = new_table("encoder", "probe: mean R² of the true state", "95 % interval")
         for p in summary["probes"]:
             m = p["mean"]
             table.add_row(p["encoder"], f"{m['value']:.2f}", f"[{m['low']:.2f}, {m['high']:.2f}]")
@@ -456,7 +358,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:
     """Success per task, and in all."""
-    table = _table("task", "success", "episodes", "mean length")
+    table = new_table("task", "success", "episodes", "mean length")
     for task in dict.fromkeys(r["task"] for r in rows):
         own = [r for r in rows if r["task"] == task]
         mean = sum(r["length"] for r in own) / len(own)
@@ -467,7 +369,9 @@ def episode_table(rows: Sequence[dict[str, Any]]) -> None:
 def tokenizer_tables(found: dict[str, Any]) -> None:
     """One line for each code and prefix; then the health of the codes."""
     success = ("coded", "replay") if found["references"] else ()
-    table = _table("tokenizer", "bits", "used", "tokens", "distortion", f"≤ {found['sigma']:g} σ", *success)
+    table = new_table(
+        "tokenizer", "bits", "used", "tokens", "distortion", f"≤ {found['sigma']:g} σ", *success
+    )
     for row in found["rows"]:
         h = row["health"]
         tokens = f"{h['tokens_mean']:.1f}" if h else f"{row['prefix']}"
@@ -480,7 +384,7 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
         table.add_row(name, *[""] * 5, *(["", _rate(r)] if name == "replay" else [_rate(r), ""]))
     console.print()
     console.print(table)
-    table = _table(
+    table = new_table(
         "health", "order", "dead", "perplexity", "Σ bits", "Gauss", "breaks", "encode/s", "decode/s"
     )
     for row in found["rows"]:

@@ -252,4 +252,4 @@ def _of_text() -> Iterator[None]:
     except UserError as error:
         if str(error).startswith("policy.text_encoder"):
             raise
-        raise UserError(f"policy.text_encoder: {error}") from error
+        raise type(error)(f"policy.text_encoder: {error}") from error

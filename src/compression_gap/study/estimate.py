@@ -229,7 +229,7 @@ def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
     """One row for each encoder, action and size."""
     rows: dict[str, dict[str, Any]] = {}
     for p in policies:
-        key = digest([p.action, p.measure_key, p.steps])
+        key = digest([p.action, p.shape.encoder, p.measure_key, p.steps])
         row = rows.setdefault(
             key,
             {
