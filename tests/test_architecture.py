@@ -26,7 +26,7 @@ LAYERS = (
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
-    ("commands_bits", "commands_data", "commands_policies", "cli_types"),
+    ("commands_bits", "commands_data", "commands_policies", "cli_types", "terminal_plan"),
     ("cli_bits", "cli_data", "cli_policies"),
     ("cli",),
 )

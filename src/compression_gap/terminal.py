@@ -23,6 +23,7 @@ def _interval(low: float, high: float, scale: float = 100) -> str:
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:
+    """A table of words on the left and numbers on the right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .terminal import new_table, console
+from .terminal import console, new_table
 
 
 def plan_table(plan: dict[str, Any]) -> None:

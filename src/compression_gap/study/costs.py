@@ -265,11 +265,11 @@ def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
         "total": own + parameters + head.parameters,
     }  # fmt: skip
     sample: int | None = 3 * forward - leaf + head.sample
-    if trained:
-        sample = (
-            None if seen.flops is None or seen.backward is None
-            else sample + images * (seen.flops + seen.backward)
-        )  # fmt: skip
+    if trained and (seen.flops is None or seen.backward is None):
+        sample = None
+    elif trained:
+        assert sample is not None
+        sample += images * ((seen.flops or 0) + (seen.backward or 0))
     decision = None if encoder is None or head.decision is None else encoder + forward + head.decision
     return Costs(counts, seen.frozen, decision, encoder, sample, head.shared, head.rough)
 
