@@ -218,6 +218,10 @@ def _check_keys(study: Study) -> None:
         raise UserError(
             "swap: the controlled swap is measured by success, which recordings cannot tell: leave it out"
         )
+    if study.published is not None:
+        raise UserError(
+            "published: the published tables are of success, which recordings cannot tell: leave it out"
+        )
     own = {n: v for n, v in study.cameras if not n.startswith("crop")}
     if own != {n: v for n, v in Cameras() if not n.startswith("crop")}:
         raise UserError(

@@ -5,7 +5,8 @@ cells. Every number is in points (percent of episodes).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from compression_gap.study.statistics import holm, peak_optimism
+from compression_gap.study.spec import Study
+from compression_gap.study.statistics import holm, peak_optimism, wilson
 
 ALPHA = 0.05
 Cell = tuple[str, str, str]  # head, size, encoder
@@ -142,3 +144,111 @@ def published_contrasts() -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+# What the study file calls the published encoders: SigLIP and SigLIP 2 so400m (1152-d), DINOv2 ViT-L/14 (1024-d).
+OWN_ENCODERS = {
+    "resnet18": "resnet18",
+    "siglip": "siglip-so400m",
+    "siglip2": "siglip2-so400m",
+    "dinov2": "dinov2-l",
+}
+
+
+def experiment_cells(name: str) -> list[Cell]:
+    """The cells of one published experiment (a word of the study file's key ``published``), in its order."""
+    tables = published()
+    if name == "encoder-gradient":
+        rows = tables["encoder_gradient"]
+        return [(head, r["size"], r["encoder"]) for head in ("diffusion", "oat-1000") for r in rows]
+    rows = tables[{"factorial": "factorial", "codebook-size": "codebook"}[name]]
+    return [(r["head"], r["size"], encoder) for r in rows for encoder in ("resnet18", "siglip")]
+
+
+def _is(cell: Mapping[str, Any], head: str, size: str, encoder: str) -> bool:
+    """Whether a summary's cell is the one that was published; the controlled swap's are not."""
+    if (cell["size"], cell["encoder"]) != (size, OWN_ENCODERS[encoder]):
+        return False
+    if (cell["trained_on"], cell["executed"]) != ("chunk", "chunk"):
+        return False
+    if head == "diffusion":
+        return bool(cell["action"] == "diffusion")
+    codes = {int(np.prod(levels)) for levels in cell["codebook"] or ()}
+    return bool(cell["action"] == "oat" and codes == {int(head.removeprefix("oat-"))})
+
+
+def published_beside(
+    study: Study, protocol: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The published table of the study's experiment beside the study's own cells; None if it names none.
+
+    Never pooled: the published rates carry Wilson's interval for the episodes they rest on, and ``settings`` says
+    where the two protocols differ. ``protocol`` and ``cells``: as in ``results.summarise``. Rates lie in 0..1.
+    """
+    if study.published is None:
+        return None
+    tables = published()
+    n, rates = int(tables["n"]), _rates(tables)
+    rows = []
+    for head, size, encoder in experiment_cells(study.published):
+        percent = rates[head, size, encoder]
+        own = [c for c in cells if c["rate"] and _is(c, head, size, encoder)]
+        rows.append(
+            {
+                "head": head,
+                "size": size,
+                "encoder": OWN_ENCODERS[encoder],
+                "published": asdict(wilson(percent * n / 100, n)),
+                "own": [
+                    {
+                        "label": c["label"],
+                        "seeds": len(c["seeds"]),
+                        "episodes": c["episodes"],
+                        "rate": c["rate"],
+                    }
+                    for c in own
+                ],
+            }
+        )
+    own_settings = _own_settings(study, protocol)
+    return {
+        "experiment": study.published,
+        "mark": f"published (arXiv {tables['arxiv']})",
+        "protocol": tables["protocol"],
+        "n": n,
+        "rows": rows,
+        "settings": [
+            {
+                "what": what,
+                "published": entry["value"],
+                "source": entry["source"],
+                "own": own_settings[what],
+                "same": own_settings[what] == entry["value"],
+            }
+            for what, entry in tables["settings"].items()
+        ],
+    }
+
+
+def _own_settings(study: Study, protocol: Mapping[str, Any]) -> dict[str, str]:
+    """The study's values of the published settings, in the same words where they are the same."""
+    rollout, factors = study.rollout, study.factors
+    best = f"the best of {rollout.checkpoints} evaluations" if rollout.select == "peak" else "the last"
+    crops = {"resnet-only": "resnet18 alone", "all": "the same for every encoder", "none": "none"}
+    begin = protocol.get("settings", {}).get("name", protocol["sim"]["sim"])
+    episodes = len(protocol["sim"]["tasks"]) * protocol["episodes_per_task"] * protocol["repeats"]
+    steps = study.training.steps
+    return {
+        "tasks": "LIBERO-10" if study.suite == "libero/libero_10" else str(study.suite),
+        "checkpoint": best,
+        "training seeds": str(len(factors.seed)),
+        "episodes of a cell": str(episodes),
+        "chunk": f"{study.policy.horizon} steps predicted, {protocol['execute']} executed",
+        "step limit": str(protocol["step_limit"]),
+        "episodes begin": begin,
+        "crop": crops[study.cameras.crop],
+        "attention of the diffusion head": study.policy.attention,
+        "target tokens": study.tokenizer.mode,
+        "task enters as": ", ".join(factors.task),
+        "training": f"{steps} steps",
+    }

@@ -15,6 +15,7 @@ from .cells import Code, Reference, Trained
 from .engine import failure_file
 from .evidence import Group, code_words, groups, label, rate, read_rows, strata, success_matrix
 from .plan import Graph, Plan
+from .published import published_beside
 
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
@@ -30,14 +31,16 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     whole = [g for g in whole if g.head.trained_on == "coded" or g.head.executed == "chunk"]
     verdicts = comparisons.verdicts(plan, whole, tasks)
     contrasts = comparisons.contrasts(plan, whole, tasks)
+    protocol = {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")}
+    cells = [_cell(plan, store, g, tasks) for g in found]
     return {
         "study": plan.study.model_dump(mode="json"),
         "version": __version__,
         "tasks": list(plan.tasks),
-        "protocol": {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")},
+        "protocol": protocol,
         "headline": _headline(plan, verdicts),
         "selection": _selected(plan),
-        "cells": [_cell(plan, store, g, tasks) for g in found],
+        "cells": cells,
         "references": [_reference(plan, r, s, tasks) for r, s in measured],
         "contrasts": contrasts,
         "trends": comparisons.trends(plan, whole, tasks),
@@ -46,6 +49,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "swaps": comparisons.swaps(plan, found, tasks),
         "tokenizers": tokenizers(plan, store),
         "probes": probes(plan.probes, store),
+        "published": published_beside(plan.study, protocol, cells),
         "ledger": _ledger(plan, store, contrasts),
         "machine": machine(plan.cells, store),
     }

@@ -244,6 +244,8 @@ class Study(_Model):
     ledger: Ledger | None = None  # bits are measured where there is this section
     references: bool = True  # expert, expert-chunked, expert-coded
     limits: bool = True  # adds blind and oracle to the encoders
+    # The experiment of arXiv 2604.03191 whose table the report shows beside the study's own.
+    published: Literal["factorial", "encoder-gradient", "codebook-size"] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Study:
