@@ -15,7 +15,7 @@ test: $(VENV)/ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-libero: $(VENV)/libero
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -35,7 +35,8 @@ $(VENV)/ready: scripts/setup.sh pyproject.toml
 	touch $@
 
 $(VENV)/libero: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libero]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libero]' 2>&1 | grep -v '^WARNING: Location' || true
+	$(BIN)/python -c 'import libero'
 	touch $@
 
 clean:

@@ -273,7 +273,7 @@ SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings 
 
 def presets() -> tuple[str, ...]:
     """Names of the study files that ship with the program; a folder's are written FOLDER/NAME."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in resources.files("compression_gap.presets").iterdir():
         inside = [(f"{entry.name}/{f.name}") for f in entry.iterdir()] if entry.is_dir() else [entry.name]
         found |= {n.removesuffix(".yaml"): n for n in inside if n.endswith(".yaml")}
