@@ -2,14 +2,20 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo libero test test-libero lint bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
 	$(BIN)/cgap study run --preset demo
 
+libero: $(VENV)/libero
+	$(BIN)/cgap study run --preset libero-small
+
 test: $(VENV)/ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-libero: $(VENV)/libero
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -26,6 +32,11 @@ bench: $(VENV)/ready
 
 $(VENV)/ready: scripts/setup.sh pyproject.toml
 	bash scripts/setup.sh $(VENV)
+	touch $@
+
+$(VENV)/libero: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libero]' 2>&1 | grep -v '^WARNING: Location' || true
+	$(BIN)/python -c 'import libero'
 	touch $@
 
 clean:

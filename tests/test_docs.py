@@ -29,7 +29,14 @@ def commands() -> list[str]:
     lines = [line.split("  #")[0].strip() for _, text in blocks("sh") for line in text.splitlines()]
     # Of a calibration, minutes at its quickest, tests/study/test_calibrate.py runs the command; a server, which
     # only ends when it is told to, tests/test_commands_policies.py runs with its client.
-    elsewhere = ("cgap calibrate", "cgap serve")
+    # LIBERO's, which need it and its data, tests/test_libero_study.py runs.
+    elsewhere = (
+        "cgap calibrate",
+        "cgap serve",
+        "cgap demos make libero",
+        "cgap study plan --preset libero10",
+        "cgap study run --preset libero10",
+    )
     own = [line for line in lines if line.startswith("cgap ") and not line.startswith(elsewhere)]
     # The five commands of your-data.md follow upon each other: they have a test of their own.
     return [line for line in dict.fromkeys(own) if line not in five_commands()]

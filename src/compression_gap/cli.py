@@ -105,9 +105,10 @@ def demos_make(
     store: StorePath = Path("store"),
     processes: int | None = None,
     preset: Preset = None,
+    official: Path | None = None,
     json: Json = False,
 ) -> int:
-    """Collect expert demonstrations of every task of a suite.
+    """Collect demonstrations of every task of a suite: from its scripted expert, or from LIBERO's own files.
 
     Example: cgap demos make metaworld/precision-4 --episodes 100
 
@@ -119,11 +120,17 @@ def demos_make(
         store: folder of all artefacts.
         processes: worker processes; as many as cores by default.
         preset: take the number of episodes and the cameras from this preset.
+        official: folder with LIBERO's official HDF5 files, whose images are rendered again.
         json: print the result as JSON.
     """
-    from .commands import make_demos
+    if official is not None:
+        from .commands_data import make_official
 
-    made = make_demos(suite, episodes, cameras, image_size, store, processes, preset)
+        made = make_official(suite, official, episodes, cameras, image_size, store, processes)
+    else:
+        from .commands import make_demos
+
+        made = make_demos(suite, episodes, cameras, image_size, store, processes, preset)
     if json:
         print_json({"demos": made})
     else:

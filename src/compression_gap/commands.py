@@ -48,7 +48,8 @@ def seconds(budget: str | None) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _processes(asked: int | None) -> int:
+def processes_of(asked: int | None) -> int:
+    """How many workers: as asked, or as many as there are cores."""
     if asked is not None and asked < 0:
         raise UserError(f"--processes {asked} is negative; give 0 (this process alone) or more")
     return (os.cpu_count() or 1) if asked is None else asked
@@ -109,7 +110,7 @@ def run_study(
     from .terminal import RunWatcher, failures_list, study_tables
 
     study, plan, store = open_study(file, preset, store_root)
-    limit, workers = seconds(budget), _processes(processes)
+    limit, workers = seconds(budget), processes_of(processes)
     todo = missing_steps(plan, store)
     if isinstance(plan, Plan) and any(s.recipe.kind in ("demos", "episodes") for s in todo):
         _check_rendering(plan)
@@ -225,14 +226,14 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
     }
 
 
-def demos_steps(suite_name: str, episodes: int, cameras: Cameras) -> list[Step]:
+def demos_steps(suite_name: str, episodes: int, cameras: Cameras, origin: str = "expert") -> list[Step]:
     """Steps that collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
     from .study.plan import demos_step, resolve_suite
 
     if episodes < 3:
         raise UserError(f"{episodes} episodes are too few: a three-way split needs at least 3 per task")
     spec, info = resolve_suite(suite_name, cameras)
-    return [demos_step(spec, task, episodes, info.versions) for task in spec.tasks]
+    return [demos_step(spec, task, episodes, info.versions, origin) for task in spec.tasks]
 
 
 def make_demos(
@@ -245,7 +246,6 @@ def make_demos(
     preset: str | None,
 ) -> list[dict[str, Any]]:
     """Collect demonstrations of a suite's tasks."""
-    from .demos import DemoSet
     from .study.engine import run_steps
     from .terminal import RunWatcher
 
@@ -257,11 +257,18 @@ def make_demos(
     steps = demos_steps(suite_name, episodes, seen)
     store = Store(store_root)
     missing = [s for s in steps if not store.has(s.recipe)]
-    workers = _processes(processes)
+    workers = processes_of(processes)
     with RunWatcher(missing, len(steps), max(1, workers), store.root / "demos.log") as watcher:
         outcome = run_steps(missing, store, processes=workers, watcher=watcher)
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
+    return describe_demos(steps, store)
+
+
+def describe_demos(steps: list[Step], store: Store) -> list[dict[str, Any]]:
+    """The sets that these steps made."""
+    from .demos import DemoSet
+
     out = []
     for step in steps:
         folder = store.open(step.recipe)
@@ -356,7 +363,7 @@ def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budg
     from .study.engine import missing_steps, run_steps
     from .terminal import RunWatcher
 
-    workers, limit, todo = _processes(processes), seconds(budget), missing_steps(plan, store)
+    workers, limit, todo = processes_of(processes), seconds(budget), missing_steps(plan, store)
     with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
         outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
     for failure in outcome.failures.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .artifacts import Recipe, Store
+from .commands import at_least, demos_steps, describe_demos, processes_of
 from .errors import UserError
+from .study.plan import Step
+from .study.spec import Cameras
 
 EXTRA = {"av", "h5py", "zarr", "PIL"}
 
@@ -96,3 +100,54 @@ def export_data(folder: Path, out: Path, fps: float | None, images: bool) -> dic
         raise UserError(f"{folder} does not say how many frames a second it has; give --fps")
     with with_extra(), progress_bar(f"exporting {folder.name}") as progress:
         return export_lerobot(demos, out, fps=float(rate), images=images, progress=progress)
+
+
+def make_official(
+    suite_name: str,
+    folder: Path,
+    episodes: int,
+    cameras: tuple[str, ...],
+    image_size: int,
+    store_root: Path,
+    processes: int | None,
+) -> list[dict[str, Any]]:
+    """LIBERO's official demonstrations of a suite's tasks, from the HDF5 files in ``folder``, rendered again."""
+    at_least(8, image_size=image_size)
+    steps = demos_steps(suite_name, episodes, Cameras(names=cameras, image_size=image_size), "official")
+    store = Store(store_root)
+    _take([s for s in steps if not store.has(s.recipe)], folder, store, processes_of(processes))
+    return describe_demos(steps, store)
+
+
+def _take(steps: list[Step], folder: Path, store: Store, workers: int) -> None:
+    """Render the demonstrations of these steps; those whose replay fails are kept and named."""
+    from .demos.libero_hdf5 import import_hdf5
+    from .sims import SimSpec
+    from .sims.libero_tasks import full_name
+
+    if any(s.recipe.spec["sim"]["sim"] != "libero" for s in steps):
+        raise UserError("--official reads LIBERO's own demonstrations: name a suite or task of libero")
+    found: dict[str, Path] = {}
+    for step in steps:  # all files first: rendering takes minutes
+        task = step.recipe.spec["task"]
+        files = sorted(folder.rglob(f"{full_name(task)}_demo.hdf5"))
+        if len(files) != 1:
+            what = "no file" if not files else f"{len(files)} files"
+            raise UserError(
+                f"{folder} holds {what} {full_name(task)}_demo.hdf5 for {task}: name the folder with one"
+            )
+        found[task] = files[0]
+    for step in steps:
+        spec = step.recipe.spec
+        meta: dict[str, Any] = {}
+        sim = SimSpec.model_validate_json(json.dumps(spec["sim"]))
+        with store.create(step.recipe, meta) as out, progress_bar(f"rendering {spec['task']}") as progress:
+            meta |= import_hdf5(
+                sim, spec["task"], found[spec["task"]], out,
+                episodes=spec["episodes"], workers=workers, progress=progress,
+            )  # fmt: skip
+        if meta["replay_failed"]:
+            print(
+                f"cgap: {spec['task']}: the replay of {', '.join(meta['replay_failed'])} fails; kept",
+                file=sys.stderr,
+            )

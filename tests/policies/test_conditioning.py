@@ -70,7 +70,7 @@ def spec(task, steps):
     } | ({} if task == "embedding" else {"task": task})  # fmt: skip
 
 
-def trained(demos, task, instructions, out, steps=120):
+def trained(demos, task, instructions, out, steps=400):
     frames = np.concatenate([np.arange(e.start, e.start + e.length) for e in demos.split("train")])
     normaliser = Normaliser.fit(demos.actions[frames])
     features = [make_encoder("blind", cameras=1).features(frame_batch(demos, slice(None)))[:, 0]]

@@ -92,6 +92,7 @@ class SimInfo:
     step_limit: int
     versions: dict[str, str]  # package -> version; travels with every evidence row
     state_names: tuple[str, ...] = ()
+    without_expert: tuple[str, ...] = ()  # the tasks of these that have no scripted expert
     evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
     execute: int | None = None  # actions per decision, where the simulator's protocol says so
     settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash

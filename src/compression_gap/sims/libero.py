@@ -32,6 +32,7 @@ from ..errors import UserError, unknown_name
 from .base import EVALUATION_STATES, Observation, SimInfo, SimSpec
 from .libero_assets import versions
 from .libero_environment import STATE_NAMES, LiberoEnvironment
+from .libero_expert import EXPERT_TASKS
 from .libero_protocols import Rendering, protocol
 from .libero_tasks import SUITES, TASKS, instruction, resolve, suite_of
 
@@ -76,6 +77,7 @@ class Libero:
             step_limit=how.step_limit(tuple(suite_of(t) for t in spec.tasks)),
             versions=versions(),
             state_names=STATE_NAMES,
+            without_expert=tuple(t for t in spec.tasks if t not in EXPERT_TASKS),
             instructions={t: instruction(t) for t in spec.tasks},
             evaluation_states=OFFICIAL_STATES if how.fixed_states else None,
             execute=how.execute,

@@ -85,6 +85,13 @@ def machine() -> dict[str, str]:
 def _demos(job: Job) -> dict[str, Any]:
     from ..demos.experts import collect_demos
 
+    if "origin" in job.spec:
+        task, episodes = job.spec["task"], job.spec["episodes"]
+        raise UserError(
+            f"{episodes} official demonstrations of {task} are not in the store: run  cgap demos make "
+            f"{job.spec['sim']['sim']}/{task} --episodes {episodes} --official FOLDER  with the folder of their HDF5 files, "
+            "and the study's cameras and store"
+        )
     sim = SimSpec.model_validate(_tuples(job.spec["sim"]))
     return collect_demos(sim, job.spec["task"], job.spec["episodes"], job.out, progress=job.progress)
 

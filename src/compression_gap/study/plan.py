@@ -21,7 +21,7 @@ from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
 from .cells import Cell, Code, Executed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
-from .setting import evaluation_of, resolve_suite
+from .setting import check_experts, evaluation_of, resolve_suite
 from .spec import Study, Tokenizer
 
 if TYPE_CHECKING:
@@ -109,10 +109,17 @@ class Plan(Graph):
         return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
 
 
-def demos_step(spec: SimSpec, task: str, episodes: int, versions: dict[str, str]) -> Step:
-    """The demonstrations of one task: one artefact, shared by every suite that holds the task."""
-    one = spec.model_copy(update={"tasks": (task,)}).model_dump(mode="json")
+def demos_step(
+    spec: SimSpec, task: str, episodes: int, versions: dict[str, str], origin: str = "expert"
+) -> Step:
+    """The demonstrations of one task: one artefact, shared by every suite and evaluation protocol.
+
+    ``origin``: the scripted "expert", or the benchmark's "official" recordings.
+    """
+    one = spec.model_copy(update={"tasks": (task,), "protocol": ""}).model_dump(mode="json")
     made = {"sim": one, "task": task, "episodes": episodes, "versions": versions}
+    if origin != "expert":
+        made["origin"] = origin
     recipe = Recipe("demos", made, {}, BUILDER_VERSIONS["demos"])
     return Step(recipe, f"{episodes} demonstrations of {task}", {}, 0.8 * episodes)
 
@@ -203,6 +210,7 @@ def make_plan(study: Study, *, sketch: bool = False) -> Plan:
     for encoder in study.encoders:
         check_encoder(encoder, image_size=spec.image_size, sim=spec.sim, crop=study.cameras.cropped())
     check_actions(study)
+    check_experts(study, info)
     protocol = evaluation_of(study, spec, info)
     plan = Plan(study, protocol, spec.tasks, info.instructions, sketch=sketch)
     for demos in study.factors.demos:
@@ -256,7 +264,7 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     spec = plan.protocol.sim
     demos = []
     for task in plan.tasks:
-        step = demos_step(spec, task, n_demos, plan.protocol.versions)
+        step = demos_step(spec, task, n_demos, plan.protocol.versions, study.demonstrations)
         plan.steps.setdefault(step.recipe.key, step)
         demos.append(step.recipe)
     plan.demos[n_demos] = demos

@@ -35,6 +35,21 @@ def resolve_suite(name: str, cameras: Cameras, protocol: str = "") -> tuple[SimS
     return spec.model_copy(update={"cameras": info.cameras}), info
 
 
+def check_experts(study: Study, info: SimInfo) -> None:
+    """Refuse what needs a scripted expert where a task has none."""
+    if not info.without_expert:
+        return
+    tasks = ", ".join(info.without_expert)
+    if study.demonstrations == "expert":
+        raise UserError(
+            f"there is no scripted expert for {tasks}: take the tasks that have one, or 'demonstrations: official'"
+        )
+    if study.references:
+        raise UserError(
+            f"there is no scripted expert for {tasks}, so no reference actor: set 'references: false'"
+        )
+
+
 def check_execute(execute: int, study: Study) -> None:
     """Refuse to execute more than a chunk."""
     if execute > study.policy.horizon:

@@ -235,6 +235,9 @@ class Study(_Model):
     suite: str | None = None  # a simulator's tasks
     data: Factor[str] | None = None  # recordings in place of them: folders STORE/demos/KEY, or their keys
     factors: Factors
+    demonstrations: Literal["expert", "official"] = (
+        "expert"  # scripted, or recorded by the benchmark's authors
+    )
     cameras: Cameras = Cameras()
     policy: Policy = Policy()
     training: Training = Training()
@@ -271,9 +274,12 @@ SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings 
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the study files that ship with the program."""
-    folder = resources.files("compression_gap.presets")
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+    """Names of the study files that ship with the program; a folder's are written FOLDER/NAME."""
+    found: dict[str, str] = {}
+    for entry in resources.files("compression_gap.presets").iterdir():
+        inside = [(f"{entry.name}/{f.name}") for f in entry.iterdir()] if entry.is_dir() else [entry.name]
+        found |= {n.removesuffix(".yaml"): n for n in inside if n.endswith(".yaml")}
+    return tuple(sorted(found))
 
 
 def load_study(file: Path | None, preset: str | None) -> Study:

@@ -110,6 +110,10 @@ def simulator_of(recipes: Sequence[Recipe]) -> tuple[SimSpec | None, tuple[str, 
     named = (r.spec.get("tasks") or [r.spec.get("task", r.key)] for r in recipes)
     tasks = tuple(dict.fromkeys(str(task) for tasks in named for task in tasks))
     others = [{k: v for k, v in s.items() if k != "tasks"} for s in known]
+    if any(
+        "origin" in r.spec for r in recipes
+    ):  # recorded elsewhere: their initial states have no numbers here
+        return None, tasks
     if len(known) < len(recipes) or any(o != others[0] for o in others):
         return None, tasks
     return SimSpec.model_validate_json(json.dumps({**known[0], "tasks": list(tasks)})), tasks
