@@ -1,6 +1,9 @@
 """LIBERO from the command line: the presets are planned, a study runs from nothing, official files are taken in."""
 
 import json
+import re
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from compression_gap.sims import SimSpec, make_sim
 from compression_gap.sims.libero_tasks import full_name
 from compression_gap.study.builders import close_pools
 from compression_gap.study.plan import make_plan
+from compression_gap.study.published import OWN_ENCODERS, experiment_cells
 from compression_gap.study.spec import load_study, parse_study, presets
 
 PAPER = [p for p in presets() if p.startswith("libero10/")]
@@ -56,6 +60,74 @@ def test_a_preset_can_be_planned(preset, monkeypatch):
         assert (plan.protocol.step_limit, plan.protocol.settings["name"]) == (520, "libero-fixed")
     assert (len(plan.tasks), len(plan.protocol.episodes()), plan.protocol.execute) == (10, 500, 16)
     assert all(r.spec["origin"] == "official" for r in plan.demos[50])
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """The hub cannot be reached, and its cache is empty."""
+
+    def nowhere(name, repo, revision):
+        raise checkpoints._unreachable(name, f"{repo} is not in the cache", OSError("no network"))
+
+    monkeypatch.setattr(checkpoints, "_hub_commit", nowhere)
+
+
+def costs_in_the_docs():
+    """The table of docs/libero.md: preset → its other cells."""
+    page = (Path(__file__).parent.parent / "docs" / "libero.md").read_text()
+    rows = [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    return {
+        row[0].strip("`"): row[1:] for row in rows if row[0].strip("`").endswith(("published", "controlled"))
+    }
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("preset", PAPER)
+def test_what_a_preset_costs_is_planned_without_a_network_and_stands_in_the_docs(preset, tmp_path, capsys):
+    assert main(["study", "plan", "--preset", preset, "--store", str(tmp_path), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    found = plan["estimate"]
+    assert found["unknown"] == []
+    assert "siglip-so400m" in {e["encoder"] for e in found["encoders"] if e["absent"]}
+    assert found["frames"]["assumed"]
+    t, rollouts = found["training"], found["rollouts"]
+    assert costs_in_the_docs()[preset.removeprefix("libero10/")] == [
+        str(t["trainings"]), f"{t['flops']:.1e}", f"{t['gpu']['hours']:.0f}", f"{rollouts['episodes']:,}",
+        f"{rollouts['core_hours']:.0f}", f"{sum(found['disk'].values()) / 1e9:.0f} GB",
+    ]  # fmt: skip
+    # The same frozen features, heads and sizes for all of them: M has 4.3 to 7 M parameters, L 14 to 17 M.
+    frozen = [p for p in found["policies"] if p["encoder"] == "siglip-so400m"]
+    assert {p["size"] for p in frozen} == ({"M", "L"} if "factorial" in preset else {"M"})
+    for p in frozen:
+        assert (
+            (4.3e6 if p["size"] == "M" else 14e6)
+            < p["parameters"]["total"]
+            < (7e6 if p["size"] == "M" else 17e6)
+        )
+
+
+@pytest.mark.parametrize("preset", [p for p in PAPER if p.endswith("as-published")])
+def test_every_value_that_was_published_says_how_it_is_known(preset):
+    text = (resources.files("compression_gap.presets") / f"{preset}.yaml").read_text()
+    own = ("name:", "suite:", "published:", "references:", "limits:")
+    for line in text.splitlines():
+        value = re.match(r"\s*[a-z_]+: \S", line)
+        if value and not line.startswith("#") and not line.startswith(own):
+            assert re.search(r"# .*(paper|snapshot|assumed|published OAT|derivatives of OAT)", line), line
+
+
+@pytest.mark.parametrize("preset", PAPER)
+def test_a_preset_names_the_published_table_that_belongs_to_it(preset):
+    study = load_study(None, preset)
+    assert study.published
+    assert preset.startswith(f"libero10/{study.published}-")
+    encoders = {e for _, _, e in experiment_cells(study.published)}
+    assert {OWN_ENCODERS[e] for e in encoders} == set(study.factors.encoder)
+    assert {s for _, s, _ in experiment_cells(study.published)} == set(study.factors.size)
 
 
 def test_what_has_no_expert_is_said_before_anything_runs():

@@ -61,7 +61,7 @@ def _hours(found: dict[str, Any]) -> list[str]:
     """What is left to do, in hours."""
     t, rolled = found["training"], found["rollouts"]
     lines = []
-    if here := t["measured"]:
+    if (here := t["measured"]) and here["unmeasured"] < t["trainings"]:
         rest = f"; {here['unmeasured']} trainings are not measured" if here["unmeasured"] else ""
         lines.append(
             f"training on this machine, from measured steps: {here['hours']:.3g} h ({here['device']}, "

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .offline import OfflinePlan
 
 FRAMES_SHARE = 0.5  # of the step limit: a demonstration's length, until there is one
-# One process and core: seconds of a control step, frames at the decision points included. Rough.
-SECONDS_PER_SIM_STEP = {"channel": 0.0005, "metaworld": 0.004, "libero": 0.015}
+# One process and core: seconds of a control step, frames at the decision points and resets included. Rough; LIBERO's
+# is that of benchmarks/libero_speed.py on a busy machine of two cores.
+SECONDS_PER_SIM_STEP = {"channel": 0.0005, "metaworld": 0.004, "libero": 0.03}
 OTHER_SIM = 0.01
 FEATURES = 1024  # of the frozen encoder at which training steps are measured
 

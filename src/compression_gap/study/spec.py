@@ -310,7 +310,9 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     if study.data is not None:  # recordings bring their own cameras and number, and are not rolled out
         factors = study.factors.model_copy(update={"seed": study.factors.seed[:2]})
         scale = {name: getattr(at, name) for name in ("training", "tokenizer")}
-        return study.model_copy(update={"name": f"{study.name}-{preset}", "factors": factors, **scale})
+        return study.model_copy(
+            update={"name": f"{study.name}-{preset.replace('/', '-')}", "factors": factors, **scale}
+        )
     most = max(at.factors.demos)
     factors = study.factors.model_copy(
         update={
@@ -319,7 +321,9 @@ def load_study(file: Path | None, preset: str | None) -> Study:
         }
     )
     scale = {name: getattr(at, name) for name in SCALE}
-    return study.model_copy(update={"name": f"{study.name}-{preset}", "factors": factors, **scale})
+    return study.model_copy(
+        update={"name": f"{study.name}-{preset.replace('/', '-')}", "factors": factors, **scale}
+    )
 
 
 class _Loader(yaml.SafeLoader):
