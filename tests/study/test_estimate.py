@@ -180,6 +180,21 @@ def test_a_text_tower_that_is_not_here_is_named():
         make_plan(parse_study(text, "test"))
 
 
+def test_the_plan_measures_when_it_is_asked_to_and_remembers(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY.replace("ENCODER", "retina-4"))
+    plan = ["study", "plan", str(file), "--store", str(tmp_path / "store"), "--json"]
+    assert main([*plan, "--measure"]) == 0
+    said = capsys.readouterr()
+    assert "measuring a training step, 2 of 2: oat 1000" in said.err
+    first = json.loads(said.out)["estimate"]
+    assert first["training"]["measured"]["unmeasured"] == 0
+    seconds = sum(p["trainings"] * p["steps"] * p["step_seconds"] for p in first["policies"])
+    assert first["training"]["measured"]["hours"] == pytest.approx(seconds / 3600)
+    assert main(plan) == 0
+    assert json.loads(capsys.readouterr().out)["estimate"] == first
+
+
 def test_the_plan_in_words(tmp_path, capsys):
     file = tmp_path / "study.yaml"
     file.write_text(STUDY.replace("ENCODER", "retina-4"))

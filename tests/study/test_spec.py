@@ -229,7 +229,21 @@ def test_training_per_action():
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_a_study_of_its_own_name(name):
-    assert load_study(None, name).name == name
+    assert load_study(None, name).name == name.replace("/", "-")  # a name is a folder of the store
+
+
+def test_a_preset_in_a_folder_gives_a_file_its_scale_and_a_name_without_folders(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("name: a\nsuite: channel\nfactors: {encoder: [retina-4], action: [diffusion]}\n")
+    study = load_study(file, "libero10/factorial-controlled")
+    assert study.name == "a-libero10-factorial-controlled"
+    assert study.training.batch_size == 256
+
+
+@pytest.mark.parametrize("name", ["../presets/tiny", "libero10/../tiny", "libero10", "/etc/passwd"])
+def test_no_preset_lies_outside_its_folder(name):
+    with pytest.raises(UserError, match="unknown preset"):
+        load_study(None, name)
 
 
 def test_tiny_and_demo_ship():

@@ -307,12 +307,11 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     study = parse_study(text, str(file))
     if at is None:
         return study
+    at_scale = at.name  # a preset's file, its folder in front
     if study.data is not None:  # recordings bring their own cameras and number, and are not rolled out
         factors = study.factors.model_copy(update={"seed": study.factors.seed[:2]})
         scale = {name: getattr(at, name) for name in ("training", "tokenizer")}
-        return study.model_copy(
-            update={"name": f"{study.name}-{preset.replace('/', '-')}", "factors": factors, **scale}
-        )
+        return study.model_copy(update={"name": f"{study.name}-{at_scale}", "factors": factors, **scale})
     most = max(at.factors.demos)
     factors = study.factors.model_copy(
         update={
@@ -321,9 +320,7 @@ def load_study(file: Path | None, preset: str | None) -> Study:
         }
     )
     scale = {name: getattr(at, name) for name in SCALE}
-    return study.model_copy(
-        update={"name": f"{study.name}-{preset.replace('/', '-')}", "factors": factors, **scale}
-    )
+    return study.model_copy(update={"name": f"{study.name}-{at_scale}", "factors": factors, **scale})
 
 
 class _Loader(yaml.SafeLoader):
