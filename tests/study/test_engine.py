@@ -382,7 +382,7 @@ def test_the_report_and_the_status_show_a_diverged_cell(diverged, capsys):
     assert "<td>failed</td>" in page
     assert cli.main(["study", "status", str(diverged.file), *where]) == 0
     said = capsys.readouterr().out
-    assert "mini: 7 of 9 steps done, 1 failed" in said
+    assert "mini: 8 of 10 steps done, 1 failed" in said
     assert "failed: training oat 1000 · retina-2 · xs · seed 0: the training diverged" in said
 
 
