@@ -146,5 +146,9 @@ def test_what_cannot_be_probed_is_a_sentence():
     without = DemoSet(demos.episodes, demos.actions, demos.proprio, None, {}, {})
     with pytest.raises(UserError, match="probe needs demonstrations that hold the simulator's true state"):
         probe([x[:, None]], [without])
-    with pytest.raises(UserError, match="nothing moves in the true state"):
-        probe([x[:, None]], [demoset(np.zeros((400, 2)), train=20)])
+
+
+def test_where_nothing_moves_a_study_goes_on_without_its_probe():
+    x, _ = linear(400)
+    found = probe([x[:, None]], [demoset(np.zeros((400, 2)), train=20)])
+    assert found == {"mean": None, "tasks": {}, "features": x.shape[1]}

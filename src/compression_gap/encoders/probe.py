@@ -82,8 +82,8 @@ def probe(
 ) -> dict[str, Any]:
     """R² of every dimension that moves, per task, its mean over dimensions and tasks, with intervals. JSON values.
 
-    ``features``: the cached ones [F, C, ...], one array per set, of all cameras together. Raises ``UserError`` if
-    the demonstrations hold no true state, or none that moves.
+    ``features``: the cached ones [F, C, ...], one array per set, of all cameras together. The mean is None
+    where nothing moves: a study goes on without its probe. Raises ``UserError`` if the demonstrations hold no state.
     """
     tasks: dict[str, Any] = {}
     resampled = []
@@ -97,7 +97,7 @@ def probe(
             resampled.append(draws)
         progress(number + 1, len(demosets))
     if not tasks:
-        raise UserError("nothing moves in the true state of these demonstrations: there is nothing to probe")
+        return {"mean": None, "tasks": {}, "features": int(np.prod(features[0].shape[1:]))}
     return {
         "mean": _span(
             float(np.mean([t["mean"]["value"] for t in tasks.values()])), np.mean(resampled, axis=0)

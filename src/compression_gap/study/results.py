@@ -61,6 +61,8 @@ def probes(of: Mapping[str, Recipe], store: Store) -> list[dict[str, Any]]:
     for encoder, recipe in of.items():
         if store.has(recipe):
             found = store.manifest(recipe)["meta"]
+            if found["mean"] is None:  # nothing moves in these demonstrations
+                continue
             out.append({"encoder": encoder, **{k: found[k] for k in ("mean", "tasks", "features")}})
     return out
 
