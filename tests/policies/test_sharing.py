@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -6,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from test_policy import SEEDS, TOKENS, make, observation
+from transformers import Dinov2Config, Dinov2Model
 
 from compression_gap.artifacts import file_sha256
+from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card
-from compression_gap.policies.sharing import CHECKSUMS, FILES
+from compression_gap.policies.policy import PolicyModule
+from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES
 from compression_gap.tokenizers import OAT
 
 HEADS = ("diffusion", "flow", "regression", "autoregressive", "hybrid")
@@ -193,7 +198,7 @@ def test_a_hub_id_is_downloaded_without_code(tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         policy.act(observation(), SEEDS).chunk, make().act(observation(), SEEDS).chunk
     )
-    assert asked.pop("allow_patterns") == [*FILES, CHECKSUMS]
+    assert asked.pop("allow_patterns") == [*FILES, *CHECKPOINT, CHECKSUMS]
     assert asked == {"repo_id": "someone/reach.v1", "revision": "abc"}
     assert {Path(name).suffix for name in FILES} == {".json", ".safetensors"}
 
@@ -245,3 +250,32 @@ def test_what_is_neither_a_folder_nor_a_hub_id(name, tmp_path, monkeypatch):
     expected = "holds no policy" if name == "" else "is neither a folder that is here nor a Hub id"
     with pytest.raises(UserError, match=expected):
         Policy.from_pretrained(name)
+
+
+def test_a_local_frozen_encoder_travels_with_the_policy(tmp_path):
+    """Elsewhere the folder in its name does not exist."""
+    source = tmp_path / "mine"
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2}
+    torch.manual_seed(0)
+    Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **shape)).save_pretrained(source)
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    prepare_pretrained(resolve(f"folder:{source}"), prepared)
+    plain = make()
+    spec = dataclasses.replace(plain.spec, encoder=f"folder:{source}", feature_dim=8)
+    policy = Policy(spec, PolicyModule(spec, plain.normaliser, None, prepared), plain.normaliser, None)
+    obs = dataclasses.replace(
+        observation(),
+        images={
+            c: np.random.default_rng(0).integers(0, 256, (6, 2, 40, 40, 3), np.uint8) for c in spec.cameras
+        },
+    )
+    before = policy.act(obs, SEEDS).chunk
+    folder = policy.save_pretrained(tmp_path / "shared")
+    shutil.rmtree(source)
+    moved = folder.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(Policy.from_pretrained(moved).act(obs, SEEDS).chunk, before)
+    weights = moved / "encoder" / "checkpoint" / "model.safetensors"
+    flip(weights, 2000)
+    with pytest.raises(UserError, match=r"encoder/checkpoint/model.safetensors: missing, or not"):
+        Policy.from_pretrained(moved)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..errors import UserError
 from .names import parse
 
 PIN = "encoder.json"  # in the prepared folder
+CARRIED = "checkpoint"  # in the prepared folder of a shared policy: the files of a checkpoint that no hub has
 
 # The families: what transformers calls them, and how they want their images when no file says it.
 
@@ -327,8 +329,21 @@ def prepare_pretrained(pin: dict[str, Any], out: Path) -> None:
     write_json(out / PIN, pin)
 
 
+def carry_checkpoint(folder: Path) -> list[Path]:
+    """Copy a local frozen checkpoint beside its pin in ``folder``, so that the folder works elsewhere too.
+
+    Returns the copies; none for a model of the hub, or one whose trained weights the policy holds.
+    """
+    pin = read_pin(folder)
+    if "folder" not in pin["source"] or pin["finetune"] is not None:
+        return []
+    at = weights_folder(pin)
+    (folder / CARRIED).mkdir(exist_ok=True)
+    return [Path(shutil.copy(file, folder / CARRIED)) for file in (at / "config.json", *_weights(at))]
+
+
 def read_pin(folder: Path) -> dict[str, Any]:
-    """The pin in a prepared folder. Raises ``UserError`` if it holds none."""
+    """The pin in a prepared folder, with the checkpoint's place now. Raises ``UserError`` if it holds none."""
     try:
         pin: dict[str, Any] = json.loads((folder / PIN).read_text())
         pin["encoder"], pin["source"], pin["feature_dim"]
@@ -336,6 +351,8 @@ def read_pin(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no prepared encoder ({PIN}): run the study again to prepare it"
         ) from error
+    if (folder / CARRIED).is_dir():
+        pin["source"]["folder"] = str(folder / CARRIED)
     return pin
 
 

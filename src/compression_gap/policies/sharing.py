@@ -1,11 +1,13 @@
 """Policies as folders that travel: to another machine, or to and from the Hugging Face Hub.
 
-A shared policy is what ``Policy.save`` writes, with the checksums of its files and a model card (``README.md``).
+A shared policy is what ``Policy.save`` writes, with a local encoder's frozen weights, the checksums of its files
+and a model card (``README.md``).
 Of a repository on the Hub only the policy's files are taken: JSON and safetensors, never code.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts import MANIFEST, file_sha256
+from ..encoders.checkpoints import carry_checkpoint
+from ..encoders.names import is_pretrained
 from ..errors import UserError
 from .card import Card, write_card
 
@@ -31,6 +35,7 @@ FILES = (
     "text/text.json",
     "text/text.safetensors",
 )
+CHECKPOINT = ("encoder/checkpoint/config.json", "encoder/checkpoint/model*.safetensors*")  # patterns
 CHECKSUMS = "checksums.json"  # file → SHA-256
 CARD = "README.md"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
@@ -50,7 +55,9 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         policy.save(scratch)
-        sums = {name: file_sha256(scratch / name) for name in FILES if (scratch / name).is_file()}
+        if is_pretrained(policy.spec.encoder):
+            carry_checkpoint(scratch / "encoder")
+        sums = {name: file_sha256(scratch / name) for name in _files(scratch)}
         (scratch / CHECKSUMS).write_text(json.dumps(sums, indent=1))
         (scratch / CARD).write_text(write_card(policy, card or Card()), encoding="utf-8")
         os.rename(scratch, folder)
@@ -100,7 +107,9 @@ def _verify(folder: Path) -> None:
         else:
             return
         wrong = [
-            n for n in FILES if ((folder / n).is_file() or n in sums) and _sum(folder / n) != sums.get(n)
+            n
+            for n in dict.fromkeys((*_files(folder), *(n for n in sums if _is_policys(n))))
+            if _sum(folder / n) != sums.get(n)
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} holds no policy whose checksums can be read; fetch it again") from error
@@ -109,6 +118,16 @@ def _verify(folder: Path) -> None:
             f"{folder} holds no policy as it was saved ({', '.join(wrong)}: missing, or not of its checksum); "
             "fetch it again"
         )
+
+
+def _files(folder: Path) -> list[str]:
+    """The policy's files that are there."""
+    there = (f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    return sorted(filter(_is_policys, there))
+
+
+def _is_policys(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*FILES, *CHECKPOINT))
 
 
 def _sum(file: Path) -> str | None:
@@ -120,7 +139,9 @@ def _download(hub_id: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*FILES, CHECKSUMS]))
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=[*FILES, *CHECKPOINT, CHECKSUMS])
+        )
     except Exception as error:  # the library, its transport and the disk each have their own
         at = "" if revision is None else f" at revision '{revision}'"
         raise UserError(
