@@ -121,6 +121,12 @@ def _bits(e: dict[str, Any] | None) -> str:
     return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]{mark}"
 
 
+TOO_LOW = (
+    "delivers more bits than its encoder was found to supply: the ledger's denoiser has learned less than the "
+    "policy's. Read that supply as too low, and raise ledger.steps (or --steps)."
+)
+
+
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
     at = found["resolution"]
@@ -153,13 +159,14 @@ def ledger_tables(found: dict[str, Any]) -> None:
             table.add_row(p["encoder"], p["code"], _bits(p["gap"]), _bits(p["passes"]), words)
         console.print(table)
     if found["delivered"]:
-        table = new_table("policy", "encoder", "seeds", "delivered")
+        table = new_table("policy", "seeds", "delivered", "bits of")
         for d in found["delivered"]:
-            name = d["action"] + (f" ({d['code']})" if d["code"] else "")
-            table.add_row(
-                name, d["encoder"], str(d["seeds"]), _bits(d["bits"]) if d["bits"] else "no likelihood"
-            )
+            of = {"continuous": "the chunk", "tokens": "the tokens"}.get(d["kind"], "")
+            found_bits = _bits(d["bits"]) if d["bits"] else "no likelihood"
+            table.add_row(d["policy"], str(d["seeds"]), found_bits, of)
         console.print(table)
+    for b in found["beyond_supply"]:
+        console.print(f"{b['policy']} {TOO_LOW}", markup=False)
     console.print(
         "* still moves with more episodes by more than its interval, or not converged", markup=False
     )

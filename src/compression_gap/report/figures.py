@@ -227,22 +227,28 @@ def curves(summary: dict[str, Any]) -> str:
 
 
 def ledger(found: dict[str, Any]) -> str:
-    """Bits per action chunk as bars: demand, supply, kept, passed and delivered, with intervals."""
-    rows: list[tuple[str, dict[str, Any], str]] = [("demand of the task", found["demand"], GREY)]
-    rows += [(f"supplied by {e['encoder']}", e["supply"], PALETTE[0]) for e in found["encoders"]]
-    rows += [(f"kept by {c['code']}", c["kept"], PALETTE[1]) for c in found["codes"]]
-    rows += [(f"{p['encoder']} through {p['code']}", p["passes"], PALETTE[2]) for p in found["pairs"]]
-    for d in found["delivered"]:
-        if d["bits"]:
-            name = d["action"] + (f" {d['code']}" if d["code"] else "")
-            rows.append((f"delivered by {name}, {d['encoder']}", d["bits"], PALETTE[3]))
+    """Bits per action chunk as bars: demand, supply, kept, passed and delivered, with intervals.
+
+    Hatched: bits of the tokens themselves, which may be finer than the resolution.
+    """
+    rows: list[tuple[str, dict[str, Any], str, str]] = [("demand of the task", found["demand"], GREY, "")]
+    rows += [(f"supplied by {e['encoder']}", e["supply"], PALETTE[0], "") for e in found["encoders"]]
+    rows += [(f"kept by {c['code']}", c["kept"], PALETTE[1], "") for c in found["codes"]]
+    rows += [(f"{p['encoder']} through {p['code']}", p["passes"], PALETTE[2], "") for p in found["pairs"]]
+    rows += [
+        (f"delivered by {d['policy']}", d["bits"], PALETTE[3], "///" if d["kind"] == "tokens" else "")
+        for d in found["delivered"]
+        if d["bits"]
+    ]
     with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.27 * len(rows)))
-        for i, (_, e, colour) in enumerate(rows):
-            axes.barh(i, e["value"], height=0.6, color=colour, alpha=0.75)
+        for i, (_, e, colour, hatch) in enumerate(rows):
+            axes.barh(
+                i, e["value"], height=0.6, color=colour, alpha=0.75, hatch=hatch, edgecolor="white", lw=0
+            )
             axes.plot([e["low"], e["high"]], [i, i], color="#111827", lw=1.2)
         axes.axvline(0, color="#374151", lw=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8.5)
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8.5)
         axes.invert_yaxis()
         axes.set_xlabel(f"bits per action chunk, at {found['resolution']['sigma']:.2g} standard deviations")
         return svg(figure, "Ledger")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import yaml
 from matplotlib.axes import Axes
 
 from . import figures
-from .page import environment, table_csv, write_text
+from .page import failed_runs, table_csv, template, write_text
 
 
 def write_offline_page(summary: dict[str, Any], path: Path) -> None:
@@ -23,23 +21,15 @@ def write_offline_page(summary: dict[str, Any], path: Path) -> None:
 
 def render_offline_page(summary: dict[str, Any]) -> str:
     """The page's HTML."""
-    folder = resources.files("compression_gap.report")
-    made = environment()
-    made.filters |= {"error": error_words, "signed": signed}
-    return made.from_string((folder / "offline.html").read_text()).render(
+    return template("offline.html", error=error_words, signed=signed).render(
         s=summary,
-        style=(folder / "page.css").read_text(),
-        script=(folder / "page.js").read_text(),
         main=error_by_encoder(summary),
         bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
+        upgrades="",  # what an upgrade gains in success takes a simulator
         curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
         study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
         csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
-        failures=[
-            {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
-            for c in summary["cells"]
-            for f in c["failures"]
-        ],
+        failures=failed_runs(summary),
     )
 
 

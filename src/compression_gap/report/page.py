@@ -6,13 +6,13 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..artifacts import disk_error
 from . import figures
@@ -33,44 +33,54 @@ def write_text(text: str, path: Path) -> None:
         raise disk_error(error, path.parent) from error
 
 
-def environment() -> Environment:
-    """Jinja with the pages' filters; everything is escaped."""
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str, **filters: Callable[[Any], str]) -> Template:
+    """A page's template with style, script and filters; everything is escaped."""
+    folder = resources.files("compression_gap.report")
+    made = Environment(
+        loader=PackageLoader("compression_gap", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
-    return made
+    made.filters |= filters
+    made.globals |= {
+        "style": (folder / "page.css").read_text(),
+        "script": (folder / "page.js").read_text(),
+    }
+    return made.get_template(name)
 
 
 def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str:
     """The page's HTML."""
-    folder = resources.files("compression_gap.report")
     colour = figures.colours(summary)
     measured = [c for c in summary["cells"] if c["rate"]]
-    return (
-        environment()
-        .from_string((folder / "page.html").read_text())
-        .render(
-            s=summary,
-            style=(folder / "page.css").read_text(),
-            script=(folder / "page.js").read_text(),
-            main=figures.success_by_encoder(summary) if measured else "",
-            gains=figures.gains(summary) if summary["verdicts"] else "",
-            falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
-            quality=figures.success_by_probe(summary) if summary["probes"] and measured else "",
-            bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
-            upgrades=figures.predicted(summary["ledger"], colour)
-            if summary["ledger"] and summary["ledger"]["hypothesis"]["upgrades"]
-            else "",
-            curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
-            films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
-            study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
-            csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
-            failures=[
-                {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
-                for c in summary["cells"]
-                for f in c["failures"]
-            ],
-        )
+    return template("page.html").render(
+        s=summary,
+        main=figures.success_by_encoder(summary) if measured else "",
+        gains=figures.gains(summary) if summary["verdicts"] else "",
+        falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
+        quality=figures.success_by_probe(summary) if summary["probes"] and measured else "",
+        bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
+        upgrades=figures.predicted(summary["ledger"], colour)
+        if summary["ledger"] and summary["ledger"]["hypothesis"]["upgrades"]
+        else "",
+        curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
+        films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
+        study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
+        csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
+        failures=failed_runs(summary),
     )
+
+
+def failed_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The training runs that failed: cell, seed and what was recorded."""
+    return [
+        {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
+        for c in summary["cells"]
+        for f in c["failures"]
+    ]
 
 
 def points(value: float) -> str:

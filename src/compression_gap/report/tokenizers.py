@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,17 @@ from matplotlib.axes import Axes
 
 from ..bits.rate_distortion import gaussian_rate_of
 from . import figures
-from .page import environment, write_text
+from .page import template, write_text
 
 
 def write_tokenizer_page(found: dict[str, Any], path: Path) -> None:
     """Draw a comparison (``study.tokenizer_table.table``) into ``path``."""
-    folder = resources.files("compression_gap.report")
-    whole = [r for r in found["rows"] if r["health"]]
-    text = (
-        environment()
-        .from_string((folder / "tokenizers.html").read_text())
-        .render(
-            s=found,
-            whole=whole,
-            style=(folder / "page.css").read_text(),
-            script=(folder / "page.js").read_text(),
-            plot=rate_distortion(found),
-            success=success_against_bits(found) if found["references"] else "",
-            csv={"tokenizers": _csv(found)},
-        )
+    text = template("tokenizers.html").render(
+        s=found,
+        whole=[r for r in found["rows"] if r["health"]],
+        plot=rate_distortion(found),
+        success=success_against_bits(found) if found["references"] else "",
+        csv={"tokenizers": _csv(found)},
     )
     write_text(text, path)
 

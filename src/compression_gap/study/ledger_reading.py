@@ -133,6 +133,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         for c in steps.codes
         for e in ("blind", *steps.encoders)
     ]
+    delivered = _delivered(steps, store, rates, sigma)
     meta = store.manifest(steps.rates[1])["meta"]
     return {
         "resolution": found,
@@ -144,7 +145,8 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
             _binding(rates, steps, e, c) for c in steps.codes for e in steps.encoders if e != "oracle"
         ],
         "law": [_law(rates, steps, health, e) for e in steps.encoders],
-        "delivered": _delivered(steps, store, rates, sigma),
+        "delivered": delivered,
+        "beyond_supply": _beyond_supply(encoders, delivered),
         "network_converged": meta["network_converged"],
         "training_episodes": {
             k: store.manifest(r)["meta"]["training_episodes"] for k, r in steps.rates.items()
@@ -258,6 +260,7 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
         kind = store.manifest(group[0][1])["meta"]["kind"]
         row = {"action": cell.representation, "encoder": cell.encoder, "size": cell.size, "kind": kind}
         row |= {"code": cell.code and cell.code.name, "seeds": len(group)}
+        row["policy"] = f"{_head(cell)} · {cell.encoder}"
         if kind is None:
             out.append({**row, "bits": None})
             continue
@@ -274,6 +277,35 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
                 values.append(prior[np.load(folder / "rows.npy", allow_pickle=False)] - bits)
         out.append({**row, "bits": asdict(estimate({1: np.mean(values, 0)}, episode))})
     return out
+
+
+def _head(cell: Trained) -> str:
+    """A policy's action representation, with its code's name."""
+    if cell.code is None:
+        return cell.representation
+    same = cell.representation == cell.code.tokenizer
+    return cell.code.name if same else f"{cell.representation} ({cell.code.name})"
+
+
+def _beyond_supply(
+    encoders: Sequence[Mapping[str, Any]], delivered: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Continuous policies that deliver more than the ledger found their encoder to supply, which cannot be.
+
+    Their network has learned more of the context than the ledger's: supply, and what is made of it, is too low.
+    Token policies deliver bits of their tokens, at the code's own resolution, and are not compared.
+    """
+    supply = {e["encoder"]: e["supply"] for e in encoders}
+    return [
+        {
+            "policy": d["policy"],
+            "encoder": d["encoder"],
+            "delivered": d["bits"],
+            "supply": supply[d["encoder"]],
+        }
+        for d in delivered
+        if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]["high"]
+    ]
 
 
 UPGRADES = 5  # fewer say nothing of a correlation

@@ -14,7 +14,8 @@ Array = NDArray[np.float64]
 # How much of the raw spread between seeds (the rest: the spread beyond the episodes' own noise) counts as
 # uncertain when the degrees of freedom are computed. Chosen by simulation: see tests/study/test_statistics.py.
 SEED_DF_SHARE = 0.85
-# Two seeds of one rate say little of their spread: there this one (fraction) weighs as so many degrees of freedom
+# Two seeds of one rate say little of their spread: there this one (fraction, at a rate of a half; elsewhere it goes as
+# sqrt(p (1 - p)), since rates near 0 and 1 cannot spread as far) weighs as so many degrees of freedom
 PRIOR_SEED_SD, PRIOR_DF = 0.04, 0.5
 
 
@@ -25,9 +26,8 @@ class Outcomes:
     low: float
     high: float
     disagreement: float  # of two states more, where all others agree: the least variance is theirs
-    seed_sd: (
-        float | None
-    )  # of one seed's mean; weighs in where two seeds of one cell say little. None: not known
+    # of one seed's mean, a rate of a half; weighs in where two seeds of one cell say little. None: not known
+    seed_sd: float | None
 
 
 RATES = Outcomes(0.0, 1.0, 1.0, PRIOR_SEED_SD)
@@ -157,9 +157,12 @@ def components(
     between = float(share.sum()) * raw_pooled
     residual = float(share.sum()) * noise_pooled
     seen, seen_df = between, float(seed_df)
-    if seed_df == 1 and outcomes.seed_sd is not None:  # moderated: Smyth 2004 (limma)
+    if seed_df == 1 and outcomes.seed_sd is not None:  # one cell, moderated: Smyth 2004 (limma)
+        cell = live[0][1]
+        p = float(cell.sum() + 1.0) / (cell.size + 2)
+        prior = float(share[0]) * 4 * p * (1 - p) * outcomes.seed_sd**2
         seen_df += PRIOR_DF
-        seen = (between + PRIOR_DF * (residual + float(share.sum()) * outcomes.seed_sd**2)) / seen_df
+        seen = (between + PRIOR_DF * (residual + prior)) / seen_df
     beyond = max(seen - residual, 0.0)
     variance = beyond + states
     uncertain = SEED_DF_SHARE * seen + (1.0 - SEED_DF_SHARE) * beyond
