@@ -121,9 +121,9 @@ def _bits(e: dict[str, Any] | None) -> str:
     return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]{mark}"
 
 
-TOO_LOW = (
-    "delivers more bits than its encoder was found to supply: the ledger's denoiser has learned less than the "
-    "policy's. Read that supply as too low, and raise ledger.steps (or --steps)."
+UNSETTLED = (
+    "delivers more bits than its encoder was found to supply: it denoises better than the ledger's own network, so "
+    "that demand and that supply have not settled. Raise ledger.steps (or --steps)."
 )
 
 
@@ -166,7 +166,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
             table.add_row(d["policy"], str(d["seeds"]), found_bits, of)
         console.print(table)
     for b in found["beyond_supply"]:
-        console.print(f"{b['policy']} {TOO_LOW}", markup=False)
+        console.print(f"{b['policy']} {UNSETTLED}", markup=False)
     console.print(
         "* still moves with more episodes by more than its interval, or not converged", markup=False
     )

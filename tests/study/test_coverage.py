@@ -138,3 +138,10 @@ def test_other_mistakes_are_named():
         coverage("slope", Setting(2, 40), 10)
     with pytest.raises(UserError, match="at least 1"):
         coverage("rate", Setting(2, 40), 0)
+
+
+def test_two_seeds_near_the_ceiling_are_covered_by_narrow_intervals():
+    """Seeds that spread less, as they must there: the interval of a rate may not be that of a rate of a half."""
+    found = coverage("rate", Setting(2, 80, seed_sd=0.8, rate=98, gain=3), 400, seed=11)
+    assert found.share >= 0.93
+    assert found.width < 20

@@ -8,7 +8,7 @@ import pytest
 from compression_gap.artifacts import Store
 from compression_gap.cli import main
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
-from compression_gap.study.ledger_reading import _at, _binding, _law, _Rates, hypothesis
+from compression_gap.study.ledger_reading import _at, _beyond_supply, _binding, _law, _Rates, hypothesis
 from compression_gap.study.locate import of_ledger, of_study
 from compression_gap.study.plan import Code, make_plan
 from compression_gap.study.spec import Ledger, parse_study
@@ -90,6 +90,28 @@ def test_policies_deliver_from_their_own_loss(ran):
     assert rows["regression", "oracle"]["bits"] is None
     for action in ("diffusion", "oat"):
         assert np.isfinite(rows[action, "oracle"]["bits"]["value"])
+
+
+def test_a_policy_that_delivers_more_than_its_encoder_supplies_is_named(ran):
+    found = ran[0]
+    supply = {e["encoder"]: e["supply"]["high"] for e in found["encoders"]}
+    named = [b["policy"] for b in found["beyond_supply"]]
+    assert named == [
+        d["policy"]
+        for d in found["delivered"]
+        if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]
+    ]
+    assert {"diffusion · oracle", "oat · oracle"} <= {d["policy"] for d in found["delivered"]}
+    encoders = [{"encoder": "oracle", "supply": {"low": 1, "high": 2}}]
+    row = {"policy": "p", "encoder": "oracle", "bits": {"low": 2.1, "high": 3}}
+    for kind, low, expected in (
+        ("continuous", 2.1, ["p"]),
+        ("continuous", 1.9, []),
+        ("tokens", 2.1, []),
+        (None, 2.1, []),
+    ):
+        asked = {**row, "kind": kind, "bits": None if kind is None else {"low": low, "high": 3}}
+        assert [b["policy"] for b in _beyond_supply(encoders, [asked])] == expected
 
 
 def test_a_policy_is_held_against_the_rates_of_its_own_chunks(ran):

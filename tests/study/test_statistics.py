@@ -137,6 +137,15 @@ def test_seed_variance_widens_a_rate():
     assert 0 <= wide.low <= wide.value <= wide.high <= 1
 
 
+def test_two_seeds_that_nearly_always_succeed_have_a_narrow_interval():
+    """Seeds of a rate near 1 cannot spread as those of a rate near a half."""
+    cell = np.ones((2, 50))
+    cell[0, 7] = 0
+    high, low = (rate_interval(c, np.arange(50) % 2) for c in (cell, 1 - cell))
+    assert 0.8 < high.low < 0.95 < high.high < 1
+    assert (low.low, low.high) == pytest.approx((1 - high.high, 1 - high.low))
+
+
 def test_the_rate_is_the_mean_of_the_task_means():
     cell = np.array([[1.0, 1.0, 1.0, 0.0]])
     assert rate_interval(cell, [0, 0, 0, 1]).value == pytest.approx(0.5)

@@ -292,7 +292,7 @@ def _beyond_supply(
 ) -> list[dict[str, Any]]:
     """Continuous policies that deliver more than the ledger found their encoder to supply, which cannot be.
 
-    Their network has learned more of the context than the ledger's: supply, and what is made of it, is too low.
+    Their network denoises better than the ledger's, whose rates given that context (upper bounds) are then too high.
     Token policies deliver bits of their tokens, at the code's own resolution, and are not compared.
     """
     supply = {e["encoder"]: e["supply"] for e in encoders}
