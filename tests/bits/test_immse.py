@@ -1,13 +1,15 @@
 """I-MMSE on small problems whose information is known, and its parts by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from compression_gap.bits.gaussian import Part
 from compression_gap.bits.immse import Denoising, conditional_rates, integrated, stacked
-from compression_gap.bits.known import gaussian, nonlinear
+from compression_gap.bits.known import discrete, gaussian, nonlinear
 
-SMALL = Denoising(steps=300, batch_size=256, width=96, layers=1)
+SMALL = Denoising(steps=300, batch_size=256, width=96, layers=1, neighbours=1024)
 
 
 def rates_of(known, n, how, extra=None):
@@ -58,6 +60,18 @@ def test_a_finer_resolution_never_needs_fewer_bits_on_average():
     for r in rates.values():
         fine, coarse = r.bits.mean(0)
         assert fine > coarse > 0
+
+
+def test_chunks_that_repeat_themselves_are_known_without_training():
+    """Sixteen names that the context spells out: a network takes thousands of steps to learn them."""
+    known = discrete()
+    untrained = Denoising(steps=1, width=8, layers=1)
+    rates = rates_of(known, 4_000, untrained)
+    probe = (rates[""].linear - rates["c"].linear)[:, 0].mean()
+    assert abs(probe - known.bits) > 1
+    assert supply(rates).mean() == pytest.approx(known.bits, abs=0.4)
+    alone = supply(rates_of(known, 4_000, dataclasses.replace(untrained, neighbours=1))).mean()
+    assert abs(alone - known.bits) > 1
 
 
 def test_a_context_that_says_nothing_more_loses_nothing():

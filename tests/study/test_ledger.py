@@ -101,7 +101,7 @@ def test_a_policy_that_delivers_more_than_its_encoder_supplies_is_named(ran):
         for d in found["delivered"]
         if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]
     ]
-    assert {"diffusion · oracle", "oat · oracle"} <= {d["policy"] for d in found["delivered"]}
+    assert {"diffusion · oracle", "oat · retina-4"} <= {d["policy"] for d in found["delivered"]}
     encoders = [{"encoder": "oracle", "supply": {"low": 1, "high": 2}}]
     row = {"policy": "p", "encoder": "oracle", "bits": {"low": 2.1, "high": 3}}
     for kind, low, expected in (

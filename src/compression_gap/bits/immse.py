@@ -19,8 +19,9 @@ chunk where it is not (scripted experts repeat themselves, grippers stand still)
 linear part may blur. The loss is u·|A − Â|², so that each unit of ln u counts for what it is worth in nats.
 
 A rate from any denoiser is at least the true one. So the estimates of a context, and of every context it
-contains, are stacked (Breiman 1996): weights ≥ 0 that sum to 1, for each noise level, fit on validation episodes.
-What a context adds is then not lost to what the network overfits in it.
+contains, by the linear part, the network and kernels over the training chunks (``bits/kernel.py``), are stacked
+(Breiman 1996): weights ≥ 0 that sum to 1, for each noise level, fit on validation episodes. What a context adds is
+then not lost to what the network overfits in it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import Schedule, train
+from . import kernel
 from .gaussian import Columns, LinearPart, Part, fit_linear, join
 
 LEVELS = 32  # strata of ln u at which denoisers are judged
@@ -60,6 +63,7 @@ class Denoising:
     layers: int = 2
     lr: float = 2e-3
     weight_decay: float = 1e-2
+    neighbours: int = 8192  # training chunks that the kernels average, at most
     components: int = 32  # of a wide part that it sees, beside the linear prediction from all of it
     seed: int = 0
 
@@ -135,6 +139,31 @@ class _Problem:
     scale: Tensor  # [n], that of y
     reach: tuple[float, float]  # of ln u
     splits: dict[str, _Split]
+    neighbours: int  # training chunks that kernels average, at most
+
+    @cached_property
+    def _kept(self) -> Tensor:
+        """Which training chunks kernels average: evenly spread."""
+        n = len(self.splits["train"].chunks)
+        return torch.arange(n, device=self.scale.device)[:: math.ceil(n / self.neighbours)]
+
+    @cached_property
+    def near(self) -> Tensor:
+        """The training chunks that kernels average [K, n]."""
+        return self.splits["train"].chunks[self._kept]
+
+    def told(self, context: int, guess: Tensor) -> list[Tensor]:
+        """What a context says of them, for each kernel: [B, K], or 0 from no context."""
+        if not self.contexts[context]:
+            return [guess.new_zeros(())]
+        finest = math.exp(-self.reach[1])  # variances below the finest resolution's are nothing to go by
+        whiten = self.basis[context] / self.variances[context].clamp_min(finest).sqrt()
+        return kernel.context_evidence(guess, self.splits["train"].guess[context, self._kept], whiten)
+
+    def power(self, level: Tensor) -> Tensor:
+        """u of a level: ln u in 0..1."""
+        low, high = self.reach
+        return (low + (high - low) * level).exp()
 
     def denoise(
         self, network: nn.Module, split: str, which: Tensor, rows: Tensor, level: Tensor, noise: Tensor
@@ -143,8 +172,8 @@ class _Problem:
 
         ``which`` [G]: contexts; ``rows`` and ``level`` (ln u in 0..1) [G, B]; ``noise`` [G, B, n].
         """
-        data, (low, high), scale = self.splits[split], self.reach, self.scale
-        u = (low + (high - low) * level).exp()[..., None]
+        data, scale = self.splits[split], self.scale
+        u = self.power(level)[..., None]
         chunk, guess = data.chunks[rows], data.guess[which[:, None], rows]
         basis, lam = self.basis[which], self.variances[which][:, None]
         open_ = u.sqrt() * (chunk - guess) + noise  # y without what the linear part predicts
@@ -213,6 +242,7 @@ def conditional_rates(
         spread.float(),
         (math.log(LOWEST / float(common.variances.max())), -2 * math.log(float(at[0]))),
         splits,
+        how.neighbours,
     )
     torch.manual_seed(how.seed)
     sizes = {n: t.shape[1] for n, t in splits["train"].parts.items()}
@@ -257,8 +287,8 @@ def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.G
 
 
 @torch.no_grad()
-def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed: int) -> Tensor:
-    """√u × the errors of all contexts' linear parts and denoisers at one point of a stratum [2M, N, n].
+def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed: int) -> list[Tensor]:
+    """√u × the errors of each context's denoisers at one point of a stratum, [k, N, n]: the linear one comes first.
 
     Every chunk has a u and a noise of its own, which all contexts share.
     """
@@ -267,33 +297,34 @@ def _errors(problem: _Problem, network: nn.Module, split: str, level: int, seed:
     rng = torch.Generator(device).manual_seed(seed * LEVELS + level)
     at = (level + torch.rand(n, generator=rng, device=device)) / LEVELS
     noise = torch.randn(data.chunks.shape, generator=rng, device=device)
-    parts: list[list[Tensor]] = [[] for _ in range(2 * m)]
+    found: list[list[Tensor]] = [[] for _ in range(m)]
     for rows in torch.arange(n, device=device).split(CHUNKS):
+        root = problem.power(at[rows]).sqrt()[:, None]
+        seen = kernel.evidence(root * data.chunks[rows] + noise[rows], root, problem.near)
         for i in range(m):
             which = torch.tensor([i], device=device)
-            u, plain, found = problem.denoise(
+            _, linear, learned = problem.denoise(
                 network, split, which, rows[None], at[rows][None], noise[rows][None]
             )
-            parts[i].append((u.sqrt() * plain)[0])
-            parts[m + i].append((u.sqrt() * found)[0])
-    return torch.stack([torch.cat(p) for p in parts])
+            told = problem.told(i, data.guess[i, rows])
+            kernels = [kernel.average(seen + t, problem.near) - data.chunks[rows] for t in told]
+            found[i].append(root * torch.stack([linear[0], learned[0], *kernels]))
+    return [torch.cat(f, 1) for f in found]
 
 
 def _gains(problem: _Problem, network: nn.Module) -> list[np.ndarray]:
     """Each context's gain over its linear part, for each chunk and stratum, in nats per unit of ln u [N, K]."""
     sets = [set(of) for of in problem.contexts]
-    m = len(sets)
     gains: list[list[Tensor]] = [[] for _ in sets]
     for level in range(LEVELS):
         validation = _errors(problem, network, "validation", level, 1)
         test = _errors(problem, network, "test", level, 2)
         for i, own in enumerate(sets):
-            within = [j for j in range(m) if sets[j] <= own]
-            members = within + [m + j for j in within]
-            flat = validation[members].flatten(1).double()
-            weights = stacked((flat @ flat.T).cpu().numpy())
-            mixed = torch.tensordot(torch.from_numpy(weights).to(test), test[members], 1)
-            gains[i].append(0.5 * (test[i].square() - mixed.square()).sum(1))
+            within = [j for j, other in enumerate(sets) if other <= own]
+            flat = torch.cat([validation[j] for j in within]).flatten(1).double()
+            weights = torch.from_numpy(stacked((flat @ flat.T).cpu().numpy())).to(test[i])
+            mixed = torch.tensordot(weights, torch.cat([test[j] for j in within]), 1)
+            gains[i].append(0.5 * (test[i][0].square() - mixed.square()).sum(1))
     return [torch.stack(g, 1).double().cpu().numpy() for g in gains]
 
 

@@ -113,7 +113,9 @@ def add_ledger(
             "denoising": how,
         }
         label = f"rates of {len(contexts)} contexts" + (f", 1/{share} of the episodes" if share > 1 else "")
-        steps.rates[share] = graph.add("rates", spec, inputs, label, 30 + 0.09 * how["steps"])
+        steps.rates[share] = graph.add(
+            "rates", spec, inputs, label, 20 + 0.09 * how["steps"] + 4 * len(contexts) / share
+        )
     for code, (tokenizer, tokens) in codes.items():
         steps.health[code] = graph.add(
             "health",

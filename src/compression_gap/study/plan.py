@@ -45,9 +45,9 @@ BUILDER_VERSIONS = {
     "episodes": 1,
     "health": 2,
     "replay": 1,
-    "rates": 1,
+    "rates": 2,
     "delivered": 2,
-    "known": 1,
+    "known": 2,
     "verdicts": 1,
     "coverage": 1,
 }
