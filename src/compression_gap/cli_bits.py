@@ -21,6 +21,7 @@ def ledger(
     n_obs_steps: int = 2,
     execute: int = 8,
     steps: int | None = None,
+    prior_steps: int | None = None,
     tokenizer_steps: int = 1500,
     demo_episodes: int = 100,
     store: StorePath = Path("store"),
@@ -43,6 +44,7 @@ def ledger(
         n_obs_steps: observation steps that a policy sees.
         execute: actions executed per decision where the resolution is measured.
         steps: training steps of the denoiser.
+        prior_steps: training steps of each code's prior, which finds the bits that the code uses.
         tokenizer_steps: training steps of tokenizers that have a network.
         demo_episodes: demonstrations per task, when a suite is named.
         store: folder of all artefacts, when a suite or a study is named.
@@ -52,7 +54,8 @@ def ledger(
     """
     from .commands_bits import make_ledger
 
-    section = {k: v for k, v in {"sigma": sigma, "steps": steps}.items() if v is not None}
+    given = {"sigma": sigma, "steps": steps, "prior_steps": prior_steps}
+    section = {k: v for k, v in given.items() if v is not None}
     found = make_ledger(
         target, preset, encoders=encoders, tokenizers=tokenizers, codebooks=codebooks, section=section,
         tokenizer_steps=tokenizer_steps, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute,

@@ -101,7 +101,7 @@ def test_a_policy_that_delivers_more_than_its_encoder_supplies_is_named(ran):
         for d in found["delivered"]
         if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]
     ]
-    assert {"diffusion · oracle", "oat · retina-4"} <= {d["policy"] for d in found["delivered"]}
+    assert {"diffusion · oracle", "oat 1000 · oracle"} <= {d["policy"] for d in found["delivered"]}
     encoders = [{"encoder": "oracle", "supply": {"low": 1, "high": 2}}]
     row = {"policy": "p", "encoder": "oracle", "bits": {"low": 2.1, "high": 3}}
     for kind, low, expected in (
@@ -155,12 +155,28 @@ def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
 def test_demonstrations_alone_have_a_ledger_at_a_given_resolution(ran, capsys):
     _, _, store = ran
     (demos,) = (store / "demos").iterdir()
-    words = ["ledger", str(demos), "--encoders", "oracle", "--tokenizers", "bins", "--sigma", "0.2"]
-    assert main([*words, "--steps", "6", "--processes", "0", "--json"]) == 0
+    words = ["ledger", str(demos), "--encoders", "oracle", "--tokenizers", "oat", "--sigma", "0.2"]
+    assert (
+        main(
+            [
+                *words,
+                "--steps",
+                "6",
+                "--prior-steps",
+                "4",
+                "--tokenizer-steps",
+                "6",
+                "--processes",
+                "0",
+                "--json",
+            ]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["resolution"] == {"sigma": 0.2, "measured": False, "assumed": False}
     assert found["delivered"] == []
-    assert [c["code"] for c in found["codes"]] == ["bins"]
+    assert [c["code"] for c in found["codes"]] == ["oat 1000"]
 
 
 @pytest.mark.parametrize(
