@@ -102,6 +102,17 @@ def test_more_episodes_help_where_states_are_the_noise_and_seeds_are_not():
     assert locate(grown[0], relaxed(*grown[1:]), None, np.tile(place % 4, more)).kind == "binds"
 
 
+def test_a_limit_that_does_worse_is_no_limit():
+    base, worse = cells(np.random.default_rng(0), [0.8, 0.4])
+    found = locate(base, {"encoder": (worse, "replacing retina-16 by the true state")}, None, np.zeros(80))
+    assert (found.kind, found.stage) == ("not-separated", None)
+    assert found.sentence.startswith(
+        "relaxing the encoder does not help: replacing retina-16 by the true state loses"
+    )
+    assert found.sentence.endswith("it is none here: train to convergence and judge again.")
+    assert "further" not in found.sentence
+
+
 def test_a_tie_asks_for_nothing():
     base, encoder = cells(np.random.default_rng(1), (0.3, 0.8), seeds=3)
     found = locate(base, relaxed(encoder, encoder.copy()), None, STRATA)

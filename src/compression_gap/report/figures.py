@@ -159,9 +159,13 @@ def success_by_probe(summary: dict[str, Any]) -> str:
                 color=colour[action], marker=marker(action, colour), label=None if action in named else action,
             )  # fmt: skip
             named.add(action)
-        for i, (encoder, x) in enumerate(sorted(measured.items(), key=lambda item: item[1]["value"])):
-            axes.text(x["value"], -6 - 7 * (i % 2), encoder, color=GREY, fontsize=8, ha="center", va="top")
-        axes.set_ylim(-20, 104)
+        ends: list[float] = []  # of the last name in each row of names
+        for encoder, x in sorted(measured.items(), key=lambda item: item[1]["value"]):
+            half = 0.012 * len(encoder)
+            row = next((i for i, end in enumerate(ends) if x["value"] - half > end), len(ends))
+            ends[row : row + 1] = [x["value"] + half]
+            axes.text(x["value"], -4 - 7 * row, encoder, color=GREY, fontsize=8, ha="center", va="top")
+        axes.set_ylim(-6 - 7 * len(ends), 104)
         axes.set_yticks(range(0, 101, 20))
         axes.set_xlabel("probe: held-out R² of the true state, mean over what moves")
         axes.set_ylabel("success, % of episodes")

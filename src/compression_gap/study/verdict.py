@@ -194,10 +194,13 @@ def _sentence(
     if joint is not None and (kind != "binds"):
         measured.append(_measured("encoder and code together", joint))
     found = "; ".join(measured)
+    worse = all(gain.contrast.high < 0 for gain in gains)
     if kind == "binds":
         text = f"the {gains[best].stage} binds: {found}."
     elif kind == "jointly-bound":
         text = f"{_list([f'the {gain.stage}' for gain in gains])} bind jointly: {found}."
+    elif worse:
+        text = f"relaxing {_list([f'the {gain.stage}' for gain in gains])} does not help: {found}."
     elif len(gains) == 1:
         text = f"a limit at the {gains[0].stage} is not separated from none: {found}."
     else:
@@ -213,7 +216,11 @@ def _sentence(
     if kind == "not-separated":
         more = [] if further is None else [f"{further} further seed{'' if further == 1 else 's'} per cell"]
         more += [] if episodes is None else [f"{episodes} further episodes per seed"]
-        if more:
+        if worse:
+            text += (
+                " What was to be a limit did worse, so it is none here: train to convergence and judge again."
+            )
+        elif more:
             text += f" About {' or '.join(more)} would separate them, if the gains hold."
         elif seeds[0] > 1:
             text += (
