@@ -297,10 +297,13 @@ def test_advice_for_a_study_names_what_relaxing_costs():
     other = {**cell, "label": "diffusion · e", "action": "diffusion", "tokenizer": None, "codebook": None}
     verdict = {
         "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
-        "further_episodes": None, "gains": [{"stage": "encoder"}, {"stage": "code"}],
+        "further_episodes": None, "gains": [{"stage": s, "contrast": {"high": 0.1}} for s in ("encoder", "code")],
         "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"},
     }  # fmt: skip
     (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
     assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]
     assert said["costs"][0]["hours"] == pytest.approx(0.01)
     assert "factors.seed: 3 more" in said["next"]
+    verdict["gains"] = [{"stage": "encoder", "contrast": {"high": -0.1}}]
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    assert said["next"].startswith("raise training.steps")

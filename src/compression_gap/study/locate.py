@@ -49,6 +49,8 @@ def _cost(what: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 def _next_in_study(v: Mapping[str, Any]) -> str:
     missing = {"encoder", "code", "policy"} - {g["stage"] for g in v["gains"]}
     if v["kind"] == "not-separated":
+        if all(g["contrast"]["high"] < 0 for g in v["gains"]):
+            return "raise training.steps: the limit did worse than what it limits, so it has not been learned"
         more = []
         if v["further_seeds"]:
             more.append(f"factors.seed: {v['further_seeds']} more")
