@@ -329,17 +329,18 @@ def prepare_pretrained(pin: dict[str, Any], out: Path) -> None:
     write_json(out / PIN, pin)
 
 
-def carry_checkpoint(folder: Path) -> list[Path]:
-    """Copy a local frozen checkpoint beside its pin in ``folder``, so that the folder works elsewhere too.
+def carry_checkpoint(prepared: Path, out: Path) -> None:
+    """Copy a prepared encoder's local frozen checkpoint beside its pin in ``out``, which then works elsewhere too.
 
-    Returns the copies; none for a model of the hub, or one whose trained weights the policy holds.
+    Nothing is copied of a model of the hub, or of one whose trained weights the policy holds.
     """
-    pin = read_pin(folder)
+    pin = read_pin(prepared)
     if "folder" not in pin["source"] or pin["finetune"] is not None:
-        return []
+        return
     at = weights_folder(pin)
-    (folder / CARRIED).mkdir(exist_ok=True)
-    return [Path(shutil.copy(file, folder / CARRIED)) for file in (at / "config.json", *_weights(at))]
+    (out / CARRIED).mkdir()
+    for file in (at / "config.json", *_weights(at)):
+        shutil.copy(file, out / CARRIED)
 
 
 def read_pin(folder: Path) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         policy.save(scratch)
-        if is_pretrained(policy.spec.encoder):
-            carry_checkpoint(scratch / "encoder")
+        if is_pretrained(policy.spec.encoder) and policy.module.prepared is not None:
+            carry_checkpoint(policy.module.prepared, scratch / "encoder")
         sums = {name: file_sha256(scratch / name) for name in _files(scratch)}
         (scratch / CHECKSUMS).write_text(json.dumps(sums, indent=1))
         (scratch / CARD).write_text(write_card(policy, card or Card()), encoding="utf-8")
@@ -127,7 +127,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _is_policys(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*FILES, *CHECKPOINT))
+    return ".." not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in (*FILES, *CHECKPOINT))
 
 
 def _sum(file: Path) -> str | None:
