@@ -123,7 +123,8 @@ def _reference_lines(axes: Axes, references: Sequence[dict[str, Any]], right: in
         axes.axhline(y, color=GREY, lw=0.8, ls=(0, (4, 3)))
         lines = ["; ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
         at = min(y, last)
-        axes.text(right - 0.55, at, "\n".join(lines), color=GREY, fontsize=8, va="top")
+        label = axes.text(right - 0.55, at, "\n".join(lines), color=GREY, fontsize=8, va="center")
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
         last = at - 4.5 * len(lines)
 
 
