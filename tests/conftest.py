@@ -169,6 +169,7 @@ def record(
     action_dim: int = 3,
     proprio_dim: int = 4,
     state_dim: int | None = 5,
+    fps: float = 10.0,
     spec: dict[str, Any] | None = None,
 ) -> Path:
     """A set of recordings in the store ``root``, as an import makes it: its folder. Goals are seen and in the state."""
@@ -180,7 +181,7 @@ def record(
     about = {"source": {"format": "hdf5", "sha256": f"{seed:064d}"}, "cameras": list(sizes)}
     recipe = Recipe("demos", spec or {"import": about, "tasks": list(tasks)})
     with Store(root).create(recipe) as out:
-        writer = DemoWriter(out, source={"kind": "import", "fps": 10.0, **about}, cameras=list(sizes))
+        writer = DemoWriter(out, source={"kind": "import", "fps": fps, **about}, cameras=list(sizes))
         for number in range(episodes * len(tasks)):
             length, goal = int(rng.integers(18, 26)), rng.uniform(-1, 1, action_dim)
             writer.episode(tasks[number % len(tasks)], length)

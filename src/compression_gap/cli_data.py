@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,8 @@ def demos_import(
     )
     print(f"cameras: {seen}; state: {', '.join(found['mapping']['proprio'])}")
     print(f"{'there already' if found['reused'] else 'imported'}: {found['folder']}")
+    for note in found["notes"]:
+        print(note, file=sys.stderr)
     return 0
 
 

@@ -61,7 +61,7 @@ def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[s
         store = Store(store_root)
         with progress_bar(f"importing {folder.name}") as progress:
             recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
-    return {**describe(recipe, store), "reused": reused}
+    return {**describe(recipe, store), "reused": reused, "notes": source.notes}
 
 
 def describe(recipe: Recipe, store: Store) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def v21(recordings, tmp_path):
 
 @pytest.fixture
 def hdf5(recordings, tmp_path):
-    """A file for each task, as LIBERO writes them."""
+    """A file for each task, as LIBERO writes them: observation t was taken after action t."""
     import h5py
 
     root = tmp_path / "hdf5"
@@ -161,12 +161,14 @@ def hdf5(recordings, tmp_path):
             data.attrs["env_args"] = json.dumps({"env_name": "Table", "env_kwargs": {"control_freq": 20}})
             for number, i in enumerate(own):
                 demo = data.create_group(f"demo_{number}")
-                demo["actions"] = recordings.actions[i]
-                demo["states"] = np.zeros((len(recordings.actions[i]), 9))
-                demo["obs/ee_states"] = recordings.proprio[i][:, :2]
-                demo["obs/gripper_states"] = recordings.proprio[i][:, 2:]
+                actions, proprio = recordings.actions[i], recordings.proprio[i]
+                demo["actions"] = np.concatenate([-actions[:1], actions])  # the first has no observation
+                demo["states"] = np.tile(np.arange(len(actions) + 1.0)[:, None], 9)
+                demo["obs/ee_states"] = np.concatenate([proprio, -proprio[:1]])[:, :2]
+                demo["obs/gripper_states"] = np.concatenate([proprio, -proprio[:1]])[:, 2:]
                 for camera in CAMERAS:
-                    demo[f"obs/{camera}_rgb"] = recordings.images[camera][i]
+                    frames = recordings.images[camera][i]
+                    demo[f"obs/{camera}_rgb"] = np.concatenate([frames, frames[:1]])
     return root
 
 

@@ -228,6 +228,6 @@ def test_numbers_that_are_none_name_their_frame(hdf5, tmp_path, capsys):
 
     file = sorted(hdf5.iterdir())[0]
     with h5py.File(file, "a") as opened:
-        opened["data/demo_1/actions"][4, 0] = np.nan
+        opened["data/demo_1/actions"][5, 0] = np.nan  # the first has no observation before it
     err = refused(capsys, tmp_path, hdf5)
     assert "NaN or infinite in frame 4 of episode 1" in err

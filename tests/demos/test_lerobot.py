@@ -70,6 +70,23 @@ def test_two_rates_in_the_metadata(v21, tmp_path):
     refused(v21, tmp_path, r"has two rates, fps 10 and 30 for the videos of observation\.images\.front")
 
 
+def test_a_rate_as_a_fraction(v21, recordings, tmp_path):
+    def change(rate):
+        return lambda about: about["features"]["observation.images.front"].update(info={"video.fps": rate})
+
+    edit(v21 / "meta/info.json", change("10/1"))
+    assert len(load(v21, tmp_path).episodes) == len(recordings.tasks)
+    edit(v21 / "meta/info.json", change("fast"))
+    with pytest.raises(UserError, match=r"gives the videos of observation\.images\.front a rate of 'fast'"):
+        open_source(v21)
+
+
+@pytest.mark.parametrize("width", [2, 5])
+def test_a_shape_that_is_not_that_of_the_table(v21, tmp_path, width):
+    edit(v21 / "meta/info.json", lambda about: about["features"]["action"].update(shape=[width]))
+    refused(v21, tmp_path, rf"has 3 numbers of action a row, meta/info\.json says {width}; correct its shape")
+
+
 def test_a_corrupt_table(v21, tmp_path):
     file = v21 / "data/chunk-000/episode_000000.parquet"
     file.write_bytes(file.read_bytes()[:-40])

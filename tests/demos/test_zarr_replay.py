@@ -56,3 +56,40 @@ def test_a_damaged_chunk(replay):
     chunk = next(f for f in (replay / "data" / "action").iterdir() if not f.name.startswith("."))
     chunk.write_bytes(b"damage")
     refused(replay, "is damaged or incomplete")
+
+
+def test_a_missing_chunk_is_not_read_as_zeros(replay):
+    (replay / "data" / "action" / "3.0").unlink()
+    refused(
+        replay, r"1 of 12 chunks of data/action are not there, and would be read as zeros; fetch it again"
+    )
+
+
+def test_a_missing_chunk_of_one_number_is_told(replay):
+    """Zarr itself leaves out a chunk of zeros, as that of a task's number 0 or of an open gripper."""
+    chunk = next(f for f in (replay / "data" / "task_uid").iterdir() if not f.name.startswith("."))
+    held = open_source(replay)
+    chunk.unlink()
+    source = open_source(replay)
+    list(source.read("task_uid"))
+    assert ["chunks of data/task_uid are not there, and are read as zeros" in n for n in source.notes] == [
+        True
+    ]
+    assert len(held.fields) == len(source.fields)
+
+
+def test_an_array_of_another_length(replay):
+    rows = zarr.open_group(replay, mode="a")["data/wrist_rgb"]
+    rows.resize((rows.shape[0] - 1, *rows.shape[1:]))
+    refused(replay, "data/wrist_rgb has 56 rows for the 57 frames of meta/episode_ends")
+
+
+def test_corrected_tasks_make_another_set(replay, tmp_path):
+    store = Store(tmp_path / "store")
+    first, _ = import_demos(open_source(replay), Wanted(), store)
+    tasks = zarr.open_group(replay, mode="a")["data/task_uid"]
+    tasks[:] = 1 - tasks[:]
+    second, reused = import_demos(open_source(replay), Wanted(), store)
+    assert not reused
+    names = [[e.task for e in DemoSet.load(store.open(r)).episodes] for r in (first, second)]
+    assert all(a != b for a, b in zip(*names, strict=True))

@@ -16,7 +16,7 @@ from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card
 from compression_gap.policies.policy import PolicyModule
-from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES
+from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES, from_pretrained
 from compression_gap.tokenizers import OAT
 
 HEADS = ("diffusion", "flow", "regression", "autoregressive", "hybrid")
@@ -53,6 +53,16 @@ def test_the_folder_holds_the_files_of_a_policy_and_its_card(oat, tmp_path):
     plain = make().save_pretrained(tmp_path / "q", card=Card(key="0123"))
     assert "`0123`" in (plain / "README.md").read_text()
     assert not (plain / "tokenizer").exists()
+
+
+def test_the_working_directory_takes_a_policy(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    make().save_pretrained(".")
+    assert from_pretrained(tmp_path / "here").spec == make().spec
+    monkeypatch.chdir(tmp_path / "here")  # the folder was replaced by a rename
+    with pytest.raises(UserError, match="is there already and not empty"):
+        make().save_pretrained(".")
 
 
 def test_a_folder_that_is_in_use_is_left_alone(tmp_path):

@@ -63,6 +63,16 @@ def test_a_prompt_is_a_task_s_instruction_too(policy, frame, monkeypatch):
         read_request({**message, "prompt": "pick up the cup"}, policy)
 
 
+def test_prompts_in_any_script(made, frame):
+    tasks = ("打开抽屉", "关闭抽屉", "öffne die Tür", "OPEN it")
+    policy, message = made(tasks=tasks), {**frame(1), "task": None}
+    for prompt, task in ((tasks[0], 0), (tasks[1], 1), ("Öffne die  TÜR!", 2), ("open-it", 3)):
+        assert read_request({**message, "prompt": prompt}, policy).seen.task.tolist() == [task]
+    for prompt in ("把杯子放下", "äffne die Tär", "", "!!!"):
+        with pytest.raises(UserError, match="names no task of this policy"):
+            read_request({**message, "prompt": prompt}, policy)
+
+
 def test_windows_of_several_steps(policy, frame):
     frames = [frame(n) for n in range(3)]
     images = {c: np.stack([f["images"][c] for f in frames]) for c in ("front", "wrist")}

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from compression_gap.errors import UserError
 from compression_gap.policies.base import Emission
 from compression_gap.rollouts import decision_seed
+from compression_gap.serving import session as sessions
 from compression_gap.serving.session import Session
 from compression_gap.serving.wire import pack
 
@@ -54,6 +55,15 @@ def test_a_window_stands_for_what_was_seen(session, policy, frame, acted):
         np.testing.assert_array_equal(answer["actions"], acted(policy, [frame(7), frame(8)], 3))
     after = session.answer(pack(frame(4, seed=3)))
     np.testing.assert_array_equal(after["actions"], acted(policy, [frame(8), frame(4)], 3))
+
+
+def test_of_a_long_window_only_what_the_policy_sees_is_kept(session, policy, frame, acted, monkeypatch):
+    built = []
+    monkeypatch.setattr(sessions, "_at", lambda new, t, at=sessions._at: built.append(t) or at(new, t))
+    frames = [frame(i % 9) for i in range(200)]
+    answer = session.answer(pack(window(frames, seed=3)))
+    np.testing.assert_array_equal(answer["actions"], acted(policy, frames[-2:], 3))
+    assert built == [198, 199]
 
 
 def test_a_policy_of_three_steps_repeats_the_first(made, frame, acted):

@@ -172,6 +172,7 @@ def test_sets_of_another_store(record, tmp_path):
         ({"sizes": {"front": (16, 16)}}, "differ in cameras (front 16 px and front 16 px, wrist 16 px)"),
         ({"sizes": {"wrist": (16, 16), "front": (16, 16)}}, "differ in cameras"),
         ({"sizes": {"front": (8, 8), "wrist": (8, 8)}}, "differ in cameras (front 8 px"),
+        ({"fps": 50.0}, "have 50 and 10 frames a second, so that a chunk lasts longer in one: study them apart"),
         ({"sizes": {}}, "holds no camera images"),
         ({"sizes": {"front": (16, 16), "wrist": (8, 8)}}, "not square and of one size"),
         ({"sizes": {"front": (16, 24)}}, "(front 16 × 24) are not square and of one size: import it again with "

@@ -2,9 +2,9 @@
 
 robomimic (https://robomimic.github.io/docs/datasets/overview.html): ``data.attrs["env_args"]`` names the
 environment. LIBERO (``scripts/create_dataset.py`` of Lifelong-Robot-Learning/LIBERO): ``problem_info`` holds the
-instruction. Two things of LIBERO's files are kept as they are: their images are upside down (OpenGL's
-convention), and their observation t was taken *after* action t, by the script that re-rendered them.
-Links, external storage and virtual data sets are refused: they would read other files.
+instruction. That script took observation t *after* action t, so each is paired with the action that follows it, and
+the first action of a demonstration, which none precedes, is left out. Images stay as stored: LIBERO's are upside
+down (OpenGL's convention). Links, external storage and virtual data sets are refused: they would read other files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ SUFFIXES = (".hdf5", ".h5", ".he5")
 CONVENTIONS = (
     ("obs/robot0_eef_pos", "obs/robot0_eef_quat", "obs/robot0_gripper_qpos"),  # robomimic, one arm
     ("obs/ee_states", "obs/gripper_states"),  # LIBERO: position, axis-angle, two fingers
+)
+JOINTS = "obs/joint_states"  # LIBERO's; ``states`` is time, then positions, the robot's seven joints first
+JOINTS_AGREE = 0.02  # radians on average: LIBERO's playback may diverge a little from what was recorded
+LATE_NOTE = (
+    "its observations were recorded after their actions, as LIBERO's script does: each is paired with the action that "
+    "follows it, and the first action of each demonstration is left out; images stay as stored (LIBERO's are upside "
+    "down)"
 )
 SECOND_ARM = ("obs/robot1_eef_pos", "obs/robot1_eef_quat", "obs/robot1_gripper_qpos")
 
@@ -46,7 +53,7 @@ class Hdf5:
         found = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         self._names = [f.name for f in found]
         self.fields: dict[str, Field] = {}
-        self._demos: list[tuple[str, str, int]] = []  # file, group, frames
+        self._demos: list[tuple[str, str, int, bool]] = []  # file, group, rows, observed after its actions
         self._tasks: dict[str, str] = {}
         rates: set[float] = set()
         for name in self._names:
@@ -57,7 +64,8 @@ class Hdf5:
                 f"{path} holds files of different control rates {sorted(rates)}; import them apart"
             )
         self.fps: float | None = rates.pop() if rates else None
-        self.lengths = tuple(n for _, _, n in self._demos)
+        self.lengths = tuple(rows - late for _, _, rows, late in self._demos)
+        self.notes = [f"{path}: {LATE_NOTE}"] if any(late for *_, late in self._demos) else []
 
     def _scan(self, name: str, file: Any, rates: set[float]) -> None:
         where = self._root / name
@@ -80,14 +88,15 @@ class Hdf5:
             if "actions" not in shapes:
                 raise UserError(f"{place} holds no actions; it is no demonstration, remove it")
             length = shapes["actions"][0][0] if shapes["actions"][0] else 0
-            if not length:
+            late = length > 0 and _late(demo, shapes, "problem_info" in data.attrs, place)
+            if length - late < 1:
                 raise UserError(f"{place} has no frames; remove it")
             fields = {n: _field(n, shape, dtype) for n, (shape, dtype) in shapes.items()}
             known = {n: f for n, f in fields.items() if f is not None}
             if not self._demos:
                 self.fields = known
             self._compare(known, {n: s[0] for n, (s, _) in shapes.items() if s}, length, place)
-            self._demos.append((name, group, length))
+            self._demos.append((name, group, length, late))
 
     def _compare(self, known: dict[str, Field], rows: dict[str, int], length: int, place: str) -> None:
         for name in sorted(self.fields.keys() | known.keys()):
@@ -107,7 +116,7 @@ class Hdf5:
         """The instruction (LIBERO) or environment (robomimic) of each demonstration's file, else its name."""
         if key is not None:
             raise UserError("an HDF5 file names its task itself: leave --task-key out, or use --task-text")
-        return [self._tasks[file] for file, _, _ in self._demos]
+        return [self._tasks[file] for file, *_ in self._demos]
 
     def proprio(self) -> tuple[str, ...]:
         """robomimic: end effector and gripper of each arm; LIBERO: ``ee_states`` and ``gripper_states``."""
@@ -125,15 +134,17 @@ class Hdf5:
         """The rows of a field, demonstration after demonstration."""
         last, file = None, None
         try:
-            for at, group, length in self._demos:
+            for at, group, length, late in self._demos:
                 if at != last:
                     if file is not None:
                         file.close()
                     last, file = at, _opened(inside(self._root, at))
                 rows = _member(_member(_member(file, "data", at), group, at), name, at)
                 where = f"{self._root / at}, data/{group}/{name}"
-                for start in range(0, length, BLOCK):
-                    yield self._rows(name, rows, slice(start, start + BLOCK), where)
+                observed = name.startswith("obs/") or name == "robot_states"
+                first, last_row = (0, length - late) if observed else (int(late), length)
+                for start in range(first, last_row, BLOCK):
+                    yield self._rows(name, rows, slice(start, min(start + BLOCK, last_row)), where)
         finally:
             if file is not None:
                 file.close()
@@ -193,6 +204,20 @@ def _shapes(demo: Any, where: Any, prefix: str = "") -> dict[str, tuple[tuple[in
         elif name == "obs" and not prefix:
             out |= _shapes(member, where, "obs/")
     return out
+
+
+def _late(demo: Any, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], libero: bool, place: str) -> bool:
+    """Whether observation t was taken after action t: by the joints in ``states``, else by whose script it was."""
+    joints, states = (shapes.get(n, ((), None))[0] for n in (JOINTS, "states"))
+    if len(joints) == len(states) == 2 and joints[1] == 7 and states[1] > 7 and joints[0] == states[0] > 1:
+        try:
+            seen, recorded = demo[JOINTS][:], demo["states"][:, 1:8]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise broken(place, error) from error
+        after, before = (float(np.abs(seen[:-1] - r).mean()) for r in (recorded[1:], recorded[:-1]))
+        if min(after, before) < JOINTS_AGREE and after != before:
+            return after < before
+    return libero
 
 
 def _field(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Field | None:

@@ -28,7 +28,7 @@ from .lerobot import LeRobot, is_lerobot
 from .source import BOOKKEEPING, Source, file_names, first_episode, rows_of, short_name
 from .zarr_replay import ZarrReplay, is_zarr
 
-VERSION = 1  # raised when the import's bytes change
+VERSION = 2  # raised when the import's bytes change
 Format = Literal["auto", "lerobot", "hdf5", "zarr"]
 READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
     "lerobot": (is_lerobot, LeRobot),
@@ -243,6 +243,7 @@ def recipe_of(source: Source, wanted: Wanted, mapping: Mapping, origin: dict[str
         "cameras": [[safe, name] for safe, name in mapping.cameras.items()],
         "image_size": wanted.image_size,
         "task_key": wanted.task_key,
+        "episode_tasks": hashlib.sha256(canonical_json(list(mapping.tasks)).encode()).hexdigest(),
     }
     tasks = list(dict.fromkeys(mapping.tasks))
     return Recipe("demos", {"import": about, "tasks": tasks}, {}, VERSION)

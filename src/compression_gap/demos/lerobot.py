@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class LeRobot:
         if not self.episodes:
             raise UserError(f"{path} holds no episodes; record some")
         self.lengths = tuple(e.length for e in self.episodes)
+        self.notes: list[str] = []
         self._task_of = self._scan()
         self._check_totals()
 
@@ -100,9 +102,17 @@ class LeRobot:
             feature = self.info["features"][key]
             about = feature.get("info") or feature.get("video_info") or {}
             said = about.get("video.fps") if isinstance(about, dict) else None
-            if said is not None and abs(float(said) - (self.fps or 0)) > 0.01:
+            if said is None:
+                continue
+            try:
+                rate = float(Fraction(str(said)))  # 30, 29.97, or "30/1"
+            except (ValueError, ZeroDivisionError) as error:
                 raise UserError(
-                    f"{self.path}/meta/info.json has two rates, fps {self.fps:g} and {float(said):g} for the "
+                    f"{self.path}/meta/info.json gives the videos of {key} a rate of {said!r}; correct it"
+                ) from error
+            if abs(rate - (self.fps or 0)) > 0.01:
+                raise UserError(
+                    f"{self.path}/meta/info.json has two rates, fps {self.fps:g} and {rate:g} for the "
                     f"videos of {key}; correct it, or record at one rate"
                 )
 
@@ -316,7 +326,14 @@ class LeRobot:
 
     def _vectors(self, name: str) -> Iterator[np.ndarray]:
         for path, column in self._column(name, 4096):
-            yield vector_rows(matrix(column, f"{self.path}/{path}, field {name}"), name)
+            rows = vector_rows(matrix(column, f"{self.path}/{path}, field {name}"), name)
+            (said,) = self.fields[name].shape
+            if rows.shape[1] != said:
+                raise UserError(
+                    f"{self.path}/{path} has {rows.shape[1]} numbers of {name} a row, meta/info.json says {said}; "
+                    "correct its shape"
+                )
+            yield rows
 
     def _column(self, name: str, rows: int) -> Iterator[tuple[str, Any]]:
         import pyarrow as pa

@@ -45,6 +45,7 @@ class Source(Protocol):
     fps: float | None
     fields: dict[str, Field]
     lengths: tuple[int, ...]  # frames of each episode, in order
+    notes: list[str]  # what the user should know of how it was read; complete once it has been
 
     def tasks(self, key: str | None) -> list[str]:
         """The task of each episode; ``key``: the field that holds it, if the user names one."""

@@ -61,12 +61,18 @@ class ZarrReplay:
         frames = sum(self.lengths)
         self._arrays: dict[str, Any] = {}
         self.fields: dict[str, Field] = {}
+        self.notes: list[str] = []
         for name in sorted(self._names("data/")):
             if f"data/{name}" in self._objects:
                 continue
             array = self._array(group, f"data/{name}")
-            if not array.shape or array.shape[0] != frames or array.dtype.kind not in "fiubUS":
+            if not array.shape or array.dtype.kind not in "fiubUS":
                 continue
+            if array.shape[0] != frames:
+                raise UserError(
+                    f"{path}: data/{name} has {array.shape[0]} rows for the {frames} frames of meta/episode_ends; "
+                    "fetch it again, or remove that array"
+                )
             self._arrays[name] = array
             seen = camera_shape(array.shape[1:])
             if seen is not None:
@@ -152,6 +158,7 @@ class ZarrReplay:
             if f"data/{name}" in self._objects:
                 self._array(None, f"data/{name}")
             raise UserError(f"{self.path} has no field '{name}' a frame (found: {', '.join(self._arrays)})")
+        self._check_complete(name)
         rows = _read(self._arrays[name], slice(None), f"{self.path}, data/{name}")
         out = []
         for number, own in enumerate(np.split(rows, np.cumsum(self.lengths)[:-1])):
@@ -185,12 +192,28 @@ class ZarrReplay:
 
     def read(self, name: str) -> Iterator[np.ndarray]:
         """The rows of a field; never more than one chunk of the array, or a block of whole ones."""
+        self._check_complete(name)
         array, where = self._arrays[name], f"{self.path}, data/{name}"
         chunk = int((getattr(array, "shards", None) or array.chunks)[0])
         step = chunk if chunk >= BLOCK else BLOCK // chunk * chunk
         for start in range(0, array.shape[0], step):
             rows = _read(array, slice(start, start + step), where)
             yield colour_rows(rows, where) if self.fields[name].camera else vector_rows(rows, where)
+
+    def _check_complete(self, name: str) -> None:
+        """A missing chunk reads as zeros, and Zarr 3 leaves out those that are; a whole one of them is rare but in
+        a field of one number."""
+        array = self._arrays[name]
+        there, all_ = array.nchunks_initialized, array.nchunks
+        if there >= all_:
+            return
+        what = f"{self.path}: {all_ - there} of {all_} chunks of data/{name} are not there"
+        if int(np.prod(array.shape[1:], dtype=int)) > 1:
+            raise UserError(
+                f"{what}, and would be read as zeros; fetch it again (if they are zeros, store them: write_empty_chunks)"
+            )
+        if (note := f"{what}, and are read as zeros") not in self.notes:
+            self.notes.append(note)
 
 
 def _is_array(text: bytes) -> bool:

@@ -47,7 +47,7 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
     ``card``: what is known of its training and its success (``Card()``: nothing). Raises ``UserError`` for a
     folder that holds something already, or cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # "." has no name of its own
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -182,7 +182,8 @@ def _task(fields: Mapping[str, Any], policy: Policy, task: str | None) -> int:
         prompt = fields["prompt"]
         if not isinstance(prompt, str):
             raise UserError(f"prompt is {_what(prompt)}; expected text")
-        found = [i for i, name in enumerate(tasks) if _same_words(prompt, name)]
+        found = [i for i, name in enumerate(tasks) if prompt == name]
+        found = found or [i for i, name in enumerate(tasks) if _same_words(prompt, name)]
         found = found or [i for i, said in enumerate(policy.instructions) if _same_words(prompt, said)]
         if len(found) == 1:
             return found[0]
@@ -199,9 +200,9 @@ def _same_words(prompt: str, task: str) -> bool:
     """Whether a prompt is a task's name, be it with or without its version, in whatever spelling of words."""
 
     def words(text: str) -> str:
-        return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+        return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
-    return words(prompt) in (words(task), words(re.sub(r"-v\d+$", "", task)))
+    return words(prompt) in {words(task), words(re.sub(r"-v\d+$", "", task))} - {""}
 
 
 def _switch(fields: Mapping[str, Any], name: str, default: bool) -> bool:

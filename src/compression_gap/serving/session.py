@@ -69,8 +69,8 @@ class Session:
 
     def _joined(self, new: Observation, before: Sequence[Observation]) -> list[Observation]:
         """The last ``n_obs_steps`` steps; before an episode's first, that one is repeated."""
-        steps = [*before, *(_at(new, t) for t in range(new.proprio.shape[1]))]
-        wanted = self.policy.n_obs_steps
+        wanted, sent = self.policy.n_obs_steps, new.proprio.shape[1]
+        steps = [*before, *(_at(new, t) for t in range(max(0, sent - wanted), sent))]
         return [steps[0]] * (wanted - len(steps)) + steps[-wanted:]
 
     def _counted(self, request: Request, before: int | None) -> int | None:

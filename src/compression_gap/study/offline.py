@@ -343,6 +343,12 @@ def _check_set(name: str, recipe: Recipe, demos: DemoSet, first_name: str, first
                 f"data: {name} and {first_name} differ in {what} ({_words(value)} and {_words(other[what])}): "
                 "import them alike, or study them apart"
             )
+    rates = [s.source.get("fps") for s in (demos, first)]
+    if None not in rates and rates[0] != rates[1]:
+        raise UserError(
+            f"data: {name} and {first_name} have {rates[0]:g} and {rates[1]:g} frames a second, so that a chunk lasts "
+            "longer in one: study them apart"
+        )
     missing = [split for split in SPLITS if not demos.split(split)]
     if missing:
         raise UserError(
