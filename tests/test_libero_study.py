@@ -137,6 +137,16 @@ def test_what_has_no_expert_is_said_before_anything_runs():
     official = ten.replace("references: false", "demonstrations: official")
     with pytest.raises(UserError, match=r"no reference actor: set 'references: false'"):
         make_plan(parse_study(official, "test"))
+    bits = ten.replace("references: false", "references: false\ndemonstrations: official\nledger: {}")
+    with pytest.raises(
+        UserError, match=r"to measure σ\* with: give ledger.sigma, as in 0.1, or leave the ledger out"
+    ):
+        make_plan(parse_study(bits, "test"))
+
+
+def test_no_more_experts_are_disturbed_than_there_are_initial_states():
+    plan = make_plan(parse_study(STUDY + "ledger: {}\n", "test"))
+    assert plan.ledger.protocol.episodes_per_task == 50
 
 
 def test_a_study_runs_from_nothing_to_an_episode_with_images(tmp_path, capsys):

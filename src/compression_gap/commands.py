@@ -64,7 +64,7 @@ def at_least(least: int, **given: int | None) -> None:
 
 def check_sigma(sigma: float | None) -> None:
     """Refuse a resolution that is none."""
-    if sigma is not None and not sigma > 0:
+    if sigma is not None and not 0 < sigma < float("inf"):
         raise UserError(f"--sigma {sigma} is no resolution; give standard deviations above 0")
 
 

@@ -48,7 +48,9 @@ def make_ledger(
     from .study.ledger_reading import read_ledger
 
     section = section or {}
-    at_least(1, steps=section.get("steps"), tokenizer_steps=tokenizer_steps)
+    at_least(
+        1, steps=section.get("steps"), prior_steps=section.get("prior_steps"), tokenizer_steps=tokenizer_steps
+    )
     check_sigma(section.get("sigma"))
     if is_study(target, preset):
         study = load_study(Path(target[0]) if target else None, preset)

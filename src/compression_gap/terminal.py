@@ -129,10 +129,11 @@ UNSETTLED = (
 
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
+    from .study.ledger_reading import resolution_words
+
     at = found["resolution"]
-    how = "assumed" if at["assumed"] else "measured" if at["measured"] else "given"
     console.print(
-        f"bits per action chunk at resolution {at['sigma']:.3g} standard deviations ({how}); "
+        f"bits per action chunk at resolution {at['sigma']:.3g} standard deviations ({resolution_words(at)}); "
         f"{found['chunks']} held-out chunks of {found['episodes']} episodes",
         markup=False,
     )

@@ -49,3 +49,17 @@ def test_columns_are_resampled_together():
     values[:, 1] = values[:, 0] + 1
     drawn = resampled(values, np.arange(60), draws=50)
     np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], 1)
+
+
+@pytest.mark.parametrize("episodes", [3, 5])
+def test_intervals_of_few_episodes_cover_too(episodes):
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(300):
+        low, high = drawn_interval(rng.standard_normal(episodes), np.arange(episodes))
+        hits += low <= 0 <= high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_one_episode_has_no_interval():
+    with pytest.raises(ValueError, match="at least two"):
+        estimate({1: np.arange(60.0)}, np.zeros(60))

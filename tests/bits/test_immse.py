@@ -82,6 +82,16 @@ def test_a_context_that_says_nothing_more_loses_nothing():
     assert abs(more) < 0.15
 
 
+def test_parts_may_have_any_name():
+    rng, name = np.random.default_rng(0), "hub:owner/name@v1.0"
+    chunks = {s: rng.standard_normal((100, 2)) for s in ("train", "validation", "test")}
+    parts = {name: Part({s: c[:, :1] for s, c in chunks.items()})}
+    contexts = {"": (), "seen": (name,)}
+    how = Denoising(steps=4, width=16, layers=1, batch_size=16)
+    found, _ = conditional_rates(chunks, parts, contexts, np.arange(100), [0.5], how)
+    assert found["seen"].bits.mean() < found[""].bits.mean()
+
+
 def test_the_same_seed_gives_the_same_bits():
     known, how = gaussian(2, 1.0), Denoising(steps=20, width=32, layers=1, batch_size=64)
     one, two = (rates_of(known, 500, how)["c"].bits for _ in range(2))

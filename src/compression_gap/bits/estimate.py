@@ -80,6 +80,16 @@ def resampled(values: np.ndarray, episode: np.ndarray, draws: int = DRAWS, seed:
 
 
 def drawn_interval(values: np.ndarray, episode: np.ndarray) -> tuple[float, float]:
-    """A 95 % interval of the mean over resamples of episodes."""
-    low, high = np.percentile(resampled(values, episode), [2.5, 97.5])
+    """A 95 % interval of the mean over resamples of episodes, as much wider as Student's t is for so few.
+
+    Raises ``ValueError`` for fewer than two episodes: one says nothing of how they differ.
+    """
+    from scipy.stats import norm, t
+
+    episodes = len(np.unique(episode))
+    if episodes < 2:
+        raise ValueError("an interval over episodes takes at least two of them")
+    wider = float(t.ppf(0.975, episodes - 1) / norm.ppf(0.975))
+    centre = float(values.mean())
+    low, high = centre + wider * (np.percentile(resampled(values, episode), [2.5, 97.5]) - centre)
     return float(low), float(high)

@@ -89,7 +89,8 @@ class Network(nn.Module):
         self.guess = _mlp(directions, w)
         self.level = nn.Linear(2 * WAVES, w)
         self.which = nn.Embedding(contexts, w)
-        self.parts = nn.ModuleDict({name: _mlp(size, w) for name, size in parts.items()})
+        self.index = {name: i for i, name in enumerate(parts)}
+        self.parts = nn.ModuleList(_mlp(size, w) for size in parts.values())
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w))
             for _ in range(how.layers)
@@ -109,7 +110,9 @@ class Network(nn.Module):
         h = h + self.which(which)[:, None]
         if any(told):
             zero = torch.zeros_like(h[0])
-            h = h + torch.stack([sum((self.parts[n](v) for n, v in own.items()), zero) for own in told])
+            h = h + torch.stack(
+                [sum((self.parts[self.index[n]](v) for n, v in own.items()), zero) for own in told]
+            )
         for block in self.blocks:
             h = h + block(h)
         f, c, gate = self.out(nn.functional.gelu(self.norm(h))).chunk(3, -1)

@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..artifacts import disk_error
+from ..study.ledger_reading import resolution_words
 from . import figures
 
 
@@ -44,6 +45,7 @@ def template(name: str, **filters: Callable[[Any], str]) -> Template:
         lstrip_blocks=True,
     )
     made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
+    made.filters["resolution"] = resolution_words
     made.filters |= filters
     made.globals |= {
         "style": (folder / "page.css").read_text(),

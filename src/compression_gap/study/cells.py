@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,6 +22,19 @@ class Code:
     def name(self) -> str:
         """The tokenizer, with its codebook."""
         return self.tokenizer + ("" if self.codebook is None else f" {codebook_name(self.codebook)}")
+
+
+def code_names(codes: Sequence[Code]) -> dict[Code, str]:
+    """A name of its own for each code: those that share one differ in their levels or their seed."""
+    out = {}
+    for code in codes:
+        alike, words = [c for c in codes if c.name == code.name], [code.name]
+        if code.codebook is not None and len({c.codebook for c in alike}) > 1:
+            words.append("/".join("x".join(map(str, levels)) for levels in code.codebook))
+        if len({c.seed for c in alike}) > 1:
+            words.append(f"seed {code.seed}")
+        out[code] = " ".join(words)
+    return out
 
 
 class Trained(Protocol):

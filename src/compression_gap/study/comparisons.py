@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from . import statistics
+from .cells import code_names
 from .evidence import Group, code_words, conditioning_words, label, label_without_encoder, rate
-from .plan import Cell, Plan, Reference, action_parts
+from .plan import Cell, Plan, Reference, action_parts, study_codes
 from .verdict import locate
 
 
@@ -43,16 +44,20 @@ def contrasts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dic
     switched on (the controlled swap) with that head.
     """
     out: list[dict[str, Any]] = []
+    names = code_names(study_codes(plan.study))
     deltas: dict[tuple, list[tuple[Group, Group]]] = {}
     for ladder in _ladders(plan, found):
         for low, high in _pairs(ladder):
             c = statistics.contrast([_evidence(high), _evidence(low)], [1, -1], tasks)
             name = f"Δ_enc {high.head.encoder} − {low.head.encoder} · {label_without_encoder(low.head, plan)}"
-            code = low.head.code and low.head.code.name
+            # what a hybrid decodes gets a continuous offset: its bits do not all pass the code
+            hybrid = action_parts(low.head.action)[0] == "hybrid"
+            code = None if low.head.code is None or hybrid else names[low.head.code]
             row: dict[str, Any] = {
                 "kind": "delta_enc",
                 "label": name,
                 "action": low.head.representation,
+                "demos": low.head.demos,
                 "code": code,
             }
             out.append({**row, "encoders": [low.head.encoder, high.head.encoder], **asdict(c)})

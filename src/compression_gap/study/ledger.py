@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
-from ..sims import EvaluationProtocol
+from ..sims import EvaluationProtocol, sim_info
 from ..tokenizers.levels import Levels
-from .cells import Code, Trained
+from .cells import Code, Trained, code_names
 from .plan import (
     Graph,
     Plan,
@@ -43,7 +43,7 @@ class LedgerSteps:
 
     section: Ledger
     encoders: tuple[str, ...]
-    codes: tuple[Code, ...]
+    codes: dict[Code, str]  # with the names that they go by here
     contexts: dict[str, tuple[str, ...]]
     protocol: EvaluationProtocol | None
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
@@ -60,14 +60,17 @@ class LedgerSteps:
         return recipes + [r for _, r in self.delivered]
 
 
-def pair(encoder: str, code: Code) -> str:
+def pair(encoder: str, code: str) -> str:
     """The name of the context that holds both."""
-    return f"{encoder} | {code.name}"
+    return f"{encoder} | {code}"
 
 
-def code_part(code: Code) -> str:
-    """The name of a code's decoded chunks among the parts of contexts. Module names may hold no dot."""
-    return f"code {code.name} {code.seed}".replace(".", "_")
+def check_range(sigma: float | None) -> None:
+    """Refuse a resolution for which no rates are kept."""
+    if sigma is not None and not SIGMAS[0] <= sigma <= SIGMAS[-1]:
+        raise UserError(
+            f"sigma {sigma:g} is out of range: rates are kept for {SIGMAS[0]:g} to {SIGMAS[-1]:g} standard deviations"
+        )
 
 
 def add_ledger(
@@ -86,12 +89,15 @@ def add_ledger(
 ) -> LedgerSteps:
     """Add the steps. ``base``: demonstrations and normaliser; ``features``: a recipe a set, by encoder;
     ``codes``: tokenizer and target tokens; ``protocol``: where σ* is measured, unless the section gives σ."""
+    check_range(section.sigma)
     encoders = tuple(e for e in features if e != "blind")
+    names = code_names(list(codes))
+    parts = {code: f"code {name} {code.seed}" for code, name in names.items()}
     contexts: dict[str, tuple[str, ...]] = {"": (), "blind": (OWN,), **{e: (OWN, e) for e in encoders}}
-    for code in codes:
-        contexts[code.name] = (code_part(code),)
-        contexts |= {pair(e, code): (*contexts[e], code_part(code)) for e in ("blind", *encoders)}
-    steps = LedgerSteps(section, encoders, tuple(codes), contexts, protocol)
+    for code, name in names.items():
+        contexts[name] = (parts[code],)
+        contexts |= {pair(e, name): (*contexts[e], parts[code]) for e in ("blind", *encoders)}
+    steps = LedgerSteps(section, encoders, names, contexts, protocol)
     shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "stride": stride, "tasks": list(tasks)}
     inputs = dict(base)
     for i, encoder in enumerate(encoders):
@@ -106,7 +112,7 @@ def add_ledger(
         spec = {
             **shape,
             "encoders": list(encoders),
-            "codes": [code_part(c) for c in codes],
+            "codes": list(parts.values()),
             "contexts": [[name, list(of)] for name, of in contexts.items()],
             "sigmas": list(SIGMAS),
             "share": share,
@@ -126,7 +132,7 @@ def add_ledger(
                 "prior_steps": section.prior_steps,
             },
             {**base, "tokenizer": tokenizer, "tokens": tokens},
-            f"health of {code.name}",
+            f"health of {names[code]}",
             20 + 0.15 * section.prior_steps,
         )
     if protocol is not None and section.sigma is None:
@@ -240,10 +246,10 @@ def plan_ledger(
 def _add_disturbed(
     graph: Graph, steps: LedgerSteps, normaliser: Recipe, protocol: EvaluationProtocol, horizon: int
 ) -> None:
-    episodes = steps.section.episodes_per_sigma
-    protocol = protocol.model_copy(
-        update={"episodes_per_task": -(-episodes // len(protocol.sim.tasks)), "repeats": 1}
-    )
+    per_task = -(-steps.section.episodes_per_sigma // len(protocol.sim.tasks))
+    if (most := sim_info(protocol.sim).evaluation_states) is not None:
+        per_task = min(per_task, most)
+    protocol = protocol.model_copy(update={"episodes_per_task": per_task, "repeats": 1})
     steps.protocol = protocol
     spec = {"protocol": protocol.model_dump(mode="json"), "horizon": horizon}
     cost = 5 + 0.6 * len(protocol.episodes())

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..artifacts import Recipe, Store
-from ..bits.estimate import drawn_interval, estimate, resampled
-from ..errors import UserError
+from ..bits.estimate import estimate, resampled
 from .cells import Code, Trained
 from .evidence import episode_columns
-from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, pair
+from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, check_range, pair
 from .verdict import LEAD
+
+SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
+_Gain = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # of the rates by context
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,13 @@ class _Rates:
 
     def difference(self, of: str, given: str) -> dict[str, Any]:
         """R(of) − R(given) as an ``Estimate``: what ``given`` tells beyond ``of``; its ceiling is R(of)."""
-        parts = {k: b[of] - b[given] for k, b in self.bits.items()}
         probe = self.linear[of] - self.linear[given]
-        return asdict(estimate(parts, self.episode, ceiling=float(self.bits[1][of].mean()), probe=probe))
+        ceiling = float(self.bits[1][of].mean())
+        return self.estimated(lambda bits: bits[of] - bits[given], ceiling=ceiling, probe=probe)
+
+    def estimated(self, of: Callable[[Mapping[str, np.ndarray]], np.ndarray], **more: Any) -> dict[str, Any]:
+        """What ``of`` makes of the rates by context, as an ``Estimate`` over all shares."""
+        return asdict(estimate({k: of(b) for k, b in self.bits.items()}, self.episode, **more))
 
 
 def _at(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -83,6 +89,25 @@ def resolution(steps: LedgerSteps, store: Store) -> dict[str, Any]:
     return out
 
 
+def resolution_words(found: Mapping[str, Any]) -> str:
+    """Where a ledger's resolution comes from, with its interval or its bound."""
+    if not found["measured"]:
+        return "an assumption: there is no simulator to measure it in" if found["assumed"] else "given"
+    white, offset = found["white"], found["offset"]
+    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {_bounded(white)}"
+    words += f"; for an offset that is constant over a chunk {_bounded(offset)}"
+    if found["sigma"] != white["value"]:
+        words += f"; bits are taken at {found['sigma']:.2g}"
+    return words
+
+
+def _bounded(at: Mapping[str, Any]) -> str:
+    """A resolution with its interval; ``bound``: it lies beyond what was tried."""
+    if at["bound"]:
+        return f"{'at least' if at['bound'] == 'above' else 'at most'} {at['value']:.2g}"
+    return f"{at['value']:.2g} [{at['low']:.2g}, {at['high']:.2g}]"
+
+
 def _plain(value: Any) -> dict[str, Any]:
     """A dataclass as JSON values."""
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(value).items()}
@@ -97,10 +122,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     """Everything that is shown, as JSON values. ``sigma``: another resolution than the ledger's own."""
     found = resolution(steps, store)
     if sigma is not None:
-        if not SIGMAS[0] <= sigma <= SIGMAS[-1]:
-            raise UserError(
-                f"sigma {sigma:g} is out of range; rates are kept for {SIGMAS[0]:g} to {SIGMAS[-1]:g}"
-            )
+        check_range(sigma)
         found = {**found, "sigma": sigma}
     sigma = float(found["sigma"])
     rates = _rates(steps, store, sigma)
@@ -108,15 +130,15 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     health = {c: store.manifest(r)["meta"] for c, r in steps.health.items()}
     codes = [
         {
-            "code": c.name,
+            "code": name,
             "tokenizer_seed": c.seed,
             "capacity_bits": health[c]["capacity_bits"],
             "used_bits": health[c]["used_bits"],
             "prior_converged": health[c]["prior_converged"],
             "distortion": health[c]["distortion"],
-            "kept": rates.difference("", c.name),
+            "kept": rates.difference("", name),
         }
-        for c in steps.codes
+        for c, name in steps.codes.items()
     ]
     encoders = [
         {"encoder": e, "supply": rates.difference("", e), "visual_supply": rates.difference("blind", e)}
@@ -125,12 +147,12 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     pairs = [
         {
             "encoder": e,
-            "code": c.name,
+            "code": name,
             "used_bits": health[c]["used_bits"],
-            "gap": rates.difference(c.name, pair(e, c)),
-            "passes": _passes(rates, e, c),
+            "gap": rates.difference(name, pair(e, name)),
+            "passes": _passes(rates, e, name),
         }
-        for c in steps.codes
+        for c, name in steps.codes.items()
         for e in ("blind", *steps.encoders)
     ]
     delivered = _delivered(steps, store, rates, sigma)
@@ -142,7 +164,10 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         "codes": codes,
         "pairs": pairs,
         "binding": [
-            _binding(rates, steps, e, c) for c in steps.codes for e in steps.encoders if e != "oracle"
+            _binding(rates, steps, e, name)
+            for name in steps.codes.values()
+            for e in steps.encoders
+            if e != "oracle"
         ],
         "law": [_law(rates, steps, health, e) for e in steps.encoders],
         "delivered": delivered,
@@ -157,59 +182,67 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     }
 
 
-def _passes(rates: _Rates, encoder: str, code: Code) -> dict[str, Any]:
+def _passes(rates: _Rates, encoder: str, code: str) -> dict[str, Any]:
     """What of the supply passes the code: I(Z; A_σ) − gap = I(Z; T) − I(Z; T|A_σ)."""
-    parts = {k: _passing(b, encoder, code) for k, b in rates.bits.items()}
-    return asdict(estimate(parts, rates.episode, probe=_passing(rates.linear, encoder, code)))
+    return rates.estimated(
+        lambda bits: _passing(bits, encoder, code), probe=_passing(rates.linear, encoder, code)
+    )
 
 
-def _passing(bits: Mapping[str, np.ndarray], encoder: str, code: Code) -> np.ndarray:
-    return np.asarray(bits[""] - bits[encoder] - bits[code.name] + bits[pair(encoder, code)])
+def _passing(bits: Mapping[str, np.ndarray], encoder: str, code: str) -> np.ndarray:
+    return np.asarray(bits[""] - bits[encoder] - bits[code] + bits[pair(encoder, code)])
 
 
-def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: Code) -> dict[str, Any]:
+def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict[str, Any]:
     """Which stage holds the bits back: what passes more when the encoder, or the code, is relaxed alone.
 
     The encoder is relaxed to the oracle (or, without a true state, to the best encoder listed), the code to
-    continuous actions, whose gain is the gap. A stage binds when it leads in 95 % of resampled episodes.
+    continuous actions, whose gain is the gap. A stage binds when it leads in 95 % of resampled episodes and the
+    intervals of its gain and of its lead, widened as everywhere, are above 0; two bind jointly when each alone gains
+    next to nothing and both together more than either.
     """
     bits = rates.bits[1]
     others = [e for e in steps.encoders if e != encoder]
     best = "oracle" if "oracle" in others else min(others, key=lambda e: float(bits[e].mean()), default=None)
-    own = _passing(bits, encoder, code)
-    gains = {"code": bits[code.name] - bits[pair(encoder, code)]}
-    joint = None
+    gains: dict[str, _Gain] = {"code": lambda bits: bits[code] - bits[pair(encoder, code)]}
+    both: _Gain | None = None
     if best is not None:
-        gains["encoder"] = _passing(bits, best, code) - own
-        joint = bits[""] - bits[best] - own
-    drawn = {stage: resampled(g, rates.episode) for stage, g in gains.items()}
-    leader = max(gains, key=lambda s: float(gains[s].mean()))
+        relaxed = best
+        gains["encoder"] = lambda bits: _passing(bits, relaxed, code) - _passing(bits, encoder, code)
+
+        def both(bits: Mapping[str, np.ndarray]) -> np.ndarray:
+            return np.asarray(bits[""] - bits[relaxed] - _passing(bits, encoder, code))
+
+    found = {stage: rates.estimated(gain) for stage, gain in gains.items()}
+    joint = None if both is None else rates.estimated(both)
+    leader = max(found, key=lambda s: float(found[s]["value"]))
+    drawn = {stage: resampled(gain(bits), rates.episode) for stage, gain in gains.items()}
     rival = np.max([np.zeros(len(drawn[leader])), *(d for s, d in drawn.items() if s != leader)], axis=0)
     share = float((drawn[leader] > rival).mean())
-
-    def span(values: np.ndarray) -> dict[str, float]:
-        low, high = drawn_interval(values, rates.episode)
-        return {"value": float(values.mean()), "low": low, "high": high}
-
-    found = {s: span(g) for s, g in gains.items()}
-    whole = None if joint is None else span(joint)
-    stage = leader if share >= LEAD and found[leader]["low"] > 0 else None
-    both = (
-        whole is not None
-        and stage is None
-        and all(g["low"] <= 0 for g in found.values())
-        and whole["low"] > 0
+    above = [found[leader], *(_over(rates, gains[leader], g) for s, g in gains.items() if s != leader)]
+    stage = leader if share >= LEAD and all(e["low"] > 0 for e in above) else None
+    jointly = (
+        both is not None
+        and joint is not None
+        and joint["low"] > 0
+        and all(abs(g["value"]) < SMALL and g["low"] <= 0 <= g["high"] for g in found.values())
+        and all(_over(rates, both, gain)["low"] > 0 for gain in gains.values())
     )
     return {
         "encoder": encoder,
-        "code": code.name,
+        "code": code,
         "relaxed_to": best,
         "stage": stage,
-        "jointly": both,
+        "jointly": jointly,
         "share": share,
         "gains": found,
-        "joint": whole,
+        "joint": joint,
     }
+
+
+def _over(rates: _Rates, one: _Gain, other: _Gain) -> dict[str, Any]:
+    """How much more one gain is than another, as an ``Estimate``."""
+    return rates.estimated(lambda bits: one(bits) - other(bits))
 
 
 def _law(
@@ -222,26 +255,31 @@ def _law(
     """
     from ..bits.resolution import crossing
 
-    codes = sorted(steps.codes, key=lambda c: float(health[c]["used_bits"]))
-    used = np.array([float(health[c]["used_bits"]) for c in codes])
+    order = sorted(steps.codes, key=lambda c: float(health[c]["used_bits"]))
+    used = np.array([float(health[c]["used_bits"]) for c in order])
     keep = np.append(True, np.diff(used) > 1e-9) & (used > 0)  # a collapsed code says nothing
-    codes, used = [c for c, k in zip(codes, keep, strict=True) if k], used[keep]
+    codes, used = [steps.codes[c] for c, k in zip(order, keep, strict=True) if k], used[keep]
     if len(codes) < 2:
         return {"encoder": encoder, "bits": None, "bound": "too few codes", "low": None, "high": None}
-    bits = rates.bits[1]
-    gaps = np.stack([bits[c.name] - bits[pair(encoder, c)] for c in codes], 1)
-    columns = np.concatenate([gaps, (bits[""] - bits[encoder])[:, None]], 1)
+
+    def columns(bits: Mapping[str, np.ndarray]) -> np.ndarray:
+        gaps = [bits[c] - bits[pair(encoder, c)] for c in codes]
+        return np.stack([*gaps, bits[""] - bits[encoder]], 1)
 
     def answer(means: np.ndarray) -> Any:
         return crossing(used, means[:-1], 0.1 * means[-1])
 
-    found = answer(columns.mean(0))
-    drawn = [answer(m).value for m in resampled(columns, rates.episode, 400)]
+    own = columns(rates.bits[1])
+    found = answer(own.mean(0))
+    drawn = [answer(m).value for m in resampled(own, rates.episode, 400)]
     low, high = np.percentile(drawn, [2.5, 97.5])
+    if 2 in rates.bits:  # as estimates are: by what the last doubling of training episodes changed
+        further = found.value - answer(columns(rates.bits[2]).mean(0)).value
+        low, high = max(min(low, low + further), 0.0), max(high, high + further)
     return {
         "encoder": encoder,
         "used_bits": used.tolist(),
-        "gap": gaps.mean(0).tolist(),
+        "gap": own.mean(0)[:-1].tolist(),
         "bits": found.value,
         "bound": found.bound,
         "low": float(low),
@@ -256,11 +294,12 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
         groups.setdefault(cell.levels, []).append((cell, recipe))
     out = []
     for group in groups.values():
-        cell, values = group[0][0], []
+        cell = group[0][0]
+        values: dict[int, list[np.ndarray]] = {}  # by share of the marginal's training episodes
         kind = store.manifest(group[0][1])["meta"]["kind"]
         row = {"action": cell.representation, "encoder": cell.encoder, "size": cell.size, "kind": kind}
-        row |= {"code": cell.code and cell.code.name, "seeds": len(group)}
-        row["policy"] = f"{_head(cell)} · {cell.encoder}"
+        row |= {"code": cell.code and steps.codes[cell.code], "seeds": len(group)}
+        row["policy"] = f"{_head(cell, row['code'])} · {cell.encoder}"
         if kind is None:
             out.append({**row, "bits": None})
             continue
@@ -270,21 +309,24 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
             among = np.load(folder / "among.npy", allow_pickle=False)
             episode = rates.episode[among]
             if kind == "continuous":
-                values.append(rates.bits[1][""][among] - _at(bits, sigma))
+                own = _at(bits, sigma)
+                for k, of in rates.bits.items():
+                    values.setdefault(k, []).append(of[""][among] - own)
             else:
                 assert cell.code is not None
                 prior = np.load(store.open(steps.health[cell.code]) / "prior.npy", allow_pickle=False)
-                values.append(prior[np.load(folder / "rows.npy", allow_pickle=False)] - bits)
-        out.append({**row, "bits": asdict(estimate({1: np.mean(values, 0)}, episode))})
+                rows = np.load(folder / "rows.npy", allow_pickle=False)
+                values.setdefault(1, []).append(prior[rows] - bits)
+        means = {k: np.mean(v, 0) for k, v in values.items()}
+        out.append({**row, "bits": asdict(estimate(means, episode))})
     return out
 
 
-def _head(cell: Trained) -> str:
+def _head(cell: Trained, code: str | None) -> str:
     """A policy's action representation, with its code's name."""
-    if cell.code is None:
+    if cell.code is None or code is None:
         return cell.representation
-    same = cell.representation == cell.code.tokenizer
-    return cell.code.name if same else f"{cell.representation} ({cell.code.name})"
+    return code if cell.representation == cell.code.tokenizer else f"{cell.representation} ({code})"
 
 
 def _beyond_supply(
@@ -315,29 +357,35 @@ def hypothesis(ledger: Mapping[str, Any], contrasts: Sequence[Mapping[str, Any]]
     """The paper's hypothesis as a prediction that can fail (THEORY.md, section 4).
 
     An encoder upgrade should change success with what it adds to I(Z; A_σ*) under a continuous policy, and with what
-    it adds to what passes the code under a token policy. All upgrades between neighbours of the study's ladders; the
-    correlation's interval is Fisher's. Declined below five upgrades.
+    it adds to what passes the code under a token policy. ``contrasts``: the Δ_enc of the ledger's demonstrations. All
+    upgrades between neighbours of the ladder, each once for an action representation: policies that differ in size or
+    task conditioning share its prediction, and are averaged. The correlation's interval is Fisher's with as many
+    points as there are encoder upgrades, since representations share these, too; declined below five of them.
     """
     supply = {e["encoder"]: e["supply"]["value"] for e in ledger["encoders"]}
     passes = {(p["encoder"], p["code"]): p["passes"]["value"] for p in ledger["pairs"]}
     order = list(supply)
-    points = []
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for c in contrasts:
         if c["kind"] != "delta_enc" or not set(c["encoders"]) <= set(order):
             continue
         low, high = c["encoders"]
-        if order.index(high) - order.index(low) != 1:
-            continue
-        code = c["code"]
-        predicted = supply[high] - supply[low] if code is None else passes[high, code] - passes[low, code]
-        observed = {k: c[k] for k in ("value", "low", "high")}
-        points.append({"label": c["label"], "action": c["action"], "bits": predicted, "observed": observed})
-    found: dict[str, Any] = {"upgrades": points, "correlation": None, "low": None, "high": None}
+        if order.index(high) - order.index(low) == 1:
+            alike.setdefault((low, high, c["action"], c["code"] or ""), []).append(c)
+    points = []
+    for (low, high, action, code), own in alike.items():
+        predicted = passes[high, code] - passes[low, code] if code else supply[high] - supply[low]
+        observed = {k: float(np.mean([c[k] for c in own])) for k in ("value", "low", "high")}
+        label = own[0]["label"] if len(own) == 1 else f"Δ_enc {high} − {low} · {action}, {len(own)} averaged"
+        points.append({"label": label, "action": action, "bits": predicted, "observed": observed})
+    number = len({key[:2] for key in alike})
+    found: dict[str, Any] = {"upgrades": points, "encoder_upgrades": number}
+    found |= {"correlation": None, "low": None, "high": None}
     x, y = np.array([p["bits"] for p in points]), np.array([p["observed"]["value"] for p in points])
-    if len(points) < UPGRADES or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if number < UPGRADES or np.ptp(x) == 0 or np.ptp(y) == 0:
         return found
     r = float(np.corrcoef(x, y)[0, 1])
-    z, half = np.arctanh(np.clip(r, -0.9999, 0.9999)), 1.96 / np.sqrt(len(points) - 3)
+    z, half = np.arctanh(np.clip(r, -0.9999, 0.9999)), 1.96 / np.sqrt(number - 3)
     return {
         **found,
         "correlation": r,

@@ -11,6 +11,7 @@ from ..bits.immse import Denoising, conditional_rates
 from ..bits.points import Points, decision_points, feature_part, own_part
 from ..demos import DemoSet, Normaliser
 from ..demos.demoset import SPLITS
+from ..errors import UserError
 from .ledger import OWN
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ def build_rates(job: Job) -> dict[str, Any]:
     """``bits`` and ``linear`` [contexts, N, S] of the held-out chunks, and each one's ``episode`` [N]."""
     spec, demosets = job.spec, job.demosets()
     points = {s: _points(job, demosets, s, spec["share"] if s == "train" else 1) for s in SPLITS}
+    held = len(np.unique(points["test"].episode))
+    if held < 2:
+        raise UserError(
+            f"bits need intervals over held-out episodes, and these demonstrations hold {held} (a tenth of each "
+            "task's): record more, or leave the ledger out"
+        )
     parts = {OWN: Part({s: own_part(p, demosets, spec["tasks"]) for s, p in points.items()})}
     for i, encoder in enumerate(spec["encoders"]):
         features = _features(job, f"features/{i}")

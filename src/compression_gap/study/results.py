@@ -74,7 +74,9 @@ def _ledger(plan: Plan, store: Store, contrasts: Sequence[dict[str, Any]]) -> di
     if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
         return None
     found = read_ledger(plan.ledger, store)
-    return {**found, "hypothesis": hypothesis(found, contrasts)}
+    most = max(plan.study.factors.demos)  # the demonstrations that the ledger is about
+    own = [c for c in contrasts if c["kind"] == "delta_enc" and c["demos"] == most]
+    return {**found, "hypothesis": hypothesis(found, own)}
 
 
 def _per_task(plan: Plan, success: np.ndarray, tasks: np.ndarray) -> list[dict[str, Any]]:

@@ -48,6 +48,11 @@ def check_experts(study: Study, info: SimInfo) -> None:
         raise UserError(
             f"there is no scripted expert for {tasks}, so no reference actor: set 'references: false'"
         )
+    if study.ledger is not None and study.ledger.sigma is None:
+        raise UserError(
+            f"there is no scripted expert for {tasks} to measure σ* with: give ledger.sigma, as in 0.1, or leave the "
+            "ledger out"
+        )
 
 
 def check_execute(execute: int, study: Study) -> None:

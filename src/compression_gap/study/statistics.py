@@ -167,9 +167,9 @@ def contrast(
     to that of the variance components, since resampling both ways counts the episodes' own noise more than once.
     Fewer: Satterthwaite's t from the components. One seed anywhere: paired states only.
 
-    Coverage of 95 % intervals where seeds spread 2 to 8 points (1,000 studies of every setting of coverage.py):
-    differences 94 to 98 %, interactions 94 to 98 %, ``rate_interval`` 94 to 99 %. It is widest with 2 seeds that
-    hardly differ, which no rule tried could cure: what is too wide there is too narrow at 8 points.
+    Coverage of 95 % intervals over all settings of coverage.py (docs/calibration.md): differences 92.5 to 98 %,
+    interactions 93 to 98 %, ``rate_interval`` 92 to 99 %. It is widest with 2 seeds that hardly differ, which no
+    rule tried could cure: what is too wide there is too narrow at 8 points.
     """
     from scipy.stats import t
 
