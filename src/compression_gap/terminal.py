@@ -152,7 +152,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
                 c["code"], f"{c['capacity_bits']:.1f}", used, _bits(c["kept"]), f"{c['distortion']:.4f}"
             )
         console.print(table)
-        table = new_table("encoder", "code", "gap", "passes", "what holds the bits back")
+        table = new_table("encoder", "code", "gap", "passes", "held back by")
         binding = {(b["encoder"], b["code"]): b for b in found["binding"]}
         for p in found["pairs"]:
             b = binding.get((p["encoder"], p["code"]))
