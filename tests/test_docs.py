@@ -124,7 +124,10 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
     words = ["tiny" if w == "demo" else w for w in shlex.split(command)[1:]]
     if words[0] in ("ledger", "locate"):
         study = tmp_path / "bits.yaml"
-        study.write_text(finished.file.read_text().replace("name: small", "name: bits") + LEDGER)
+        text = finished.file.read_text().replace("name: small", "name: bits")
+        study.write_text(
+            text.replace("demos: [6]", "demos: [15]") + LEDGER
+        )  # bits take two held-out episodes
         words = [words[0], str(study), "--store", str(finished.store), "--processes", "0"]
     elif any(w.endswith(".yaml") for w in words):
         words = [str(finished.file) if w.endswith(".yaml") else w for w in words]

@@ -310,8 +310,8 @@ def test_codes_of_one_name_have_contexts_of_their_own():
     assert len(plan.ledger.contexts) == 2 + 2 + 2 * 4
     levels = [Code("oat", ((8, 5, 5, 5),), 0), Code("oat", ((10, 10, 10),), 0), Code("bins", None, None)]
     assert list(code_names(levels).values()) == [
-        "oat 1000 8x5x5x5",
-        "oat 1000 10x10x10",
+        "oat 1000 (8x5x5x5)",
+        "oat 1000 (10x10x10)",
         "bins",
     ]
 

@@ -47,12 +47,13 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
     ``card``: what is known of its training and its success (``Card()``: nothing). Raises ``UserError`` for a
     folder that holds something already, or cannot be written.
     """
-    folder = Path(folder).absolute()  # "." has no name of its own
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder = Path(folder)
+    target = folder.absolute()  # "." has no name of its own
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is there already and not empty; name a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         policy.save(scratch)
         if is_pretrained(policy.spec.encoder) and policy.module.prepared is not None:
@@ -60,7 +61,7 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
         sums = {name: file_sha256(scratch / name) for name in _files(scratch)}
         (scratch / CHECKSUMS).write_text(json.dumps(sums, indent=1))
         (scratch / CARD).write_text(write_card(policy, card or Card()), encoding="utf-8")
-        os.rename(scratch, folder)
+        os.rename(scratch, target)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror or error}); name another folder") from error
     finally:

@@ -28,9 +28,10 @@ def code_names(codes: Sequence[Code]) -> dict[Code, str]:
     """A name of its own for each code: those that share one differ in their levels or their seed."""
     out = {}
     for code in codes:
-        alike, words = [c for c in codes if c.name == code.name], [code.name]
-        if code.codebook is not None and len({c.codebook for c in alike}) > 1:
-            words.append("/".join("x".join(map(str, levels)) for levels in code.codebook))
+        alike = [c for c in codes if c.tokenizer == code.tokenizer]
+        words = [code.tokenizer]
+        if code.codebook is not None:
+            words.append(codebook_name(code.codebook, [c.codebook for c in alike]))
         if len({c.seed for c in alike}) > 1:
             words.append(f"seed {code.seed}")
         out[code] = " ".join(words)

@@ -177,7 +177,7 @@ def code_words(code: Code | None, study: Study) -> list[str]:
     """Codebook and tokenizer seed, where the study has several."""
     factors, parts = study.factors, []
     if code is not None and code.codebook is not None and len(factors.codebook) > 1:
-        parts.append(f"codebook {codebook_name(code.codebook)}")
+        parts.append(f"codebook {codebook_name(code.codebook, factors.codebook)}")
     if code is not None and code.seed is not None and len(factors.tokenizer_seed) > 1:
         parts.append(f"tokenizer seed {code.seed}")
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import UserError, unknown_name
 
@@ -63,10 +63,16 @@ def prefix_lengths(tokens: int) -> list[int]:
     return [*(1 << i for i in range(tokens.bit_length()) if 1 << i < tokens), tokens]
 
 
-def codebook_name(levels: Levels) -> str:
-    """A codebook in words: its number of codes, or those of the first and the last position."""
+def codebook_name(levels: Levels, among: Iterable[Levels | None] = ()) -> str:
+    """A codebook in words: its number of codes, or those of the first and the last position.
+
+    Its levels follow where others ``among`` which it is named have the same numbers.
+    """
     sizes = [math.prod(p) for p in levels]
-    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}→{sizes[-1]}"
+    name = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}→{sizes[-1]}"
+    if any(other and other != levels and codebook_name(other) == name for other in among):
+        name += f" ({'/'.join('x'.join(map(str, p)) for p in levels)})"
+    return name
 
 
 def _by_name(name: str) -> tuple[int, ...]:
