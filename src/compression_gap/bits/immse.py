@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,6 +69,11 @@ class Denoising:
     weight_decay: float = 1e-2
     neighbours: int = 8192  # training chunks that the kernels average, at most
     seed: int = 0
+
+    def shared(self, share: int) -> Denoising:
+        """For one of ``share`` training episodes: as many epochs, by one seed."""
+        steps, reduction = max(1, self.steps // share), max(1, self.reduction_steps // share)
+        return replace(self, steps=steps, reduction_steps=reduction, seeds=1)
 
 
 @dataclass(frozen=True)
