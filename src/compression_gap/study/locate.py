@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..nn.convergence import in_words
+from .comparisons import ORACLE
+
 MOST_FURTHER_EPISODES = 10_000
 
 
 def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One answer per policy under test, from the success of its study. JSON values.
 
-    ``costs``: parameters, FLOPs a decision and training hours of the policy, and of each relaxation that could be
+    ``training``: how the policy's own training ended. ``costs``: parameters, FLOPs a decision and training hours of the policy, and of each relaxation that could be
     bought; the true state cannot, so what the encoder gains is a limit.
     """
     cells = {c["label"]: c for c in summary["cells"]}
+    refused = {r["label"]: r["next"] for r in summary["refusals"] if r["reference"] == ORACLE}
     out = []
     for v in summary["verdicts"]:
         own = cells[v["label"]]
@@ -30,7 +34,8 @@ def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "kind": v["kind"],
                 "sentence": v["sentence"],
                 "costs": costs,
-                "next": _next_in_study(v),
+                "training": in_words(own["convergence"]),
+                "next": refused.get(v["label"]) or _next_in_study(v),
             }
         )
     return out

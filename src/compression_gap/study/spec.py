@@ -64,6 +64,9 @@ class Factors(_Model):
     """What is crossed. Every combination is a cell.
 
     ``codebook`` applies to tokenizers with FSQ levels (oat, quest), ``tokenizer_seed`` to those that are trained.
+    A replicate repeats everything that is fitted: "training" gives each training seed a tokenizer and a pretrained
+    encoder of its own, fitted with that seed. A number fixes one for all training seeds, and its luck is then in no
+    interval; several tokenizer seeds are crossed with the training seeds.
     """
 
     encoder: Factor[str]
@@ -71,7 +74,8 @@ class Factors(_Model):
     size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
     seed: Factor[Seed] = (0, 1)
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
-    tokenizer_seed: Factor[Seed] = (0,)
+    tokenizer_seed: Literal["training"] | Factor[Seed] = "training"
+    encoder_seed: Literal["training"] | Seed = "training"  # of pose-K
     demos: Factor[Demos] = (100,)
     task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
 
