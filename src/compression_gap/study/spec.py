@@ -26,6 +26,7 @@ from pydantic import (
 
 from ..encoders.crops import SHARE, Crop, Mode
 from ..errors import UserError, unknown_name
+from ..policies.registry import check_sampler
 from ..tokenizers.levels import as_levels
 
 
@@ -167,12 +168,20 @@ class Policy(_Model):
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
     attention: Literal["full", "causal-as-published"] = "full"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
-    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
+    sampler: Literal["ddim", "ddim-trailing", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
     sampling_steps: int = Field(default=10, ge=1, le=100)  # diffusion, flow
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
+
+    @model_validator(mode="after")
+    def _a_start_that_can_be_sampled(self) -> Policy:
+        try:
+            check_sampler(self.sampler, self.prediction)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
