@@ -180,8 +180,8 @@ def locate_list(found: dict[str, Any]) -> None:
     """Verdicts in words, with costs and what to run next."""
     for v in found["success"]:
         console.print(f"{v['label']}: {v['sentence']}", markup=False)
-        if v["training"] != "converged":
-            console.print(f"  its training: {v['training']}", markup=False)
+        for name, ended in v["unconverged"].items():
+            console.print(f"  training not converged: {name}: {ended}", markup=False)
         for c in v["costs"]:
             hours = "" if c["hours"] is None else f", {c['hours']:.2f} h of training"
             size = "" if not c["parameters"] else f": {c['parameters'] / 1e6:.1f} M parameters"
@@ -437,6 +437,8 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
         "bits: capacity; used: held-out cost under a prior; order: rank correlation of chunk distances; Gauss: "
         "bits of a Gaussian source at this distortion; breaks: undecodable after one wrong token; replay: a diagnostic"
     )
+    if any(row["tokenizer_seed"] is not None for row in found["rows"]):
+        print("A row of a tokenizer with a network is one fit: its luck is in no interval.")
 
 
 def _rate(r: dict[str, Any]) -> str:

@@ -148,6 +148,18 @@ def test_every_cell_is_there_with_the_summary_s_numbers(summary, page):
         assert (in_words(cell["convergence"]) in row[8]) == (not cell["converged"])
 
 
+def test_verdicts_name_the_trainings_that_had_not_converged(summary, page):
+    ends = {c["label"]: in_words(c["convergence"]) for c in summary["cells"] if not c["converged"]}
+    for v in summary["verdicts"]:
+        on = [v["label"], *v["relaxed"].values()]
+        assert v["unconverged"] == {label: ends[label] for label in on if label in ends}
+    said = " ".join(t for _, t in page.texts)
+    assert ends
+    for label, words in ends.items():
+        if any(label in v["unconverged"] for v in summary["verdicts"]):
+            assert f"{label} ({words})" in said
+
+
 def test_every_reference_is_there(summary, page):
     assert {r["actor"] for r in summary["references"]} == {"expert", "expert-chunked", "expert-coded"}
     for reference in summary["references"]:

@@ -140,6 +140,7 @@ def _cells_csv(summary: dict[str, Any]) -> str:
                 "seeds": len(c["seeds"]),
                 "episodes": c["episodes"],
                 **{k: c["rate"][k] for k in ("value", "low", "high", "method")},
+                "training": in_words(c["convergence"]),
             }
             for c in [*summary["cells"]]
             if c["rate"]

@@ -11,7 +11,7 @@ from .. import __version__
 from ..artifacts import Recipe, Store
 from ..encoders.ladder import is_pose
 from ..errors import UserError
-from ..nn.convergence import convergence, end_of_fit
+from ..nn.convergence import convergence, end_of_fit, in_words
 from . import comparisons, statistics
 from .cells import Code, Trained
 from .engine import failure_file
@@ -36,6 +36,8 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     contrasts = comparisons.contrasts(plan, whole, tasks)
     protocol = {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")}
     cells = [_cell(plan, store, g, tasks) for g in found]
+    for v in verdicts:
+        v["unconverged"] = _unconverged(v, cells)
     return {
         "study": plan.study.model_dump(mode="json"),
         "version": __version__,
@@ -215,6 +217,16 @@ def _reference(plan: Plan, of: MeasuredReference, tasks: np.ndarray) -> dict[str
     }
 
 
+def _unconverged(verdict: dict[str, Any], cells: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How the trainings ended that a verdict rests on, by cell; those that converged are left out."""
+    wanted = (verdict["label"], *verdict["relaxed"].values())
+    return {
+        c["label"]: in_words(c["convergence"])
+        for c in cells
+        if c["label"] in wanted and c["converged"] is False
+    }
+
+
 def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence per action representation, for the best encoder of the file that is not a limit."""
     if not verdicts:
@@ -226,7 +238,10 @@ def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
     chosen: dict[str, str] = {}
     for v in verdicts:
         if v["encoder"] == last:
-            chosen.setdefault(v["action"], v["sentence"])
+            ended = "; ".join(f"{name} ({how})" for name, how in v["unconverged"].items())
+            chosen.setdefault(
+                v["action"], v["sentence"] + (f" Trainings not converged: {ended}." if ended else "")
+            )
     return [f"On {plan.study.suite} with {last} and {a}, {s}" for a, s in chosen.items()]
 
 
