@@ -231,10 +231,18 @@ def test_the_reference_of_a_code_has_a_run_for_each_fitted_tokenizer(tmp_path):
     assert found["rate"]["high"] - found["rate"]["low"] > one.high - one.low
 
 
-def test_what_is_fitted_once_is_said(summary):
+def test_what_is_fitted_once_is_said(summary, capsys):
+    from compression_gap.report.page import render_page
+    from compression_gap.terminal import study_tables
+
     assert summary["fixed"] == []
     one = make_study(factors__tokenizer_seed=[3])
-    assert fixed_fits(one) == ["One fitted tokenizer for all training seeds: its luck is in no interval."]
+    said = fixed_fits(one)
+    assert said == ["One fitted tokenizer for all training seeds: its luck is in no interval."]
+    assert f"fitted once</span> {said[0]}" in render_page({**summary, "command": "", "fixed": said}, [])
+    capsys.readouterr()
+    study_tables({**summary, "fixed": said})
+    assert said[0] in " ".join(capsys.readouterr().out.split())
     rows = make_study(factors__tokenizer_seed=[0, 1])
     assert fixed_fits(rows)[0].startswith("One fitted tokenizer in each row")
     assert fixed_fits(make_study(factors__tokenizer_seed=[3], factors__action=["diffusion", "fast"])) == []

@@ -14,8 +14,9 @@ MOST_FURTHER_EPISODES = 10_000
 def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One answer per policy under test, from the success of its study. JSON values.
 
-    ``unconverged``: of the trainings that it rests on, how those ended that had not converged. ``costs``: parameters, FLOPs a decision and training hours of the policy, and of each relaxation that could be
-    bought; the true state cannot, so what the encoder gains is a limit.
+    ``unconverged``: of the trainings that it rests on, how those ended that had not converged. ``costs``: parameters,
+    FLOPs a decision and training hours of the policy, and of each relaxation that could be bought; the true state
+    cannot, so what the encoder gains is a limit.
     """
     cells = {c["label"]: c for c in summary["cells"]}
     refused = {r["label"]: r["next"] for r in summary["refusals"] if r["reference"] == ORACLE}
@@ -92,7 +93,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
     elif "encoder" in gains:
         what = "the true state" if row["relaxed_to"] == "oracle" else row["relaxed_to"]
         parts.append(f"{what} in place of {row['encoder']} {_span(gains['encoder'])}")
-    if row["joint"] is not None and row["stage"] is None:
+    if row["joint"] is not None and row["stage"] is None and not _oracle_below(row):
         parts.append(f"both together {_span(row['joint'])}")
     if row["stage"]:
         head = f"the {row['stage']} holds the bits back"

@@ -192,10 +192,9 @@ def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
-def fitted_codes(study: Study, seeds: Sequence[int] | None = None) -> list[Code]:
-    """What is fitted for these training seeds (all of the study's): a code fitted without a seed, or fixed, once."""
-    of = study.factors.seed if seeds is None else seeds
-    return list(dict.fromkeys(code.fitted(seed) for code in study_codes(study) for seed in of))
+def fitted_codes(study: Study) -> list[Code]:
+    """What is fitted for all training seeds: a code that is fixed, or fitted without a seed, once."""
+    return list(dict.fromkeys(c.fitted(seed) for c in study_codes(study) for seed in study.factors.seed))
 
 
 def encoder_seed(study: Study, seed: int) -> int:
