@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .nn.convergence import WORDS, end_of_fit, in_words
 from .study.plan import Step
 
 console = Console(highlight=False)
@@ -129,7 +130,7 @@ UNSETTLED = (
 
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
-    from .study.ledger_reading import resolution_words
+    from .study.ledger_reading import fitted_words, resolution_words
 
     at = found["resolution"]
     console.print(
@@ -137,6 +138,8 @@ def ledger_tables(found: dict[str, Any]) -> None:
         f"{found['chunks']} held-out chunks of {found['episodes']} episodes",
         markup=False,
     )
+    if words := fitted_words(found["fitted_seed"]):
+        console.print(words, markup=False)
     demand = found["demand"]
     console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
     table = new_table("encoder", "supply", "visual supply", "of a Gaussian probe")
@@ -177,6 +180,8 @@ def locate_list(found: dict[str, Any]) -> None:
     """Verdicts in words, with costs and what to run next."""
     for v in found["success"]:
         console.print(f"{v['label']}: {v['sentence']}", markup=False)
+        for name, ended in v["unconverged"].items():
+            console.print(f"  training not converged: {name}: {ended}", markup=False)
         for c in v["costs"]:
             hours = "" if c["hours"] is None else f", {c['hours']:.2f} h of training"
             size = "" if not c["parameters"] else f": {c['parameters'] / 1e6:.1f} M parameters"
@@ -258,24 +263,38 @@ def study_tables(summary: dict[str, Any]) -> None:
         summary_tables(summary)
 
 
+def _runs(reference: dict[str, Any], episodes: int) -> str:
+    """Fitted tokenizers × episodes of a reference; episodes alone where nothing random is fitted."""
+    fitted = len(reference["fitted_seeds"])
+    return f"{fitted} × {episodes}" if fitted else f"{episodes}"
+
+
+def _fixed(summary: dict[str, Any]) -> None:
+    """What was fitted once for all training seeds."""
+    for sentence in summary["fixed"]:
+        console.print(sentence, markup=False)
+
+
 def offline_tables(summary: dict[str, Any]) -> None:
     """The chunk errors and the contrasts of a study of recordings."""
 
     def error(e: dict[str, Any]) -> str:
         return f"{e['value']:.3g}" + ("" if e["low"] is None else f" [{e['low']:.3g}, {e['high']:.3g}]")
 
-    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "converged")
+    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "training")
     episodes = summary["held_out"]["episodes"]
     for cell in summary["cells"]:
         if cell["error"] is None:
             table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
             continue
-        seeds, converged = f"{len(cell['seeds'])} × {episodes}", "yes" if cell["converged"] else "no"
-        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, converged)
+        seeds, ended = f"{len(cell['seeds'])} × {episodes}", in_words(cell["convergence"])
+        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, ended)
     for ref in summary["references"]:
-        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), f"{episodes}", "")
+        runs = _runs(ref, episodes)
+        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), runs, "")
     console.print()
     console.print(table)
+    _fixed(summary)
     steps = summary["held_out"]["execute"]
     console.print(
         f"mean squared error in standard deviations², with 95 % intervals; first steps: {steps} of "
@@ -298,7 +317,7 @@ def offline_tables(summary: dict[str, Any]) -> None:
 def summary_tables(summary: dict[str, Any]) -> None:
     """The verdict, the grid and the contrasts of a study."""
     console.print()
-    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "converged")
+    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "training")
     for cell in summary["cells"]:
         if cell["rate"] is None:
             table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
@@ -309,7 +328,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
             f"{100 * r['value']:.0f} %",
             _interval(r["low"], r["high"]),
             f"{len(cell['seeds'])} × {cell['episodes']}",
-            "yes" if cell["converged"] else "no",
+            in_words(cell["convergence"]),
         )
     for ref in summary["references"]:
         r = ref["rate"]
@@ -317,10 +336,11 @@ def summary_tables(summary: dict[str, Any]) -> None:
             ref["label"],
             f"{100 * r['value']:.0f} %",
             _interval(r["low"], r["high"]),
-            f"{ref['episodes']}",
+            _runs(ref, ref["episodes"]),
             "",
         )
     console.print(table)
+    _fixed(summary)
     if summary["selection"]:
         console.print(
             f"success of policies: {summary['selection']['mark']}, the best evaluation of each training",
@@ -360,6 +380,11 @@ def summary_tables(summary: dict[str, Any]) -> None:
     for sentence in summary["headline"][:HEADLINES]:
         console.print(sentence, markup=False)
         console.print()
+    said = " ".join(summary["headline"][:HEADLINES])
+    for sentence in (r["sentence"] for r in summary["refusals"]):
+        if sentence[1:] not in said:
+            console.print(sentence[0].upper() + sentence[1:], markup=False)
+            console.print()
     more = len(summary["headline"]) - HEADLINES
     if more > 0:
         console.print(f"{more} more action representations stand in the report.")
@@ -398,7 +423,8 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
     )
     for row in found["rows"]:
         if h := row["health"]:
-            name = row["label"] + (" (not converged)" if h["fitting"].get("converged") is False else "")
+            end = end_of_fit(h["fitting"])
+            name = row["label"] + ("" if end is None or end == "converged" else f" ({WORDS[end]})")
             table.add_row(
                 name, "" if h["order_preservation"] is None else f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
                 f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}", f"{h['gaussian_reference_rate']:.0f}",
@@ -411,6 +437,8 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
         "bits: capacity; used: held-out cost under a prior; order: rank correlation of chunk distances; Gauss: "
         "bits of a Gaussian source at this distortion; breaks: undecodable after one wrong token; replay: a diagnostic"
     )
+    if any(row["tokenizer_seed"] is not None for row in found["rows"]):
+        print("A row of a tokenizer with a network is one fit: its luck is in no interval.")
 
 
 def _rate(r: dict[str, Any]) -> str:

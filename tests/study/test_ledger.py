@@ -1,6 +1,7 @@
 """The ledger of a small study, through the command, and its parts on numbers made by hand."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from compression_gap.study.ledger_reading import (
     _at,
     _beyond_supply,
     _binding,
+    _fitted_seed,
     _law,
     _Rates,
+    fitted_words,
     hypothesis,
     resolution_words,
 )
@@ -259,6 +262,52 @@ def test_the_encoder_holds_the_bits_back_where_a_better_one_passes_more():
     assert found["stage"] == "encoder"
     assert found["relaxed_to"] == "oracle"
     assert found["gains"]["encoder"]["value"] == pytest.approx(6, abs=0.05)
+
+
+def test_an_oracle_that_supplies_less_than_features_gives_no_gain():
+    """Through the code: z 6 − 0 = 6 bits, the oracle 10 − 8 = 2: what cannot be is no gain of −4."""
+    rates, steps = made(demand=10, see=6, kept=9, gap=0, oracle_gap=8)
+    found = {"binding": [_binding(rates, steps, "z", CODE.name)], "episodes": 400}
+    assert found["binding"][0]["gains"]["encoder"]["value"] == pytest.approx(-4, abs=0.05)
+    (said,) = of_ledger(found)
+    assert "no gain of the encoder is given" in said["sentence"]
+    assert re.search(
+        r"supply 4\.\d\d bits \[3\.\d\d, 4\.\d\d\] less than z, which cannot be", said["sentence"]
+    )
+    assert said["next"].startswith("raise ledger.steps or record more demonstrations")
+    other = {**found["binding"][0], "relaxed_to": "y"}  # of another encoder it may well be
+    assert "no gain" not in of_ledger({**found, "binding": [other]})[0]["sentence"]
+
+
+def test_with_a_tokenizer_a_seed_the_ledger_holds_the_first_and_policies_their_own():
+    plan = make_plan(parse_study(STUDY.replace("seed: [0]", "seed: [3, 5]"), "here"))
+    steps, ledger = plan.steps, plan.ledger
+
+    def seed_behind(recipe):
+        return steps[recipe.key].inputs["tokenizer"].spec["fitting"]["seed"]
+
+    assert list(ledger.codes.values()) == ["oat 1000"]  # one row, as everywhere
+    assert [c.seed for c in ledger.health] == [3, 5]
+    assert [seed_behind(ledger.health[c]) for c in ledger.health] == [3, 5]
+    (level,) = ledger.codes
+    assert seed_behind(ledger.health_of(level)) == 3
+    assert seed_behind(steps[ledger.rates[1].key].inputs["tokens/0"]) == 3
+    of_tokens = [(c.seed, r) for c, r in ledger.delivered if c.action == "oat"]
+    assert {seed: seed_behind(steps[r.key].inputs["tokens"]) for seed, r in of_tokens} == {3: 3, 5: 5}
+    assert _fitted_seed(ledger) == 3
+    assert fitted_words(3).startswith("Tokenizers and pretrained encoders are those of training seed 3")
+    fixed = make_plan(parse_study(STUDY.replace("seed: [0]", "seed: [3, 5]\n  tokenizer_seed: [0]"), "here"))
+    assert (_fitted_seed(fixed.ledger), fitted_words(None)) == (None, "")
+
+
+def test_what_a_policy_delivers_is_measured_on_its_own_encoder_s_features():
+    file = STUDY.replace("retina-4", "pose-20").replace("seed: [0]", "seed: [0, 1]")
+    plan = make_plan(parse_study(file, "here"))
+    for cell, recipe in plan.ledger.delivered:
+        if cell.encoder == "pose-20":
+            features = plan.steps[recipe.key].inputs["features/0"]
+            encoder = plan.steps[features.key].inputs["encoder"]
+            assert encoder.spec["pretraining"]["seed"] == cell.seed
 
 
 def test_two_narrow_stages_in_series_are_named_together():

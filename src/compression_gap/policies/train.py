@@ -217,7 +217,6 @@ def train_policy(
             shutil.copytree(kept / str(step), out / "checkpoints" / str(step))
     return {
         "curve": vars(curve),
-        "converged": curve.converged(),
         "train_seconds": curve.seconds[-1],
         "steps_per_second": schedule.steps / max(1e-9, curve.seconds[-1]),
         "decision_points": len(windows["train"]),

@@ -129,11 +129,11 @@ def _text(found: dict[str, Any], picture: str) -> str:
         "Success against that of an ideal policy which draws from its posterior. A trained one falls short of it by "
         "what it has not learned.",
         _table(
-            ["cell", "true of an ideal policy", "measured", "converged"],
+            ["cell", "true of an ideal policy", "measured", "training"],
             [
                 [s["label"], _percent(s["truth"]),
                  "–" if s["rate"] is None else f"{_percent(s['rate']['value'])} [{100 * s['rate']['low']:.0f}, {100 * s['rate']['high']:.0f}]",
-                 _yes(bool(s["converged"]))]
+                 s["training"]]
                 for s in found["success"]
             ],
         ),

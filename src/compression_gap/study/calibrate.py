@@ -19,6 +19,7 @@ from ..bits import channel_truth as channel
 from ..bits.estimate import estimate
 from ..bits.known import distributions
 from ..demos import Normaliser
+from ..nn.convergence import in_words
 from ..sims.channel import quantise
 from .plan import Code, Graph, Plan, make_plan
 from .spec import load_study
@@ -235,7 +236,7 @@ def _partitions(plan: Plan, store: Store) -> dict[str | Code, Any]:
     normaliser = _normaliser(plan, store)
     chunks = normaliser.normalise(channel.chunks(where))
     for code in plan.ledger.codes:
-        step = plan.steps[plan.ledger.health[code].key]
+        step = plan.steps[plan.ledger.health_of(code).key]
         tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
         tokens = tokenizer.encode(chunks)
         labels = np.unique(tokens.ids, axis=0, return_inverse=True)[1].reshape(-1)
@@ -302,7 +303,7 @@ def _success_rows(
                 "label": c["label"],
                 "truth": rates[c["encoder"], book],
                 "rate": c["rate"],
-                "converged": c["converged"],
+                "training": in_words(c["convergence"]),
             }
         )
     labels = {c["label"]: c for c in summary["cells"]}

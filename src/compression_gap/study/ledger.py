@@ -24,6 +24,8 @@ from .plan import (
     add_tokenizer,
     check_code,
     codes_of,
+    encoder_seed,
+    fitted_codes,
     study_codes,
     study_tokenizer,
 )
@@ -43,14 +45,19 @@ class LedgerSteps:
 
     section: Ledger
     encoders: tuple[str, ...]
-    codes: dict[Code, str]  # with the names that they go by here
+    codes: dict[Code, str]  # with the names that they go by here; as fitted for the seed ``first``
     contexts: dict[str, tuple[str, ...]]
     protocol: EvaluationProtocol | None
+    first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
-    health: dict[Code, Recipe] = field(default_factory=dict)
+    health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
     disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
     undisturbed: Recipe | None = None
     delivered: list[tuple[Trained, Recipe]] = field(default_factory=list)
+
+    def health_of(self, code: Code) -> Recipe:
+        """The health of the code that stands in the ledger under this level."""
+        return self.health[code.fitted(self.first)]
 
     @property
     def wanted(self) -> list[Recipe]:
@@ -79,6 +86,7 @@ def add_ledger(
     base: Mapping[str, Recipe],
     tasks: Sequence[str],
     features: Mapping[str, list[Recipe]],
+    levels: Sequence[Code],
     codes: Mapping[Code, tuple[Recipe, Recipe]],
     *,
     horizon: int,
@@ -86,23 +94,29 @@ def add_ledger(
     stride: int,
     protocol: EvaluationProtocol | None,
     cells: Sequence[Trained] = (),
+    first: int = 0,
 ) -> LedgerSteps:
     """Add the steps. ``base``: demonstrations and normaliser; ``features``: a recipe a set, by encoder;
-    ``codes``: tokenizer and target tokens; ``protocol``: where σ* is measured, unless the section gives σ."""
+    ``levels``: the codes that the ledger holds; ``codes``: tokenizer and target tokens as fitted; ``protocol``: where
+    σ* is measured, unless the section gives σ.
+
+    Where each training seed has its own tokenizer or encoder, bits are those of the seed ``first``; what the policies
+    of every seed deliver is measured with that seed's own.
+    """
     check_range(section.sigma)
     encoders = tuple(e for e in features if e != "blind")
-    names = code_names(list(codes))
-    parts = {code: f"code {name} {code.seed}" for code, name in names.items()}
+    names = code_names(levels)
+    parts = {code: f"code {name} {code.fitted(first).seed}" for code, name in names.items()}
     contexts: dict[str, tuple[str, ...]] = {"": (), "blind": (OWN,), **{e: (OWN, e) for e in encoders}}
     for code, name in names.items():
         contexts[name] = (parts[code],)
         contexts |= {pair(e, name): (*contexts[e], parts[code]) for e in ("blind", *encoders)}
-    steps = LedgerSteps(section, encoders, names, contexts, protocol)
+    steps = LedgerSteps(section, encoders, names, contexts, protocol, first)
     shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "stride": stride, "tasks": list(tasks)}
     inputs = dict(base)
     for i, encoder in enumerate(encoders):
         inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
-    inputs |= {f"tokens/{i}": tokens for i, (_, tokens) in enumerate(codes.values())}
+    inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
     for share in SHARES:
         how = {
             "steps": max(1, section.steps // share),
@@ -132,7 +146,7 @@ def add_ledger(
                 "prior_steps": section.prior_steps,
             },
             {**base, "tokenizer": tokenizer, "tokens": tokens},
-            f"health of {names[code]}",
+            f"health of {code.words}",
             20 + 0.15 * section.prior_steps,
         )
     if protocol is not None and section.sigma is None:
@@ -142,10 +156,11 @@ def add_ledger(
         if cell.policy.key in done or cell.trained_on != "chunk":
             continue
         done.add(cell.policy.key)
-        given = {**base, "policy": cell.policy}
-        given |= {f"features/{j}": r for j, r in enumerate(features[cell.encoder])}
+        inputs = graph.steps[cell.policy.key].inputs
+        seen = {role: recipe for role, recipe in inputs.items() if role.startswith("features/")}
+        given = {**base, "policy": cell.policy, **seen}
         if cell.code is not None and not cell.swapped:
-            given["tokens"] = codes[cell.code][1]
+            given["tokens"] = codes[cell.code.fitted(cell.seed)][1]
         recipe = graph.add(
             "delivered",
             {**shape, "sigmas": list(SIGMAS), "chunks": section.delivered_chunks},
@@ -162,6 +177,7 @@ def add_study_ledger(plan: Plan) -> None:
     study, most = plan.study, max(plan.study.factors.demos)
     assert study.ledger is not None
     base = add_base(plan, plan.demos[most])
+    first = study.factors.seed[0]
     encoders = [e for e in ("blind", *study.encoders) if not is_trained(e)]
     plan.ledger = add_ledger(
         plan,
@@ -169,15 +185,17 @@ def add_study_ledger(plan: Plan) -> None:
         base,
         plan.tasks,
         {
-            e: add_features(plan, e, plan.demos[most], study.cameras.cropped())
+            e: add_features(plan, e, plan.demos[most], study.cameras.cropped(), encoder_seed(study, first))
             for e in dict.fromkeys(encoders)
         },
-        {c: study_tokenizer(plan, base, c) for c in study_codes(study)},
+        study_codes(study),
+        {c: study_tokenizer(plan, base, c) for c in fitted_codes(study)},
         horizon=study.policy.horizon,
         n_obs_steps=study.policy.n_obs_steps,
         stride=study.policy.stride,
         protocol=plan.protocol,
         cells=[c for c in plan.cells if c.demos == most and not is_trained(c.encoder)],
+        first=first,
     )
 
 
@@ -234,6 +252,7 @@ def plan_ledger(
         base,
         tasks,
         {e: add_features(graph, e, recipes) for e in dict.fromkeys(("blind", *encoders))},
+        list(codes),
         codes,
         horizon=horizon,
         n_obs_steps=n_obs_steps,

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..artifacts import Recipe, Store
 from ..bits.estimate import estimate, resampled
+from ..encoders.ladder import is_pose
 from .cells import Code, Trained
 from .evidence import episode_columns
 from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, check_range, pair
@@ -127,11 +128,11 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     sigma = float(found["sigma"])
     rates = _rates(steps, store, sigma)
     marginal = {k: b[""] for k, b in rates.bits.items()}
-    health = {c: store.manifest(r)["meta"] for c, r in steps.health.items()}
+    health = {c: store.manifest(steps.health_of(c))["meta"] for c in steps.codes}
     codes = [
         {
             "code": name,
-            "tokenizer_seed": c.seed,
+            "tokenizer_seed": c.fitted(steps.first).seed,
             "capacity_bits": health[c]["capacity_bits"],
             "used_bits": health[c]["used_bits"],
             "prior_converged": health[c]["prior_converged"],
@@ -159,6 +160,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     meta = store.manifest(steps.rates[1])["meta"]
     return {
         "resolution": found,
+        "fitted_seed": _fitted_seed(steps),
         "demand": asdict(estimate(marginal, rates.episode, probe=rates.linear[""])),
         "encoders": encoders,
         "codes": codes,
@@ -180,6 +182,22 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         "episodes": len(np.unique(rates.episode)),
         "minutes": sum(store.manifest(r)["meta"]["build_seconds"] for r in steps.rates.values()) / 60,
     }
+
+
+def _fitted_seed(steps: LedgerSteps) -> int | None:
+    """The training seed whose tokenizers and pretrained encoders the bits are of; None where all seeds share them."""
+    own = any(c.seed == "training" for c in steps.codes) or any(is_pose(e) for e in steps.encoders)
+    return steps.first if own and steps.delivered else None
+
+
+def fitted_words(seed: int | None) -> str:
+    """The same in words; empty where there is nothing to say."""
+    if seed is None:
+        return ""
+    return (
+        f"Tokenizers and pretrained encoders are those of training seed {seed}: their luck is in no interval of supply, "
+        "kept, gap and passes. What policies deliver is measured with each seed's own."
+    )
 
 
 def _passes(rates: _Rates, encoder: str, code: str) -> dict[str, Any]:
@@ -314,7 +332,8 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
                     values.setdefault(k, []).append(of[""][among] - own)
             else:
                 assert cell.code is not None
-                prior = np.load(store.open(steps.health[cell.code]) / "prior.npy", allow_pickle=False)
+                own_code = steps.health[cell.code.fitted(cell.seed)]
+                prior = np.load(store.open(own_code) / "prior.npy", allow_pickle=False)
                 rows = np.load(folder / "rows.npy", allow_pickle=False)
                 values.setdefault(1, []).append(prior[rows] - bits)
         means = {k: np.mean(v, 0) for k, v in values.items()}

@@ -20,7 +20,7 @@ from . import statistics
 from .chunk_error import EpisodeErrors, read_errors
 from .evidence import code_words, conditioning_words
 from .offline import OfflineCell, OfflinePlan, Predictor
-from .results import code_levels, machine, probes, tokenizers, trained
+from .results import code_levels, fixed_fits, machine, probes, tokenizers, trained
 from .variance import ERRORS
 
 CAUTION = (
@@ -78,9 +78,10 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
             "execute": plan.execute,
         },
         "encoders": list(plan.encoders),
+        "fixed": fixed_fits(plan.study),
         "headline": [CAUTION, *_findings(plan, contrasts)],
         "cells": [_cell(plan, store, g) for g in groups],
-        "references": [_reference(plan, p, store) for p in plan.predictors if store.has(p.error)],
+        "references": [r for p in plan.predictors if (r := _reference(plan, p, store)) is not None],
         "contrasts": contrasts,
         "probes": probes(plan.probes, store),
         "tokenizers": tokenizers(plan, store),
@@ -175,7 +176,10 @@ def _cell(plan: OfflinePlan, store: Store, group: _Group) -> dict[str, Any]:
     }
 
 
-def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[str, Any]:
+def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[str, Any] | None:
+    there = {seed: recipe for seed, recipe in predictor.runs.items() if store.has(recipe)}
+    if not there:
+        return None
     words = {"mean": "the mean action", "last": "the last action, repeated"}
     name = words.get(predictor.name, "")
     if predictor.code is not None:
@@ -185,7 +189,8 @@ def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[st
         "label": name,
         "predictor": predictor.name,
         **code_levels(predictor.code),
-        **_measured(plan, [read_errors(store, predictor.error)]),
+        "fitted_seeds": [seed for seed in there if seed is not None],
+        **_measured(plan, [read_errors(store, e) for e in there.values()]),
     }
 
 

@@ -26,6 +26,7 @@ from pydantic import (
 
 from ..encoders.crops import SHARE, Crop, Mode
 from ..errors import UserError, unknown_name
+from ..policies.registry import check_sampler
 from ..tokenizers.levels import as_levels
 
 
@@ -64,6 +65,9 @@ class Factors(_Model):
     """What is crossed. Every combination is a cell.
 
     ``codebook`` applies to tokenizers with FSQ levels (oat, quest), ``tokenizer_seed`` to those that are trained.
+    A replicate repeats everything that is fitted: "training" gives each training seed a tokenizer and a pretrained
+    encoder of its own, fitted with that seed. A number fixes one for all training seeds, and its luck is then in no
+    interval; several tokenizer seeds are crossed with the training seeds.
     """
 
     encoder: Factor[str]
@@ -71,7 +75,8 @@ class Factors(_Model):
     size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
     seed: Factor[Seed] = (0, 1)
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
-    tokenizer_seed: Factor[Seed] = (0,)
+    tokenizer_seed: Literal["training"] | Factor[Seed] = "training"
+    encoder_seed: Literal["training"] | Seed = "training"  # of pose-K
     demos: Factor[Demos] = (100,)
     task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
 
@@ -163,12 +168,20 @@ class Policy(_Model):
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
     attention: Literal["full", "causal-as-published"] = "full"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
-    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
+    sampler: Literal["ddim", "ddim-trailing", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
     sampling_steps: int = Field(default=10, ge=1, le=100)  # diffusion, flow
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
+
+    @model_validator(mode="after")
+    def _a_start_that_can_be_sampled(self) -> Policy:
+        try:
+            check_sampler(self.sampler, self.prediction)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
