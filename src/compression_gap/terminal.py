@@ -142,11 +142,21 @@ def ledger_tables(found: dict[str, Any]) -> None:
         console.print(words, markup=False)
     demand = found["demand"]
     console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
-    table = new_table("encoder", "supply", "visual supply", "of a Gaussian probe")
+    lost = found["width_control"]["lost"]
+    table = new_table("encoder", "supply", "visual supply", "lost at width", "Gaussian probe")
     for e in found["encoders"]:
-        v = e["visual_supply"]
-        table.add_row(e["encoder"], _bits(e["supply"]), _bits(v), f"{v['probe']:.2f}")
+        v, own = e["visual_supply"], lost.get(e["encoder"])
+        table.add_row(
+            e["encoder"], _bits(e["supply"]), _bits(v), "" if own is None else f"{own:.2f}", f"{v['probe']:.2f}"
+        )
     console.print(table)
+    if prefix := found["prefix"]:
+        supplies = [f"{e['encoder']} {_bits(e['supply'])}" for e in prefix["encoders"]]
+        console.print(
+            f"of the {prefix['steps']} steps that are executed: demand {_bits(prefix['demand'])}; supply "
+            + ", ".join(supplies),
+            markup=False,
+        )
     if found["codes"]:
         table = new_table("code", "capacity", "used", "kept", "distortion")
         for c in found["codes"]:
@@ -172,7 +182,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
     for b in found["beyond_supply"]:
         console.print(f"{b['policy']} {UNSETTLED}", markup=False)
     console.print(
-        "* still moves with more episodes by more than its interval, or not converged", markup=False
+        "* not converged: more episodes would still move it, or much is lost at this width", markup=False
     )
 
 

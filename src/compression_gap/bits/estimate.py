@@ -47,13 +47,15 @@ def estimate(
     episode: np.ndarray,
     *,
     by_seed: np.ndarray | None = None,
+    by_sigma: np.ndarray | None = None,
     missing: tuple[float, float] = (0.0, 0.0),
     ceiling: float | None = None,
     probe: np.ndarray | None = None,
 ) -> Estimate:
     """The mean of per-chunk values [N] with a 95 % interval; ``by_share``: of 1 / k of the training episodes.
 
-    ``by_seed`` [K]: the mean by the estimator's seed. ``missing``: bits by which the value may be too low, and too
+    ``by_seed`` [K]: the mean by the estimator's seed. ``by_sigma`` [B]: the mean at each draw of a resolution that was
+    itself measured. ``missing``: bits by which the value may be too low, and too
     high, since features are wide. Frames of an episode hang together, so episodes are drawn. The interval is widened
     to hold the limit.
     """
@@ -63,6 +65,9 @@ def estimate(
     if by_seed is not None and len(by_seed) > 1:
         error = seed_error(by_seed)
         low, high = value - np.hypot(value - low, error), value + np.hypot(high - value, error)
+    if by_sigma is not None:
+        below, above = np.percentile(by_sigma, [2.5, 97.5]) - np.median(by_sigma)
+        low, high = value - np.hypot(value - low, below), value + np.hypot(high - value, above)
     limit = exponent = converged = None
     if 2 in by_share:
         limit, exponent = extrapolated({k: float(v.mean()) for k, v in by_share.items()})
@@ -72,8 +77,8 @@ def estimate(
         low, high = min(low, low + limit - value), max(high, high + limit - value)
     return Estimate(
         value,
-        low - missing[1],
-        high + missing[0],
+        float(low - missing[1]),
+        float(high + missing[0]),
         len(values),
         len(np.unique(episode)),
         ceiling,

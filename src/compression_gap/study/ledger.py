@@ -6,6 +6,7 @@ episodes; σ* from disturbed experts where there is a simulator; what each polic
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ class LedgerSteps:
     protocol: EvaluationProtocol | None
     first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
+    prefix: dict[int, Recipe] = field(default_factory=dict)  # the same of the actions that are executed of a chunk
     health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
     disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
     undisturbed: Recipe | None = None
@@ -63,7 +65,7 @@ class LedgerSteps:
     def wanted(self) -> list[Recipe]:
         """All of them."""
         undisturbed = [] if self.undisturbed is None else [self.undisturbed]
-        recipes = [*self.rates.values(), *self.health.values(), *self.disturbed.values(), *undisturbed]
+        recipes = [*self.rates.values(), *self.prefix.values(), *self.health.values(), *self.disturbed.values(), *undisturbed]
         return recipes + [r for _, r in self.delivered]
 
 
@@ -90,6 +92,7 @@ def add_ledger(
     codes: Mapping[Code, tuple[Recipe, Recipe]],
     *,
     horizon: int,
+    execute: int,
     n_obs_steps: int,
     stride: int,
     protocol: EvaluationProtocol | None,
@@ -117,25 +120,27 @@ def add_ledger(
     for i, encoder in enumerate(encoders):
         inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
     inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
-    for share in SHARES:
-        how = {
-            "steps": max(1, section.steps // share),
-            "batch_size": section.batch_size,
-            "seed": section.seed,
-        }
+    how = {"steps": section.steps, "seeds": section.seeds, "batch_size": section.batch_size, "seed": section.seed}
+    seen = {name: of for name, of in contexts.items() if not set(of) & set(parts.values())}
+    for executed, share in itertools.product((horizon, execute) if execute < horizon else (horizon,), SHARES):
+        whole = executed == horizon
+        held = contexts if whole else seen
         spec = {
             **shape,
+            "executed": executed,
             "encoders": list(encoders),
-            "codes": list(parts.values()),
-            "contexts": [[name, list(of)] for name, of in contexts.items()],
+            "codes": list(parts.values()) if whole else [],
+            "contexts": [[name, list(of)] for name, of in held.items()],
             "sigmas": list(SIGMAS),
             "share": share,
             "denoising": how,
         }
-        label = f"rates of {len(contexts)} contexts" + (f", 1/{share} of the episodes" if share > 1 else "")
-        steps.rates[share] = graph.add(
-            "rates", spec, inputs, label, 20 + 0.09 * how["steps"] + 4 * len(contexts) / share
-        )
+        given = inputs if whole else {r: i for r, i in inputs.items() if not r.startswith("tokens/")}
+        label = f"rates of {len(held)} contexts" + ("" if whole else f", {executed} steps of a chunk")
+        label += f", 1/{share} of the episodes" if share > 1 else ""
+        runs = section.seeds if share == 1 else 1
+        cost = 20 + (0.05 * section.steps * runs + 2 * len(held) * (1 + runs)) / share + 60 * len(encoders) / share
+        (steps.rates if whole else steps.prefix)[share] = graph.add("rates", spec, given, label, cost)
     for code, (tokenizer, tokens) in codes.items():
         steps.health[code] = graph.add(
             "health",
@@ -191,6 +196,7 @@ def add_study_ledger(plan: Plan) -> None:
         study_codes(study),
         {c: study_tokenizer(plan, base, c) for c in fitted_codes(study)},
         horizon=study.policy.horizon,
+        execute=plan.protocol.execute,
         n_obs_steps=study.policy.n_obs_steps,
         stride=study.policy.stride,
         protocol=plan.protocol,
@@ -255,6 +261,7 @@ def plan_ledger(
         list(codes),
         codes,
         horizon=horizon,
+        execute=execute,
         n_obs_steps=n_obs_steps,
         stride=1,
         protocol=protocol,

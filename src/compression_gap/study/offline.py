@@ -205,6 +205,7 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
             study_codes(study),
             codes,
             horizon=policy.horizon,
+            execute=plan.execute,
             n_obs_steps=policy.n_obs_steps,
             stride=policy.stride,
             protocol=None,

@@ -45,9 +45,9 @@ BUILDER_VERSIONS = {
     "episodes": 1,
     "health": 3,
     "replay": 1,
-    "rates": 2,
+    "rates": 3,
     "delivered": 2,
-    "known": 2,
+    "known": 3,
     "verdicts": 1,
     "coverage": 1,
 }

@@ -231,7 +231,8 @@ class Ledger(_Model):
     """How bits are measured. Without ``sigma`` the task's resolution σ* is measured in the simulator."""
 
     sigma: Rate | None = None  # standard deviations
-    steps: int = Field(default=4000, ge=1)  # of the denoiser of all contexts
+    steps: int = Field(default=1500, ge=1)  # of the denoiser of all contexts
+    seeds: int = Field(default=3, ge=1, le=20)  # of the denoiser: their spread is in the intervals
     batch_size: int = Field(default=512, ge=8)
     seed: Seed = 0
     prior_steps: int = Field(default=300, ge=1)  # of each code's prior
