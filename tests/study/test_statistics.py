@@ -85,6 +85,7 @@ def test_page_statistic():
     assert found.statistic == stats.page_trend_test(np.round(blocks, 12)).statistic
     assert found.blocks == 12
     assert found.p < 0.05
+    assert found.at_floor == (found.p == 1 / 1000)
     assert page_trend(levels[::-1], strata, draws=999).p > 0.5
 
 

@@ -52,10 +52,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Trend:
-    """Page's L, the one-sided p of an increasing trend, and how it was found."""
+    """Page's L, the one-sided p of an increasing trend, and how it was found.
+
+    ``at_floor``: no permutation reached L, so that the true p is ``p`` or less.
+    """
 
     statistic: float
     p: float
+    at_floor: bool
     method: str
     blocks: int
     seed_variance_unknown: bool
@@ -264,7 +268,7 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
         mixed = rng.permuted(ranks, axis=1)
         hits = int((np.einsum("k,dkt->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, levels permuted within tasks (seed variance unknown)"
-    return Trend(statistic, (hits + 1) / (draws + 1), method, seeds * rates.shape[2], seeds == 1)
+    return Trend(statistic, (hits + 1) / (draws + 1), not hits, method, seeds * rates.shape[2], seeds == 1)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -56,7 +56,8 @@ class Mixture:
     def median(self) -> float:
         """The median of the variances."""
         order = np.argsort(self.variances)
-        return float(self.variances[order][np.searchsorted(self.weights[order].cumsum(), 0.5)])
+        at = int(np.searchsorted(self.weights[order].cumsum(), 0.5))
+        return float(self.variances[order[at]])
 
     def p(self, value: float) -> float:
         """The two-sided p of an estimate this far from 0."""
@@ -83,7 +84,7 @@ class Mixture:
         total = np.bincount(index, w, BINS)
         sums = np.bincount(index, w * v, BINS)
         there = total > 0
-        return Mixture(sums[there] / total[there], total[there])
+        return Mixture(sums[there] / total[there], np.asarray(total[there], dtype=np.float64))
 
 
 def half_widths(variances: Array, weights: Array, level: float) -> Array:

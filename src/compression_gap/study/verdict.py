@@ -50,12 +50,14 @@ def locate(
     strata: ArrayLike,
     *,
     seed: int = 0,
+    advise: bool = True,
 ) -> Verdict:
     """The stage that binds the policy under test, ``cell``.
 
     ``relaxed`` maps a stage to the outcomes with that stage relaxed and to words for how; ``joint`` has encoder
     and code relaxed together. A stage binds when it leads in at least 95 % of the resamples, its own gain's
     interval is above 0 and so is that of its lead over every other stage. Where a cell has one seed none is named.
+    ``advise``: where none is named, say how many further seeds or episodes would name one.
     """
     if not relaxed:
         raise ValueError("no stage was relaxed")
@@ -99,7 +101,7 @@ def locate(
             kind = "jointly-bound"
 
     further = episodes = None
-    if kind == "not-separated":
+    if kind == "not-separated" and advise:
         pairs = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
         further, episodes = _further(pairs, strata)
     cells = [base, *arrays, *([] if both is None else [both])]
