@@ -238,7 +238,7 @@ def serve_policy(
     def ready() -> None:
         about = metadata(loaded)
         if as_json:
-            print(json.dumps({"url": server.url, **about}), flush=True)
+            print(json.dumps({"url": server.url, **about}, allow_nan=False), flush=True)
         else:
             tasks = ", ".join(about["tasks"])
             print(

@@ -14,7 +14,10 @@ import numpy as np
 
 DRAWS = 2000
 EXPONENTS = (0.5, 2.0)  # of the number of training episodes, in which an error may fall
-SETTLED = (0.2, 0.05)  # bits, or a share of the value: what may still be missing of an estimate that has converged
+SETTLED = (
+    0.2,
+    0.05,
+)  # bits, or a share of the value: what may still be missing of an estimate that has converged
 
 
 @dataclass(frozen=True)

@@ -230,10 +230,14 @@ def conditional_rates(
     targets = {s: (chunk - common.mean) @ turn / spread for s, chunk in a.items()}
     straight, columns = _columns(parts, contexts, targets, episode, how, device, should_stop)
 
-    def fitted(columns: Mapping[str, Columns]) -> tuple[list[LinearPart], list[list[Columns]], list[np.ndarray]]:
+    def fitted(
+        columns: Mapping[str, Columns],
+    ) -> tuple[list[LinearPart], list[list[Columns]], list[np.ndarray]]:
         told = [[columns[p] for p in of] for of in contexts.values()]
         linear = [fit_linear(a["train"], of, episode, float(at[0])) for of in told]
-        rates = [p.rates(a["test"], join(of, "test", a["test"]), at) for p, of in zip(linear, told, strict=True)]
+        rates = [
+            p.rates(a["test"], join(of, "test", a["test"]), at) for p, of in zip(linear, told, strict=True)
+        ]
         return linear, told, [r.cpu().numpy() for r in rates]
 
     linear, told, of_linear = fitted(columns)
@@ -269,7 +273,11 @@ def conditional_rates(
             len(a["train"]),
             len(a["validation"]),
             Schedule(
-                how.steps, how.batch_size, how.lr, warmup=min(100, how.steps // 10), weight_decay=how.weight_decay
+                how.steps,
+                how.batch_size,
+                how.lr,
+                warmup=min(100, how.steps // 10),
+                weight_decay=how.weight_decay,
             ),
             validation_loss=_loss(problem, "validation"),
             seed=how.seed + k,

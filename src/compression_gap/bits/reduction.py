@@ -181,7 +181,9 @@ def _learned(
     predicted: dict[str, list[Tensor]] = {s: [] for s in x}
     for power in WHITENING:
         scale = (variances / variances.mean()).pow(-power / 2) / variances.mean().sqrt()
-        for split, values in _cross_fitted({s: v * scale for s, v in x.items()}, both, fold, how, should_stop).items():
+        for split, values in _cross_fitted(
+            {s: v * scale for s, v in x.items()}, both, fold, how, should_stop
+        ).items():
             predicted[split].append(values)
     joined = {s: torch.cat(v, 1) for s, v in predicted.items()}
     directions, _ = reduced_rank(joined["train"], both, fold)
@@ -218,9 +220,7 @@ def _cross_fitted(
     return {s: v[best].to(y.dtype) for s, v in sums.items()}
 
 
-def _trained(
-    network: nn.Module, x: Tensor, y: Tensor, how: Reducing, fold: int
-) -> Iterator[nn.Module]:
+def _trained(network: nn.Module, x: Tensor, y: Tensor, how: Reducing, fold: int) -> Iterator[nn.Module]:
     """Train on rows x and y; yields the averaged network at each check."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=how.lr, weight_decay=how.weight_decay)
     rng = torch.Generator(x.device).manual_seed(how.seed * FOLDS + fold)

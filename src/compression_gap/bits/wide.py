@@ -100,7 +100,11 @@ def measured(setting: Wide, seed: int, how: Denoising) -> dict[str, Estimate]:
     """
     a, c, z = setting.draw(np.random.default_rng(seed))
     held = max(3, setting.episodes // 10)
-    ends = {"train": setting.episodes - 2 * held, "validation": setting.episodes - held, "test": setting.episodes}
+    ends = {
+        "train": setting.episodes - 2 * held,
+        "validation": setting.episodes - held,
+        "test": setting.episodes,
+    }
     first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}
     bits: dict[int, dict[str, np.ndarray]] = {}
     seeds: dict[str, np.ndarray] = {}

@@ -169,7 +169,7 @@ class DemoWriter:
             "has_state": "state" in self._arrays,
             "source": self.source,
         }
-        (self.folder / "demos.json").write_text(json.dumps(about, indent=1))
+        (self.folder / "demos.json").write_text(json.dumps(about, indent=1, allow_nan=False))
 
 
 def _check_name(name: str) -> None:

@@ -240,7 +240,7 @@ def prepare(
         tensors |= {f"{camera}/{n}": t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     save_file(tensors, out / "encoder.safetensors")
     about = {"name": name, "cameras": list(cameras), "image_size": image_size}
-    (out / "encoder.json").write_text(json.dumps(about, indent=1))
+    (out / "encoder.json").write_text(json.dumps(about, indent=1, allow_nan=False))
     return {**record, "seconds": time.perf_counter() - begun}
 
 

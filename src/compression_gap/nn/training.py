@@ -205,7 +205,9 @@ def _save(
     name = f"checkpoint-{step}.safetensors"
     save_file(_tensors(module, ema, optimizer), work / name)
     scratch = work / "checkpoint.json.tmp"
-    scratch.write_text(json.dumps({"step": step, "seconds": seconds, "file": name, "curve": asdict(curve)}))
+    scratch.write_text(
+        json.dumps({"step": step, "seconds": seconds, "file": name, "curve": asdict(curve)}, allow_nan=False)
+    )
     os.replace(scratch, work / "checkpoint.json")
     for old in work.glob("checkpoint-*.safetensors"):
         if old.name != name:

@@ -280,7 +280,7 @@ class Policy:
         """Write ``policy.json``, ``policy.safetensors``, the normaliser, the tokenizer and the prepared encoder."""
         state = {n: t.cpu().contiguous() for n, t in self.module.state_dict().items()}
         save_file(state, folder / "policy.safetensors")
-        (folder / "policy.json").write_text(json.dumps(self.spec.as_json(), indent=1))
+        (folder / "policy.json").write_text(json.dumps(self.spec.as_json(), indent=1, allow_nan=False))
         self.normaliser.save(folder)
         if self.tokenizer is not None:
             (folder / "tokenizer").mkdir(exist_ok=True)

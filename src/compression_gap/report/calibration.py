@@ -75,6 +75,19 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def _cells(setting: dict[str, Any]) -> str:
+    """The cells of a simulated study: success, spread of its seeds in points, number of seeds."""
+    same = [{"rate": setting["rate"], "seed_sd": setting["seed_sd"], "seeds": setting["seeds"]}]
+    cells = setting["cells"] or same
+    return ", ".join(f"{c['rate']:g} ± {c['seed_sd']:g} × {c['seeds']}" for c in cells)
+
+
+def _width(row: dict[str, Any]) -> str:
+    if row["quantity"] == "log odds":
+        return f"{row['width'] / 100:.2f} log odds"
+    return f"{row['width']:.1f}"
+
+
 def _text(found: dict[str, Any], picture: str) -> str:
     known, bits, simulated, trained = found["known"], found["bits"], found["simulated"], found["trained"]
     command = "cgap calibrate --quick" if found["quick"] else "cgap calibrate"
@@ -91,10 +104,15 @@ def _text(found: dict[str, Any], picture: str) -> str:
                 f"{sum(k['covered'] for k in known)} of {len(known)} intervals hold the truth.",
                 f"- The channel: {sum(b['within'] for b in bits)} of {len(bits)} quantities within 10 % or 0.3 bit; "
                 f"{sum(b['covered'] for b in bits)} intervals hold the truth.",
-                f"- Verdicts on simulated studies: {_percent(simulated['accuracy'])} right where the true single-stage "
+                f"- Verdicts on simulated studies of 2, 3 and 5 seeds: {_percent(simulated['accuracy'])} right where the true single-stage "
                 f"gains differ by 5 points or more ({simulated['cells']} studies; {simulated['wrong']} name another stage, "
                 f"{simulated['unresolved']} say that the stages are not separated); "
                 f"a stage is named in {simulated['named_in_ties']} of {simulated['ties']} true ties.",
+                *(
+                    f"  - With {v['seeds']} seed{'' if v['seeds'] == 1 else 's'}: {v['right']} of {v['cells']} right, "
+                    f"{v['wrong']} wrong, {v['unresolved']} not separated; {v['named_in_ties']} of {v['ties']} ties named."
+                    for v in simulated["by_seeds"]
+                ),
                 f"- Verdicts with trained policies and fitted tokenizers: {trained['right']} of {trained['cells']} right, "
                 f"{trained['wrong']} wrong, {trained['unresolved']} not separated; "
                 f"{trained['named_in_ties']} of {trained['ties']} ties named.",
@@ -149,9 +167,9 @@ def _text(found: dict[str, Any], picture: str) -> str:
         "Simulated studies with the variance of tasks, of states (shared by all cells, and of each), of seeds and of "
         "seeds within tasks. Share of 95 % intervals that hold the truth, with its own Wilson interval.",
         _table(
-            ["quantity", "seeds", "states", "tasks", "seed spread, points", "rate, %", "coverage"],
+            ["quantity", "cells: rate ± seed spread × seeds", "states", "tasks", "mean width, points", "coverage"],
             [
-                [c["quantity"], str(c["seeds"]), str(c["states"]), str(c["tasks"]), f"{c['seed_sd']:g}", f"{c['rate']:g}",
+                [c["quantity"], _cells(c), str(c["states"]), str(c["tasks"]), _width(c),
                  f"{_percent(c['share'])} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"]
                 for c in found["coverage"]
             ],

@@ -26,13 +26,18 @@ from .spec import load_study
 
 if TYPE_CHECKING:
     from .builders import Job
+    from .coverage import Quantity
 
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
 SEED_SPREAD = 0.03
 SAMPLES = {True: (8_000, 600), False: (20_000, 2_000)}  # of each distribution, and training steps
-STUDIES = {True: (4, 200), False: (40, 1000)}  # simulated: for verdicts (at each pair of dials), for coverage
-QUANTITIES = ("rate", "delta", "interaction")
+STUDIES = {
+    True: (2, 200),
+    False: (20, 1000),
+}  # simulated: for verdicts (at each pair of dials and number of seeds), for coverage
+QUANTITIES: tuple[Quantity, ...] = ("rate", "delta", "interaction", "log odds", "waterfall")
+SEEDS = (1, 2, 3, 5)  # of simulated studies
 RELATIVE, ABSOLUTE = 0.1, 0.3  # of the channel: within 10 % or 0.3 bit
 
 
@@ -62,12 +67,12 @@ def plan_calibration(quick: bool) -> Calibration:
     for known in distributions(quick):
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
-    spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": 3, "episodes": 400}
+    spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": list(SEEDS), "episodes": 400}
     made.verdicts = made.add("verdicts", spec, {}, "verdicts on simulated studies", 60)
     studies = STUDIES[quick][1]
-    for quantity, setting in itertools.product(QUANTITIES, settings(quick)):
+    for quantity, setting in ((q, s) for q in QUANTITIES for s in settings(q, quick)):
         spec = {"quantity": quantity, "setting": asdict(setting), "studies": studies}
-        label = f"coverage of the {quantity}, {setting.seeds} seeds x {setting.states} states"
+        label = f"coverage of the {quantity}, {setting}"
         made.coverage.append((quantity, made.add("coverage", spec, {}, label, 0.02 * studies)))
     return made
 
@@ -118,17 +123,17 @@ def build_verdicts(job: Job) -> dict[str, Any]:
 
     spec, rng = job.spec, np.random.default_rng(0)
     rate = _nested(spec["dials"])
-    pairs = list(itertools.product(spec["dials"], spec["dials"]))
+    pairs = list(itertools.product(spec["seeds"], spec["dials"], spec["dials"]))
     strata = np.zeros(spec["episodes"], int)
-    rows = []
-    for done, (z, t) in enumerate(pairs):
+    rows: dict[int, list[dict[str, Any]]] = {seeds: [] for seeds in spec["seeds"]}
+    for done, (count, z, t) in enumerate(pairs):
         truth = {"encoder": rate[None, t] - rate[z, t], "code": rate[z, None] - rate[z, t]}
         for _ in range(spec["studies"]):
             luck = rng.random(spec["episodes"])  # an episode is as hard for one policy as for another
 
-            def outcomes(p: float, luck: np.ndarray = luck) -> np.ndarray:
-                seeds = np.clip(p + SEED_SPREAD * rng.standard_normal((spec["seeds"], 1)), 0, 1)
-                own = rng.random((spec["seeds"], len(luck)))
+            def outcomes(p: float, luck: np.ndarray = luck, count: int = count) -> np.ndarray:
+                seeds = np.clip(p + SEED_SPREAD * rng.standard_normal((count, 1)), 0, 1)
+                own = rng.random((count, len(luck)))
                 return np.asarray((np.where(rng.random(own.shape) < 0.5, luck, own) < seeds).astype(float))
 
             cell = outcomes(rate[z, t])
@@ -136,10 +141,12 @@ def build_verdicts(job: Job) -> dict[str, Any]:
                 "encoder": (outcomes(rate[None, t]), "relaxing the encoder"),
                 "code": (outcomes(rate[z, None]), "relaxing the code"),
             }
-            verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata)
-            rows.append(_judged(truth, verdict.stage))
+            verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata, advise=False)
+            rows[count].append(_judged(truth, verdict.stage))
         job.progress(done + 1, len(pairs))
-    return _accuracy(rows)
+    several = [row for seeds, found in rows.items() if seeds > 1 for row in found]
+    by_seeds = [{"seeds": seeds, **_accuracy(found)} for seeds, found in rows.items()]
+    return {**_accuracy(several), "by_seeds": by_seeds}
 
 
 def _nested(dials: Sequence[int]) -> dict[tuple[int | None, int | None], float]:
@@ -178,9 +185,10 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def build_coverage(job: Job) -> dict[str, Any]:
     """One setting's share of intervals that hold the truth."""
-    from .coverage import Setting, coverage
+    from .coverage import Runs, Setting, coverage
 
-    setting = Setting(**job.spec["setting"])
+    fields = job.spec["setting"]
+    setting = Setting(**{**fields, "cells": tuple(Runs(**c) for c in fields["cells"])})
     return asdict(coverage(job.spec["quantity"], setting, job.spec["studies"], progress=job.progress))
 
 

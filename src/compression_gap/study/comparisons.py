@@ -126,6 +126,7 @@ def _under_test(found: Sequence[Group]) -> list[Group]:
 
 
 ORACLE = "oracle policy"
+EXPERTS = ("expert", "expert-chunked", "expert-coded")
 REMEDIES = {  # by the reference that lies below what it should bound
     "expert": "the scripted expert solves too little: choose tasks that it solves, or set 'references: false'",
     "expert-chunked": "the scripted expert's chunks fail too often: lower rollout.execute, or set 'references: false'",
@@ -145,10 +146,17 @@ def _upper_levels(
         hybrid = action_parts(g.head.action)[0] == "hybrid"
         if r.code is None or ((r.code, r.demos) == (g.head.code, g.head.demos) and not hybrid):
             levels.append((r.actor, of.success))
-    order = ["expert", "expert-chunked", "expert-coded"]
-    levels.sort(key=lambda level: order.index(level[0]))
+    levels.sort(key=lambda level: EXPERTS.index(level[0]))
     oracle = _find(found, **{**_levels_of(g.head), "encoder": "oracle"})
     return levels if oracle is None else [*levels, (ORACLE, _evidence(oracle))]
+
+
+def _step(
+    upper: tuple[str, np.ndarray], lower: tuple[str, np.ndarray], tasks: np.ndarray
+) -> statistics.Contrast:
+    """The difference of two levels. An expert that was run once is deterministic: it has no seed to differ by."""
+    once = [i for i, (name, runs) in enumerate((upper, lower)) if name in EXPERTS and len(runs) == 1]
+    return statistics.contrast([upper[1], lower[1]], [1, -1], tasks, references=once)
 
 
 def refusals(
@@ -162,7 +170,7 @@ def refusals(
     out = []
     for g in _under_test(found):
         for name, success in _upper_levels(g, found, measured):
-            c = statistics.contrast([success, _evidence(g)], [1, -1], tasks)
+            c = _step((name, success), ("policy under test", _evidence(g)), tasks)
             if c.high >= 0:
                 continue
             rates = [100 * rate(s, tasks)["value"] for s in (success, _evidence(g))]
@@ -209,8 +217,8 @@ def waterfalls(
         names = {"expert-chunked": "horizon", "expert-coded": "code", ORACLE: "policy"}
         names |= {f"{g.head.encoder} policy": "encoder", "blind policy": "vision"}
         steps = []
-        for (_, before), (name, after) in itertools.pairwise(levels):
-            c = statistics.contrast([after, before], [1, -1], tasks)
+        for before, after in itertools.pairwise(levels):
+            c, name = _step(after, before, tasks), after[0]
             steps.append({"names": names[name], "to": name, **asdict(c)})
         out.append(
             {

@@ -51,7 +51,9 @@ class LedgerSteps:
     protocol: EvaluationProtocol | None
     first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
-    prefix: dict[int, Recipe] = field(default_factory=dict)  # the same of the actions that are executed of a chunk
+    prefix: dict[int, Recipe] = field(
+        default_factory=dict
+    )  # the same of the actions that are executed of a chunk
     health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
     disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
     undisturbed: Recipe | None = None
@@ -65,7 +67,13 @@ class LedgerSteps:
     def wanted(self) -> list[Recipe]:
         """All of them."""
         undisturbed = [] if self.undisturbed is None else [self.undisturbed]
-        recipes = [*self.rates.values(), *self.prefix.values(), *self.health.values(), *self.disturbed.values(), *undisturbed]
+        recipes = [
+            *self.rates.values(),
+            *self.prefix.values(),
+            *self.health.values(),
+            *self.disturbed.values(),
+            *undisturbed,
+        ]
         return recipes + [r for _, r in self.delivered]
 
 
@@ -120,7 +128,12 @@ def add_ledger(
     for i, encoder in enumerate(encoders):
         inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
     inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
-    how = {"steps": section.steps, "seeds": section.seeds, "batch_size": section.batch_size, "seed": section.seed}
+    how = {
+        "steps": section.steps,
+        "seeds": section.seeds,
+        "batch_size": section.batch_size,
+        "seed": section.seed,
+    }
     seen = {name: of for name, of in contexts.items() if not set(of) & set(parts.values())}
     for executed, share in itertools.product((horizon, execute) if execute < horizon else (horizon,), SHARES):
         whole = executed == horizon
@@ -139,7 +152,11 @@ def add_ledger(
         label = f"rates of {len(held)} contexts" + ("" if whole else f", {executed} steps of a chunk")
         label += f", 1/{share} of the episodes" if share > 1 else ""
         runs = section.seeds if share == 1 else 1
-        cost = 20 + (0.05 * section.steps * runs + 2 * len(held) * (1 + runs)) / share + 60 * len(encoders) / share
+        cost = (
+            20
+            + (0.05 * section.steps * runs + 2 * len(held) * (1 + runs)) / share
+            + 60 * len(encoders) / share
+        )
         (steps.rates if whole else steps.prefix)[share] = graph.add("rates", spec, given, label, cost)
     for code, (tokenizer, tokens) in codes.items():
         steps.health[code] = graph.add(

@@ -17,6 +17,8 @@ from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, check_range, p
 from .verdict import LEAD
 
 SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
+
+
 @dataclass(frozen=True)
 class _Quantity:
     """A sum and difference of rates: what it is of the rates by context, of whatever shape these have.
@@ -112,7 +114,9 @@ def _rates(
         rows = np.load(store.open(recipe) / "bits.npy", allow_pickle=False)
         bits[share] = dict(zip(contexts, _at(rows, sigma), strict=False))  # controls come after the contexts
     folder, meta = store.open(found[1]), store.manifest(found[1])["meta"]
-    rows, linear, by_seed = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "linear", "by_seed"))
+    rows, linear, by_seed = (
+        np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "linear", "by_seed")
+    )
     means = rows.mean(1)
     controls = _at(means, sigma)[len(contexts) :]
     known = None if meta["known"] is None else float(bits[1][meta["known"]].mean())
@@ -123,7 +127,9 @@ def _rates(
         None
         if drawn is None
         else dict(zip(contexts, np.stack([_at(means, s) for s in drawn], 1), strict=False)),
-        {} if known is None else {e: float(c) - known for e, c in zip(meta["controls"], controls, strict=True)},
+        {}
+        if known is None
+        else {e: float(c) - known for e, c in zip(meta["controls"], controls, strict=True)},
         np.load(folder / "episode.npy", allow_pickle=False),
         contexts,
     )

@@ -46,7 +46,9 @@ def build_rates(job: Job) -> dict[str, Any]:
         coded = {s: np.load(folder / f"coded-{s}.npy", mmap_mode="r", allow_pickle=False) for s in SPLITS}
         parts[code] = Part({s: coded[s][p.rows].reshape(len(p.rows), -1) for s, p in points.items()})
     contexts = {name: tuple(of) for name, of in spec["contexts"]}
-    known, controls = _add_controls(parts, contexts, spec["encoders"], {s: p.episode for s, p in points.items()})
+    known, controls = _add_controls(
+        parts, contexts, spec["encoders"], {s: p.episode for s, p in points.items()}
+    )
     how = Denoising(**spec["denoising"])
     rates, converged = conditional_rates(
         {s: p.chunks[:, : spec["executed"]].reshape(len(p.rows), -1) for s, p in points.items()},
