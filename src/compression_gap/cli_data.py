@@ -55,9 +55,7 @@ def demos_import(
     counts = ", ".join(counted(found[n], n) for n in ("episodes", "frames"))
     mapping = found["mapping"]
     print(f"{found['format']}: {counts}, {counted(len(found['tasks']), 'tasks')}")
-    print(
-        f"cameras: {cameras}; action: {', '.join(mapping['action'])}; state: {', '.join(mapping['proprio'])}"
-    )
+    print(f"cameras: {seen}; action: {', '.join(mapping['action'])}; state: {', '.join(mapping['proprio'])}")
     if mapping["state"]:
         print(f"true state, for the oracle encoder alone: {', '.join(mapping['state'])}")
     print(f"{'there already' if found['reused'] else 'imported'}: {found['folder']}")

@@ -207,7 +207,7 @@ def test_links_into_other_files_are_not_followed(tmp_path, recordings):
     with h5py.File(file, "a") as store:
         del store["data/demo_0/states"]
         store["data/demo_0/states"] = h5py.ExternalLink(str(other), "data/demo_0/states")
-    with pytest.raises(UserError, match="has the link .data.demo_0.states to another place or file"):
+    with pytest.raises(UserError, match=r"has the link .data.demo_0.states to another place or file"):
         read_recording(file, "demo_0")
     with h5py.File(file, "w") as store:
         store["data"] = h5py.ExternalLink(str(other), "data")

@@ -166,6 +166,8 @@ def _text_column(table: Any, file: Path) -> str:
     for name in ("task", *(index if len(index) == 1 else ()), UNNAMED):
         if name in names:
             return name
+        if table.column_names.count(name) > 1:
+            raise UserError(f"{file} has several columns {name}; remove all but one")
         if name in table.column_names and pa.types.is_null(table[name].type):
             raise UserError(f"{file} has no value in any row of {name}; name the tasks there")
     if len(names) == 1:

@@ -34,6 +34,7 @@ from .source import (
 
 METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")  # what the library reads as JSON
 METADATA_BYTES = 2**24  # of one of these: zarr.json of a group may hold those of all its arrays
+MOST_CHUNKS = 2**22
 CHUNK_BYTES = 2**31  # of a chunk, which is read whole
 MOST_DIMENSIONS = 32
 COLUMN_BYTES = 2**28  # of a field that is read whole: the episodes' ends, the tasks
@@ -264,6 +265,8 @@ class ZarrReplay:
 
     def _parts(self, array: Any, where: str) -> tuple[int, int]:
         with zarr_errors(where):
+            if array.nchunks > MOST_CHUNKS:  # the library looks for each of them
+                raise UserError(f"{where} claims {array.nchunks} chunks, too many; store it in larger ones")
             return array.nchunks_initialized, array.nchunks
 
 
