@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,42 @@ def test_sweep_removes_what_dead_builds_left_and_spares_the_living(tmp_path):
         store.sweep()
         assert temporary(store) == [folder]
     assert store.has(RECIPE)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_ended_by_a_signal_leaves_nothing(tmp_path, end):
+    """The process still ends by the signal, and afterwards the signal does again what it did before."""
+    child = os.fork()
+    if child == 0:
+        with Store(tmp_path).create(RECIPE) as folder:
+            (folder / "half").write_text("x")
+            os.kill(os.getpid(), end)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == end
+    assert list((tmp_path / "tmp").iterdir()) == []
+    make(Store(tmp_path))
+    assert signal.getsignal(end) == signal.SIG_DFL
+
+
+def test_a_forked_child_that_is_ended_leaves_its_parents_build_alone(tmp_path):
+    with Store(tmp_path).create(RECIPE) as folder:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+        assert folder.is_dir()
+
+
+def test_a_program_that_handles_the_signal_itself_keeps_its_handler(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        with Store(tmp_path).create(RECIPE):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [1]
 
 
 def die_in_a_build(root):

@@ -106,7 +106,9 @@ def missing_parts(there: int, all_: int, size: int, name: str, where: Path | str
         return None
     what = f"{where}: {all_ - there} of {all_} chunks of {name} are not there"
     if size > 1:
-        raise UserError(f"{what}, and would be read as zeros; fetch it again (if they are zeros, store them)")
+        raise UserError(
+            f"{what}, and would be read as zeros; fetch it again (if they are zeros, store them: in Zarr write_empty_chunks)"
+        )
     return f"{what}, and are read as zeros"
 
 
