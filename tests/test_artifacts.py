@@ -215,6 +215,10 @@ def no_json(folder):
     (folder / MANIFEST).write_text('{"files": ')
 
 
+def nested_json(folder):
+    (folder / MANIFEST).write_text("[" * 5000)
+
+
 def no_text(folder):
     (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
 
@@ -242,6 +246,7 @@ def another_recipe(folder):
         (cut, "sub/data.txt does not match its checksum"),
         (remove, "sub/data.txt is missing"),
         (no_json, "artifact.json cannot be read"),
+        (nested_json, "artifact.json cannot be read"),
         (no_text, "artifact.json cannot be read"),
         (another_shape, "artifact.json cannot be read"),
         (no_files, "artifact.json cannot be read"),
@@ -298,7 +303,7 @@ def test_a_store_of_a_newer_version_is_a_sentence(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "[" * 5000, "1" * 5000])
 def test_a_damaged_marker_is_a_sentence(tmp_path, text):
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(UserError, match=r"store\.json is damaged; restore it, or use another store folder"):

@@ -106,7 +106,7 @@ class Store:
             found = json.loads(marker.read_text())["store_version"]
         except OSError as error:
             raise disk_error(error, self.root) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{marker} is damaged; restore it, or use another store folder") from error
         if found != STORE_VERSION:
             raise UserError(
@@ -230,7 +230,7 @@ def _damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
                 return f"{name} does not match its checksum"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     return None
 

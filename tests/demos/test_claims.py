@@ -15,7 +15,7 @@ import pytest
 
 from compression_gap.artifacts import Store
 from compression_gap.demos import importing
-from compression_gap.demos.checks import real, whole, whole_array
+from compression_gap.demos.checks import library_errors, real, whole, whole_array
 from compression_gap.demos.importing import Wanted, import_demos, open_source
 from compression_gap.errors import UserError
 
@@ -57,6 +57,23 @@ def test_an_array_of_whole_numbers_names_the_row_that_is_not():
 def test_a_rate_is_finite_and_above_0(value):
     with pytest.raises(UserError, match=r"gives fps as .*, not a finite number above 0"):
         real(value, "fps", "info.json", positive=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError("file signature not found"), r"f is damaged or incomplete \(file signature not found\); fetch it again"),
+        (PermissionError(13, "Permission denied"), r"f cannot be read \(Permission denied\); make it readable"),
+        (FileNotFoundError(2, "No such file"), r"f is missing; the data set is incomplete"),
+        (NotImplementedError("compression type 9"), r"f is stored in a way that is not read here \(compression type 9\)"),
+        (RuntimeError("File 'a' is encrypted, password required"), r"f is stored in a way that is not read here"),
+        (OSError("unable to lock file, errno = 11"), r"f is open in another program, or was not closed by it"),
+        (MemoryError("128 TiB"), r"f claims more than the memory holds \(128 TiB\)"),
+    ],
+)  # fmt: skip
+def test_only_what_is_damaged_is_called_so(error, sentence):
+    with pytest.raises(UserError, match=sentence), library_errors("f", Exception):
+        raise error
 
 
 @pytest.fixture

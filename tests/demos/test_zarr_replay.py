@@ -170,3 +170,12 @@ def test_format_3_with_consolidated_metadata(replay_v3, recordings, tmp_path):
     for path in (replay_v3, Path(zipped)):
         rows = np.concatenate(list(open_source(path).read("action")))
         np.testing.assert_array_equal(rows, recordings.joined("actions"))
+
+
+def test_a_codec_that_is_not_installed_is_the_cause(replay):
+    file = replay / "data/action/.zarray"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "compressor": {"id": "imagecodecs_jpegxl"}}))
+    refused(
+        replay,
+        r"data/action cannot be opened \(.*jpegxl.*\); if its codec is not installed here, store it with Blosc",
+    )

@@ -24,6 +24,7 @@ MOST = 2**53  # up to which a float is exact
 
 # Not damage: what the operating system says of a file that may well be whole.
 _SYSTEM = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EISDIR, errno.ESTALE}
+_UNSUPPORTED = ("is encrypted", "not built", "codec not available", "not implemented")
 _BUSY = ("unable to lock file", "already open for write", "already open for read-only")
 
 
@@ -127,6 +128,10 @@ def unreadable(where: Path | str, error: BaseException) -> UserError:
         return UserError(
             f"{where} is open in another program, or was not closed by it ({text}); close it there, or run h5clear -s "
             "on the file"
+        )
+    if isinstance(error, NotImplementedError) or any(words in str(error) for words in _UNSUPPORTED):
+        return UserError(
+            f"{where} is stored in a way that is not read here ({text}); store it anew, plainly or with a common codec"
         )
     return UserError(f"{where} is damaged or incomplete ({text}); fetch it again")
 
