@@ -86,9 +86,8 @@ class Hdf5:
         self.fields: dict[str, Field] = {}
         self._demos: list[_Demo] = []
         self._tasks: dict[str, str] = {}
-        self._missing: dict[
-            str, tuple[int, int, str]
-        ] = {}  # field -> parts there, all, the first place without
+        # Of each field: its parts that are there, all of them, the first demonstration that lacks one.
+        self._missing: dict[str, tuple[int, int, str]] = {}
         failed: list[str] = []
         rates: set[float] = set()
         for name in self._names:
@@ -242,8 +241,7 @@ def _masks(file: Any, where: Path) -> dict[str, str]:
             raise UserError(f"{where}: mask/{split} is no list of demonstrations' names; remove it")
         if mask.shape[0] > MOST_DEMOS:
             raise UserError(f"{where}: mask/{split} claims {mask.shape[0]} names; remove it")
-        for name in mask[:].tolist():
-            group = text(name, f"{where}, mask/{split}")
+        for group in {text(name, f"{where}, mask/{split}") for name in mask[:].tolist()}:
             out[group] = split if group not in out else ""
     return out
 

@@ -32,7 +32,7 @@ from .source import (
     read_json,
     vector_rows,
 )
-from .tables import arrow_errors, check_width, matrix, numbers, opened_table, read_table, wrong_width
+from .tables import arrow_errors, check_width, flags, matrix, numbers, opened_table, read_table, wrong_width
 from .video import decode_frames
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -121,11 +121,10 @@ class LeRobot:
     def _scan(self) -> None:
         """Check each table's episodes, frames and times; find the task of each episode."""
         fps = self.fps or 1.0
-        judged = SUCCESS in self.fields
         failed = []
         for path, group in self._files([e.table for e in self.episodes]).items():
             file = inside(self.path, path)
-            table = read_table(file, [*KEYS, *([SUCCESS] if judged else [])])
+            table = read_table(file, KEYS, [SUCCESS])
             length = sum(e.length for e in group)
             right = len(table) == length
             if right:
@@ -150,7 +149,7 @@ class LeRobot:
                     f"{time[at]:.3f} s, which is not that of fps {fps:g} (two rates in one set?); record at one "
                     "rate, or correct meta/info.json"
                 )
-            success = matrix(table[SUCCESS].combine_chunks(), f"{file}, {SUCCESS}") if judged else None
+            success = flags(table, SUCCESS)
             for e, start in zip(group, starts.tolist(), strict=False):
                 own = np.unique(task[start : start + e.length])
                 self._task_of[e.index] = int(own[0]) if len(own) == 1 else -1
@@ -267,9 +266,10 @@ class LeRobot:
     def _images(self, name: str) -> Iterator[np.ndarray]:
         def pictures(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
             for column in self._column(path, name, BLOCK, 1):
-                frames = [
-                    self._picture(image, f"{self.path}/{path}, field {name}") for image in column.to_pylist()
-                ]
+                where = f"{self.path}/{path}, field {name}"
+                with arrow_errors(where):
+                    images = column.to_pylist()
+                frames = [self._picture(image, where) for image in images]
                 if len({f.shape for f in frames}) > 1:
                     raise UserError(f"{self.path}/{path}: the images of {name} differ in size; resize them")
                 yield np.stack(frames)

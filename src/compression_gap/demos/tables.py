@@ -52,8 +52,11 @@ def arrow_errors(where: Path | str) -> AbstractContextManager[None]:
     )
 
 
-def read_table(file: Path, names: Sequence[str]) -> Any:
-    """Some columns of a Parquet file. Raises ``UserError`` if it is damaged, or lacks a column or a value."""
+def read_table(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Any:
+    """Some columns of a Parquet file, and of the ``optional`` those that it has once.
+
+    Raises ``UserError`` if it is damaged, or lacks one of ``names`` or a value of it.
+    """
     with arrow_errors(file), opened_table(file) as table:
         missing = [n for n in names if n not in table.schema_arrow.names]
         if missing:
@@ -65,7 +68,8 @@ def read_table(file: Path, names: Sequence[str]) -> Any:
             raise UserError(
                 f"{file} claims {table.metadata.num_rows} rows, more than a table may have ({TABLE_ROWS}); correct it"
             )
-        found = table.read(columns=list(names))
+        own = table.schema_arrow.names
+        found = table.read(columns=[*names, *(n for n in optional if own.count(n) == 1)])
         for name in names:
             if found.column_names.count(name) != 1:
                 raise UserError(f"{file} has several columns {name}; remove all but one")
@@ -96,12 +100,23 @@ def numbers(table: Any, name: str, file: Path) -> np.ndarray:
     """A column [n] of numbers, floats or integers as they are stored. Raises ``UserError`` for other types."""
     import pyarrow as pa
 
-    column = plain(table[name])
+    with arrow_errors(file):
+        column = plain(table[name])
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise UserError(
             f"{file} holds values of type {column.type} in {name}, not numbers; correct that column"
         )
-    return np.asarray(column.to_numpy())
+    with arrow_errors(file):
+        return np.asarray(column.to_numpy())
+
+
+def flags(table: Any, name: str) -> np.ndarray | None:
+    """A column [n] of truth values, where the table has it and it is of such; a missing value is false."""
+    import pyarrow as pa
+
+    if name not in table.column_names or not pa.types.is_boolean(table[name].type):
+        return None
+    return np.asarray(table[name].fill_null(False).to_numpy())
 
 
 def check_width(table: Any, name: str, width: int, where: str) -> None:
@@ -127,6 +142,11 @@ def wrong_width(where: str, name: str, found: object, said: int) -> UserError:
 
 def matrix(column: Any, where: str) -> np.ndarray:
     """A column of numbers or of equally long (nested) lists → [n, d]."""
+    with arrow_errors(where):
+        return _matrix(column, where)
+
+
+def _matrix(column: Any, where: str) -> np.ndarray:
     import pyarrow as pa
 
     rows = len(column)
