@@ -211,7 +211,7 @@ def test_links_into_other_files_are_not_followed(tmp_path, recordings):
         read_recording(file, "demo_0")
     with h5py.File(file, "w") as store:
         store["data"] = h5py.ExternalLink(str(other), "data")
-    with pytest.raises(UserError, match="has no group 'data'"):
+    with pytest.raises(UserError, match="has the link /data to another place or file"):
         task_of(file)
 
 
