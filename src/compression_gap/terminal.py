@@ -213,6 +213,14 @@ def calibration_tables(found: dict[str, Any]) -> None:
     for k in found["known"]:
         table.add_row(k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}")
     console.print(table)
+    table = new_table("known among many columns", "true", "mean", "flagged", "worthless upgrade holds 0")
+    for w in found["wide"]:
+        holds = w["upgrade_holds_zero"]
+        table.add_row(
+            w["label"], f"{w['truth']:.2f}", f"{w['mean']:.2f}", f"{100 * w['flagged']:.0f} %",
+            "" if holds is None else f"{100 * holds:.0f} %",
+        )  # fmt: skip
+    console.print(table)
     table = new_table("channel", "encoder", "code", "true", "estimated")
     for b in found["bits"]:
         table.add_row(b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]))

@@ -133,6 +133,22 @@ def _text(found: dict[str, Any], picture: str) -> str:
                 for k in known
             ],
         ),
+        "## Known information among many columns",
+        "Three numbers, or two that act through cos πC, lie among columns that say nothing, in features of a given width "
+        "and spectrum; frames of an episode hang together. *Alone* the numbers are given as they are. *Lost*: what the "
+        "width control says is lost. The *upgrade* from the features to the numbers is worth nothing: the last column "
+        "is the share of draws whose interval says so. Estimates here are made with a twentieth of a ledger's steps.",
+        _table(
+            ["setting", "draws", "true", "mean estimate", "Gaussian probe", "lost", "within 10 % or 0.3 bit",
+             "interval holds the truth", "flagged as not converged", "unflagged, off and outside", "upgrade", "its interval holds 0"],
+            [
+                [w["label"], str(w["draws"]), f"{w['truth']:.2f}",
+                 f"{w['mean']:.2f}" + ("" if w["spread"] is None else f" ± {w['spread']:.2f}"), f"{w['probe']:.2f}", f"{w['lost']:.2f}",
+                 _yes(w["within"]), _percent(w["covered"]), _percent(w["flagged"]), str(w["tight_and_wrong"]),
+                 "–" if w["upgrade"] is None else f"{w['upgrade']:+.2f}", _percent(w["upgrade_holds_zero"])]
+                for w in found["wide"]
+            ],
+        ),
         "## The channel",
         "Z is the goal in b bits a dimension (`oracle-1b`, …), the codes are OAT tokenizers fitted to the "
         "demonstrations, and the truth is integrated over the partition of goals that each makes.",

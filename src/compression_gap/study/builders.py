@@ -390,6 +390,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "rates": _built_in("measures", "build_rates"),
     "delivered": _built_in("measures", "build_delivered"),
     "known": _built_in("calibrate", "build_known"),
+    "wide": _built_in("calibrate", "build_wide"),
     "verdicts": _built_in("calibrate", "build_verdicts"),
     "coverage": _built_in("calibrate", "build_coverage"),
 }

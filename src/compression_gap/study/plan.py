@@ -48,6 +48,7 @@ BUILDER_VERSIONS = {
     "rates": 3,
     "delivered": 2,
     "known": 3,
+    "wide": 1,
     "verdicts": 1,
     "coverage": 1,
 }
