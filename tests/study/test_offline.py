@@ -56,7 +56,7 @@ def test_recordings_with_the_true_state_have_both_limits_and_probes(record, tmp_
     specs = [plan.steps[c.policy.key].recipe.spec for c in plan.cells]
     assert {s["sim"] for s in specs} == {"recordings"}
     assert all(s["tasks"] == list(plan.tasks) for s in specs)
-    assert len({r.key for r in plan.wanted}) == 12 + 15 + 3
+    assert len({r.key for r in plan.wanted}) == 12 + 16 + 3
 
 
 def test_recordings_without_the_true_state_have_no_oracle_and_no_probes(record, tmp_path):
