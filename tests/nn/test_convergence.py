@@ -65,8 +65,8 @@ def test_the_noise_of_independent_losses_is_found_without_bias():
         (["converged", "converged"], "converged"),
         (["overfit"], "overfit"),
         (["falling", "falling"], "still falling"),
-        (["converged", "overfit"], "overfit in 1 of 2 seeds"),
-        (["falling", "overfit", "converged"], "still falling in 1 of 3 seeds, overfit in 1 of 3 seeds"),
+        (["converged", "overfit"], "overfit in 1 of 2"),
+        (["falling", "overfit", "converged"], "still falling in 1 of 3, overfit in 1 of 3"),
         ([], ""),
     ],
 )

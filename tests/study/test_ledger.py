@@ -453,12 +453,15 @@ def test_advice_for_a_study_names_what_relaxing_costs():
     verdict = {
         "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
         "further_episodes": None, "gains": [{"stage": s, "contrast": {"high": 0.1}} for s in ("encoder", "code")],
-        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"},
+        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"}, "unconverged": {},
     }  # fmt: skip
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
     assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]
     assert said["costs"][0]["hours"] == pytest.approx(0.01)
     assert "factors.seed: 3 more" in said["next"]
     verdict["gains"] = [{"stage": "encoder", "contrast": {"high": -0.1}}]
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
     assert said["next"].startswith("raise training.steps")
+    refusal = {"label": "oat · e", "reference": "oracle policy", "next": "train the oracle policy longer"}
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": [refusal]})
+    assert said["next"] == "train the oracle policy longer"

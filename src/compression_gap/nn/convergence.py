@@ -36,10 +36,8 @@ def convergence(validation: Sequence[float]) -> Convergence:
     turns = steps[:-1] * steps[1:] < 0
     legs = np.where(turns, np.minimum(abs(steps[:-1]), abs(steps[1:])), 0.0)
     noise = float(np.sqrt(np.mean(legs**2) / SHORT_LEG))
-    end, least = (
-        float(level[-1]),
-        max(SHARE * abs(float(level[-1])), NOISE * noise * float(np.sqrt(2 / width))),
-    )
+    end = float(level[-1])
+    least = max(SHARE * abs(end), NOISE * noise * math.sqrt(2 / width))
     if end - float(level.min()) > least:
         return "overfit"
     return "falling" if float(level[-1 - width]) - end > least else "converged"
@@ -54,11 +52,11 @@ WORDS: dict[Convergence, str] = {
 
 
 def in_words(ends: Sequence[Convergence]) -> str:
-    """How the trainings of several seeds ended: "converged", "overfit", "overfit in 1 of 2 seeds"."""
+    """How the trainings of several seeds ended: "converged", "overfit", "overfit in 1 of 2"."""
     counts = {end: n for end in WORDS if (n := list(ends).count(end))}
     if len(counts) == 1:
         return WORDS[ends[0]]
-    return ", ".join(f"{WORDS[e]} in {n} of {len(ends)} seeds" for e, n in counts.items() if e != "converged")
+    return ", ".join(f"{WORDS[e]} in {n} of {len(ends)}" for e, n in counts.items() if e != "converged")
 
 
 def end_of_fit(report: Mapping[str, Any]) -> Convergence | None:
