@@ -27,6 +27,7 @@ then not lost to what the network overfits in it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ class Denoising:
     seeds: int = 3
     reduction_steps: int = 500  # of the networks that reduce wide parts
     batch_size: int = 512
-    width: int = 384
+    width: int = 256
     layers: int = 2
     lr: float = 2e-3
     weight_decay: float = 1e-2
@@ -90,23 +91,19 @@ class Rates:
 
 
 class Network(nn.Module):
-    """(y and Â_lin, the linear prediction from the context, its parts, ln u) → f, c and g, each [G, B, n]."""
+    """(y and Â_lin, the linear prediction from the context, its parts, ln u) → f, c and g, each [G, B, n].
+
+    A plain perceptron: it learned in a fifth of the time what deeper ones with normalised layers did not in ten times
+    as many steps (half-normal chunks, whose sign is told: 0.03 of the loss in 1,500 steps against 0).
+    """
 
     def __init__(self, directions: int, parts: Mapping[str, int], contexts: int, how: Denoising) -> None:
         super().__init__()
-        w = how.width
-        self.noisy = nn.Linear(2 * directions, w)
-        self.guess = _mlp(directions, w)
-        self.level = nn.Linear(2 * WAVES, w)
-        self.which = nn.Embedding(contexts, w)
-        self.index = {name: i for i, name in enumerate(parts)}
-        self.parts = nn.ModuleList(_mlp(size, w) for size in parts.values())
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w))
-            for _ in range(how.layers)
-        )
-        self.norm = nn.LayerNorm(w)
-        self.out = nn.Linear(w, 3 * directions)
+        self.parts, self.contexts = dict(parts), contexts
+        inputs = 3 * directions + 2 * WAVES + contexts + sum(parts.values())
+        sizes = [inputs, *[how.width] * how.layers]
+        hidden = [nn.Sequential(nn.Linear(i, o), nn.GELU()) for i, o in itertools.pairwise(sizes)]
+        self.hidden, self.out = nn.Sequential(*hidden), nn.Linear(sizes[-1], 3 * directions)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         nn.init.constant_(self.out.bias[2 * directions :], CLOSED)
@@ -116,21 +113,14 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``told`` [G]: each group's parts; ``which`` [G]: its context; ``level`` [G, B]: ln u in 0..1."""
         angles = level[..., None] * math.pi * torch.arange(1, WAVES + 1, device=level.device)
-        h = self.noisy(noisy) + self.guess(guess) + self.level(torch.cat([angles.cos(), angles.sin()], -1))
-        h = h + self.which(which)[:, None]
-        if any(told):
-            zero = torch.zeros_like(h[0])
-            h = h + torch.stack(
-                [sum((self.parts[self.index[n]](v) for n, v in own.items()), zero) for own in told]
-            )
-        for block in self.blocks:
-            h = h + block(h)
-        f, c, gate = self.out(nn.functional.gelu(self.norm(h))).chunk(3, -1)
+        context = nn.functional.one_hot(which, self.contexts).to(noisy)[:, None]
+        parts = [
+            torch.stack([own.get(name, level.new_zeros(level.shape[1], size)) for own in told])
+            for name, size in self.parts.items()
+        ]
+        seen = [noisy, guess, angles.cos(), angles.sin(), context.expand(-1, level.shape[1], -1), *parts]
+        f, c, gate = self.out(self.hidden(torch.cat(seen, -1))).chunk(3, -1)
         return f, c, gate.sigmoid()
-
-
-def _mlp(size: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..artifacts import Recipe, Store
 from ..bits import channel_truth as channel
 from ..bits.estimate import estimate
 from ..bits.known import distributions
-from ..bits.wide import SHARES, Wide
+from ..bits.wide import SHARES, Spectrum, Wide
 from ..demos import Normaliser
 from ..nn.convergence import in_words
 from ..sims.channel import quantise
@@ -70,10 +70,10 @@ def plan_calibration(quick: bool) -> Calibration:
     for known in distributions(quick):
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
-    for setting, draws in wide_settings(quick):
-        spec = {"setting": asdict(setting), "draws": draws}
-        cost = draws * (8 + 0.03 * setting.nuisance)
-        made.wide.append((setting, made.add("wide", spec, {}, f"known: {setting.label}", cost)))
+    for many, draws in wide_settings(quick):
+        spec = {"setting": asdict(many), "draws": draws}
+        cost = draws * (8 + 0.03 * many.nuisance)
+        made.wide.append((many, made.add("wide", spec, {}, f"known: {many.label}", cost)))
     spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": list(SEEDS), "episodes": 400}
     made.verdicts = made.add("verdicts", spec, {}, "verdicts on simulated studies", 60)
     studies = STUDIES[quick][1]

@@ -178,9 +178,9 @@ def add_ledger(
         if cell.policy.key in done or cell.trained_on != "chunk":
             continue
         done.add(cell.policy.key)
-        inputs = graph.steps[cell.policy.key].inputs
-        seen = {role: recipe for role, recipe in inputs.items() if role.startswith("features/")}
-        given = {**base, "policy": cell.policy, **seen}
+        trained = graph.steps[cell.policy.key].inputs
+        given = {**base, "policy": cell.policy}
+        given |= {role: recipe for role, recipe in trained.items() if role.startswith("features/")}
         if cell.code is not None and not cell.swapped:
             given["tokens"] = codes[cell.code.fitted(cell.seed)][1]
         recipe = graph.add(
