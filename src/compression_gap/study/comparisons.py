@@ -121,7 +121,7 @@ def waterfalls(
         if g.success is None or g.head.encoder in ("blind", "oracle"):
             continue
         levels: list[tuple[str, np.ndarray]] = []
-        actors = {r.actor for r, _ in measured}  # deterministic: one run, and no seed that could be another
+        actors = {r.actor for r, _ in measured}  # deterministic: one run needs no seed
         for r, success in measured:
             # A hybrid adds a continuous offset to what it decodes: the code is no stage that it goes through.
             hybrid = action_parts(g.head.action)[0] == "hybrid"
@@ -139,7 +139,8 @@ def waterfalls(
         names |= {f"{g.head.encoder} policy": "encoder", "blind policy": "vision"}
         steps = []
         for (before_name, before), (name, after) in itertools.pairwise(levels):
-            one_run = [i for i, n in enumerate((name, before_name)) if n in actors]
+            pair = ((name, after), (before_name, before))
+            one_run = [i for i, (n, success) in enumerate(pair) if n in actors and len(success) == 1]
             c = statistics.contrast([after, before], [1, -1], tasks, references=one_run)
             steps.append({"names": names[name], "to": name, **asdict(c)})
         out.append(

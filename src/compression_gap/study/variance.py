@@ -66,7 +66,7 @@ class Mixture:
         sd = np.sqrt(self.variances)
         with np.errstate(divide="ignore", invalid="ignore"):
             tail = np.where(sd > 0, ndtr(-abs(value) / sd), 0.5 * (value == 0))
-        return float(min(2.0 * self.weights @ tail, 1.0))
+        return min(float(2.0 * self.weights @ tail), 1.0)
 
     def half_width(self, level: float) -> float:
         """Half of the central interval that holds ``level`` of the error."""
