@@ -292,7 +292,7 @@ def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
     if wrong:
         console.print(
             "One seed is left out: its test does not see that seeds differ, and finds a difference where there "
-            f"is none in {100 * min(wrong):.0f} to {100 * max(wrong):.0f} % of studies, not in 5 %.",
+            f"is none in {100 * min(wrong):.0f} to {100 * max(wrong):.0f} % of studies, where 5 % are meant.",
             markup=False,
         )
 

@@ -312,6 +312,9 @@ def test_waterfalls_go_from_the_expert_to_the_blind_policy(summary):
         ("encoder", "retina-4 policy", close(-1 / 8)),
         ("vision", "blind policy", close(-1 / 8)),
     ]
+    # two seeds of each policy: known, also in the step from the expert's one run
+    assert not any(s["seed_variance_unknown"] for w in falls.values() for s in w["steps"])
+    assert [s["seeds"] for s in falls["oat · retina-4"]["steps"]] == [1, 1, 2, 2, 2]
     gain = falls["diffusion · retina-4"]["steps"][1]
     assert (gain["names"], gain["value"]) == ("policy", close(1 / 8))  # a later level may lie higher
     for w in falls.values():

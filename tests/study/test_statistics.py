@@ -183,7 +183,7 @@ def test_the_error_is_the_integral_over_the_prior():
     least, wide, most = np.array(RATES.seed_sd) * (4 * p * (1 - p)) ** 0.8
     x = np.linspace(np.log(least), np.log(most), 2001)
     total = np.exp(2 * x) + part.noise
-    density = total**-0.5 * np.exp(-part.raw / total / 2) / (1 + np.exp(2 * x) / wide**2)
+    density = total**-0.5 * np.exp(-part.raw / total / 2) / (1 + np.exp(4 * x) / wide**4)
     density /= density.sum()
     half = found.error.half_width(0.95)
     # given the seeds' variance: a normal plus a t of the states, integrated over the normal

@@ -79,16 +79,17 @@ def test_one_seed_says_that_seed_variance_is_unknown():
 
 
 def test_the_number_of_further_seeds_is_reported_and_falls_with_the_effect():
-    rng = np.random.default_rng(8)
     numbers = []
-    for rate in (0.52, 0.6):
-        base, encoder, code = cells(rng, (0.4, rate, 0.41), seeds=2, seed_sd=0.08)
+    for luck in (1, 4):
+        base, encoder, code = cells(np.random.default_rng(luck), (0.4, 0.52, 0.4), seeds=3, seed_sd=0.03)
         found = locate(base, relaxed(encoder, code), None, STRATA)
-        if found.kind == "not-separated" and found.further_seeds is not None:
-            assert f"About {found.further_seeds} further seed" in found.sentence
-            assert 1 <= found.further_seeds <= 50
-            numbers.append(found.further_seeds)
-    assert numbers
+        assert found.kind == "not-separated"
+        assert found.further_seeds is not None
+        assert f"About {found.further_seeds} further seed" in found.sentence
+        numbers.append((found.gains[0].contrast.value, found.further_seeds))
+    (small, many), (large, few) = numbers
+    assert small < large
+    assert 1 <= few < many <= 50
 
 
 def test_more_episodes_help_where_states_are_the_noise_and_seeds_are_not():
@@ -126,15 +127,14 @@ def test_a_tie_asks_for_nothing():
 
 def test_the_seeds_asked_for_separate_them_four_times_in_five():
     """The number that one study asks for, in new studies of its rates and spread."""
-    rng = np.random.default_rng(31)
-    base, encoder, code = cells(rng, (0.4, 0.56, 0.4), seeds=3, seed_sd=0.03)
+    rng = np.random.default_rng(4)
+    base, encoder, code = cells(rng, (0.4, 0.52, 0.4), seeds=3, seed_sd=0.03)
     found = locate(base, relaxed(encoder, code), None, STRATA)
     assert found.further_seeds is not None
     assert "with a chance of 80 %, if gains and seed spreads are as measured" in found.sentence
-    gain = found.gains[0].contrast.value
-    hits = 0
+    rates, hits = [array.mean() for array in (base, encoder, code)], 0
     for _ in range(40):
-        new = cells(rng, (0.4, 0.4 + gain, 0.4), seeds=3 + found.further_seeds, seed_sd=0.03)
+        new = cells(rng, rates, seeds=3 + found.further_seeds, seed_sd=0.03)
         hits += locate(new[0], relaxed(*new[1:]), None, STRATA, advise=False).kind == "binds"
     assert hits >= 26  # at 80 %, fewer come in 1 % of such simulations
 

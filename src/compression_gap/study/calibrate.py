@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..artifacts import Recipe, Store
 from ..bits import channel_truth as channel
 from ..bits.estimate import estimate
 from ..bits.known import distributions
-from ..bits.wide import SHARES, Spectrum, Wide
+from ..bits.wide import SHARES, Wide
 from ..demos import Normaliser
 from ..nn.convergence import in_words
 from ..sims.channel import quantise

@@ -30,7 +30,7 @@ class Outcomes:
     high: float
     disagreement: float  # of two states more, where all others agree: the least variance is theirs
     # Of the standard deviation of one seed's mean (of a rate: at a rate of a half; of errors: as a share of the mean
-    # error): the least, the one beyond which the prior falls as its square, and the most
+    # error): the least, the one beyond which the prior falls as its fourth power, and the most
     seed_sd: tuple[float, float, float]
 
 
@@ -66,7 +66,7 @@ class Mixture:
         sd = np.sqrt(self.variances)
         with np.errstate(divide="ignore", invalid="ignore"):
             tail = np.where(sd > 0, ndtr(-abs(value) / sd), 0.5 * (value == 0))
-        return float(min(2.0 * self.weights @ tail, 1.0))
+        return min(float(2.0 * self.weights @ tail), 1.0)
 
     def half_width(self, level: float) -> float:
         """Half of the central interval that holds ``level`` of the error."""
@@ -142,7 +142,7 @@ def seed_posterior(
     sd = np.geomspace(least, most, SPREADS)
     spread = (sd * scale) ** 2
     total = np.maximum(spread + np.asarray(noise, dtype=np.float64)[..., None], 1e-300)
-    log = -np.log1p((sd / wide) ** 2)
+    log = -np.log1p((sd / wide) ** 4)
     log[[0, -1]] -= np.log(2)  # trapezoids
     log = log - 0.5 * (seeds - 1) * (np.log(total) + np.asarray(raw, dtype=np.float64)[..., None] / total)
     weights = np.exp(log - log.max(-1, keepdims=True))
