@@ -217,15 +217,8 @@ def waterfalls(
         names = {"expert-chunked": "horizon", "expert-coded": "code", ORACLE: "policy"}
         names |= {f"{g.head.encoder} policy": "encoder", "blind policy": "vision"}
         steps = []
-<<<<<<< HEAD
         for before, after in itertools.pairwise(levels):
             c, name = _step(after, before, tasks), after[0]
-=======
-        for (before_name, before), (name, after) in itertools.pairwise(levels):
-            pair = ((name, after), (before_name, before))
-            one_run = [i for i, (n, success) in enumerate(pair) if n in actors and len(success) == 1]
-            c = statistics.contrast([after, before], [1, -1], tasks, references=one_run)
->>>>>>> h-stats
             steps.append({"names": names[name], "to": name, **asdict(c)})
         out.append(
             {
