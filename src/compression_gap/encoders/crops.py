@@ -43,7 +43,9 @@ class Crop:
 
     def for_encoder(self, name: str) -> dict[str, Any] | None:
         """What a specification says of an encoder by name: None if its images are those of the default."""
-        if name in ("blind", "oracle") or name.startswith("oracle-"):
+        if name in ("blind", "oracle") or name.startswith(
+            "oracle-"
+        ):  # of oracle+retina-R the image is cropped
             return None
         if self.mode == "all":
             return {"mode": "all", "share": self.share}

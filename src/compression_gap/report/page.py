@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..artifacts import disk_error
 from ..study.ledger_reading import resolution_words
+from ..study.resolution import resolution_rows
 from . import figures
 
 
@@ -46,6 +47,7 @@ def template(name: str, **filters: Callable[[Any], str]) -> Template:
     )
     made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
     made.filters["resolution"] = resolution_words
+    made.filters["resolution_rows"] = resolution_rows
     made.filters |= filters
     made.globals |= {
         "style": (folder / "page.css").read_text(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..encoders.registry import is_limit
 from . import statistics
 from .cells import code_names
 from .evidence import Group, code_words, conditioning_words, label, label_without_encoder, rate
@@ -118,7 +119,7 @@ def waterfalls(
     """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped."""
     out = []
     for g in found:
-        if g.success is None or g.head.encoder in ("blind", "oracle"):
+        if g.success is None or is_limit(g.head.encoder):
             continue
         levels: list[tuple[str, np.ndarray]] = []
         for r, success in measured:
@@ -157,7 +158,7 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
     sizes: list[str] = list(plan.study.factors.size)
     continuous = [a for a in plan.study.factors.action if action_parts(a)[1] is None]
     for g in found:
-        if g.success is None or g.head.encoder in ("blind", "oracle"):
+        if g.success is None or is_limit(g.head.encoder):
             continue
         own = _levels_of(g.head)
         relaxed: dict[str, tuple[np.ndarray, str]] = {}
