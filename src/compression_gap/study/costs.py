@@ -150,8 +150,8 @@ def seen_by(
     *,
     image_size: int,
     state_dim: int,
-    tasks: int,
     crop: Crop,
+    tasks: int = 1,
     pin: Mapping[str, Any] | None = None,
 ) -> Seen:
     """What an encoder gives and costs, by name; ``pin``: what a checkpoint's name was resolved to, if it was."""
