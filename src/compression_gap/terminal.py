@@ -131,6 +131,7 @@ UNSETTLED = (
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
     from .study.ledger_reading import fitted_words, resolution_words
+    from .study.resolution import resolution_rows
 
     at = found["resolution"]
     console.print(
@@ -140,6 +141,11 @@ def ledger_tables(found: dict[str, Any]) -> None:
     )
     if words := fitted_words(found["fitted_seed"]):
         console.print(words, markup=False)
+    if rows := resolution_rows(at):
+        table = new_table("σ*, in standard deviations", "all tasks", *rows[0]["tasks"])
+        for row in rows:
+            table.add_row(row["noise"], row["pooled"], *(row["tasks"].get(t, "") for t in rows[0]["tasks"]))
+        console.print(table)
     demand = found["demand"]
     console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
     lost = found["width_control"]["lost"]

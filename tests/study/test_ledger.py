@@ -8,6 +8,8 @@ import pytest
 
 from compression_gap.artifacts import Store
 from compression_gap.cli import main
+from compression_gap.demos import DemoSet, Normaliser
+from compression_gap.errors import UserError
 from compression_gap.study.cells import code_names
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
 from compression_gap.study.ledger_reading import (
@@ -23,7 +25,9 @@ from compression_gap.study.ledger_reading import (
 )
 from compression_gap.study.locate import of_ledger, of_study
 from compression_gap.study.plan import Code, make_plan
+from compression_gap.study.resolution import GRID_OF_ONE, bounded, disturbance_of, of_noise, resolution_rows
 from compression_gap.study.spec import Ledger, parse_study
+from compression_gap.terminal import ledger_tables
 
 STUDY = """\
 name: ledgered
@@ -88,12 +92,73 @@ def test_what_passes_is_the_supply_less_the_gap(ran):
 def test_the_resolution_is_measured_with_the_expert(ran):
     at = ran[0]["resolution"]
     assert at["measured"]
-    assert at["white"]["undisturbed"] == 1
+    noises = {n["noise"]: n for n in at["noises"]}
+    assert list(noises) == ["white", "offset", "code oat 1000"]
+    assert at["dimensions"] == []
+    for noise in noises.values():
+        assert noise["undisturbed"] == 1
+        assert noise["low"] <= noise["value"] <= noise["high"]
+        assert noise["rates"][0] >= noise["rates"][-1]
+        assert list(noise["per_task"]) == ["reach"]
+        assert "draws" not in noise
     assert 0.03 <= at["sigma"] <= 1
-    assert at["white"]["rates"][0] >= at["white"]["rates"][-1]
-    assert list(at["white"]["per_task"]) == ["reach"]
     # An offset moves the end point by all its steps; white noise averages out.
-    assert at["offset"]["value"] < at["white"]["value"]
+    assert noises["offset"]["value"] < noises["white"]["value"]
+
+
+def test_the_terminal_shows_every_noise_with_its_interval(ran, capsys):
+    found, *_ = ran
+    rows = resolution_rows(found["resolution"])
+    assert [r["noise"] for r in rows] == [
+        "white noise",
+        "offset, constant over a chunk",
+        "noise like the error of oat 1000",
+    ]
+    assert rows[0]["pooled"] == bounded(of_noise(found["resolution"]))
+    ledger_tables(found)
+    printed = capsys.readouterr().out
+    for row in rows:
+        assert row["pooled"] in printed
+
+
+def test_dimensions_are_disturbed_alone_on_demand():
+    study = parse_study(
+        STUDY.replace("prior_steps: 4", "prior_steps: 4, dimensions: true, disturbances: [white]"), "here"
+    )
+    disturbed = make_plan(study).ledger.disturbed
+    assert list(disturbed.noises) == ["white"]
+    assert list(disturbed.dimensions) == [0, 1]
+    for d, of in disturbed.dimensions.items():
+        assert tuple(of) == GRID_OF_ONE
+        assert {(r.spec["disturbance"], r.spec["dimension"]) for r in of.values()} == {("white", d)}
+    with pytest.raises(UserError, match="add 'white'"):
+        parse_study(STUDY.replace("prior_steps: 4", "prior_steps: 4, disturbances: [offset]"), "here")
+
+
+def test_noise_like_a_code_has_the_covariance_of_its_training_errors(ran):
+    """Of the chunks that lie within their episode, from the artefacts directly."""
+    _, file, store_folder = ran
+    store, plan = Store(store_folder), make_plan(parse_study(file.read_text(), "here"))
+    recipe = plan.ledger.disturbed.noises["code oat 1000"][0.5]
+    step = plan.steps[recipe.key]
+    demos = DemoSet.load(store.open(step.inputs["demos/0"]))
+    normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
+    coded = np.load(store.open(step.inputs["tokens"]) / "coded-train.npy")
+    errors, row, horizon = [], 0, recipe.spec["horizon"]
+    actions = (demos.actions - normaliser.mean) / normaliser.std
+    for e in demos.split("train"):
+        for t in range(e.length):
+            if t + horizon <= e.length:
+                errors.append(coded[row] - actions[e.start + t : e.start + t + horizon])
+            row += 1
+    flat = np.array(errors, np.float64).reshape(len(errors), -1)
+    moment = flat.T @ flat / len(flat)
+    disturb, n = disturbance_of(step, store), 4000
+    zero = np.zeros((n, horizon, 2), np.float32)
+    noise = (disturb(zero, np.arange(n)) / normaliser.std).reshape(n, -1)
+    wanted = moment * 0.25 / np.diag(moment).mean()
+    assert (noise**2).mean() == pytest.approx(0.25, rel=0.1)
+    np.testing.assert_allclose(noise.T @ noise / n, wanted, atol=0.06 * wanted.max())
 
 
 def test_policies_deliver_from_their_own_loss(ran):
@@ -151,6 +216,8 @@ def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["ledger"]["demand"] == found["demand"]
     page = (store / "studies" / "ledgered" / "report.html").read_text()
+    for row in resolution_rows(found["resolution"]):
+        assert f"<td>{row['noise']}</td><td>{row['pooled']}</td>" in page
     assert "<h2>Bits</h2>" in page
     assert len(summary["ledger"]["hypothesis"]["upgrades"]) == 6  # two under each of three actions
     assert main(["locate", str(file), *again]) == 0
@@ -241,7 +308,7 @@ def made(demand, see, kept, gap, oracle_gap, n=400, codes=(CODE,)):
         bits[names[c]] = demand - kept + noise
         bits[pair("z", c.name)] = demand - kept - gap + noise + 0.1 * rng.standard_normal(n)
         bits[pair("oracle", c.name)] = demand - kept - oracle_gap + noise + 0.1 * rng.standard_normal(n)
-    steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), names, {}, None)
+    steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), names, {})
     return _Rates({1: bits}, bits, np.arange(n)), steps
 
 
@@ -367,24 +434,13 @@ def test_codes_of_one_name_have_contexts_of_their_own():
 
 @pytest.mark.parametrize(
     ("bound", "words"),
-    [
-        ("", "success: 0.3 [0.2, 0.4]; for"),
-        ("above", "success: at least 0.3; for"),
-        ("below", "at most 0.3; for"),
-    ],
+    [("", "success: 0.3 [0.2, 0.4]"), ("above", "at least 0.3 [0.2, …]"), ("below", "at most 0.3 […, 0.4]")],
 )
 def test_a_resolution_beyond_what_was_tried_is_a_bound(bound, words):
     at = {"value": 0.3, "low": 0.2, "high": 0.4, "bound": bound}
-    found = {
-        "measured": True,
-        "assumed": False,
-        "sigma": 0.3,
-        "white": at,
-        "offset": {**at, "bound": "below"},
-    }
-    assert words in resolution_words(found)
-    assert "bits are taken at" not in resolution_words(found)
-    assert resolution_words({**found, "sigma": 0.5}).endswith("at most 0.3; bits are taken at 0.5")
+    found = {"measured": True, "assumed": False, "sigma": 0.3, "noises": [{"noise": "white", **at}]}
+    assert resolution_words(found).endswith(words)
+    assert resolution_words({**found, "sigma": 0.5}).endswith(f"{words}; bits are taken at 0.5")
 
 
 def test_the_codebook_law_finds_where_nine_tenths_come_through():

@@ -145,6 +145,8 @@ def train_policy(
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
+    if (known := getattr(encoder, "tasks", tasks)) != tasks:
+        raise ValueError(f"{spec['encoder']} was fitted to the tasks {known}, and the policy has {tasks}")
     windows = {
         name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1))
         for name in ("train", "validation")

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from ..artifacts import disk_error
 from ..nn.convergence import end_of_fit, in_words
 from ..study.ledger_reading import fitted_words, resolution_words
+from ..study.resolution import resolution_rows
 from . import figures
 
 
@@ -48,6 +49,7 @@ def template(name: str, **filters: Callable[[Any], str]) -> Template:
     made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
     made.filters |= {
         "resolution": resolution_words,
+        "resolution_rows": resolution_rows,
         "fitted": fitted_words,
         "ends": in_words,
         "fit_end": end_of_fit,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..encoders.registry import is_limit
 from . import statistics
 from .cells import code_names
 from .evidence import (
@@ -122,7 +123,7 @@ def _levels_of(cell: Cell) -> dict[str, Any]:
 
 def _under_test(found: Sequence[Group]) -> list[Group]:
     """The cells between the limits, as far as they are measured."""
-    return [g for g in found if g.success is not None and g.head.encoder not in ("blind", "oracle")]
+    return [g for g in found if g.success is not None and not is_limit(g.head.encoder)]
 
 
 ORACLE = "oracle policy"

@@ -1,7 +1,7 @@
 """Encoders in a plan: cached features, what the prepared ones are made from, and the probe; how these are built.
 
-A prepared encoder is an artefact of its own (kind "encoder"): the pin of a checkpoint, or a rung of the controlled
-ladder, which needs pretraining frames (kind "frames", in blocks that all rungs share) from the simulator and tasks
+A prepared encoder is an artefact of its own (kind "encoder"): the scales of the oracle's state, the pin of a
+checkpoint, or a rung of the controlled ladder, which needs pretraining frames (kind "frames", in blocks that all rungs share) from the simulator and tasks
 of the demonstrations. The steps import no torch; the builders import what they need.
 """
 
@@ -17,7 +17,8 @@ from ..artifacts import Recipe
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
-from ..encoders.registry import is_prepared
+from ..encoders.registry import is_prepared, reads_scaled_state
+from ..encoders.state import ROUNDING, SIGNAL
 from ..errors import UserError
 from ..sims import SimSpec, instruction_of, sim_info
 
@@ -53,6 +54,9 @@ def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe], seed: i
     """
     if not is_prepared(encoder):
         return {}
+    if reads_scaled_state(encoder):
+        sets = {f"demos/{i}": d for i, d in enumerate(demos)}
+        return {"encoder": graph.add("encoder", {"encoder": "oracle"}, sets, "scales of the true state", 1)}
     if is_pose(encoder):
         return {"encoder": _add_pose(graph, encoder, demos, seed)}
     from ..encoders.checkpoints import resolve
@@ -138,7 +142,8 @@ def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe], seed: int) -> Re
         blocks = -(-shares[i] // BLOCK)
         for block in range(VALIDATION, blocks + 1):
             inputs[f"frames/{i}/{block}"] = _add_frames(graph, recipe, block, f"{block} of {blocks}")
-    spec |= {"pretraining": {**PRETRAINING, "seed": seed}, "shares": shares}
+    moving = {"signal": SIGNAL, "rounding": ROUNDING}  # which dimensions of the state are its targets
+    spec |= {"pretraining": {**PRETRAINING, "seed": seed}, "shares": shares, "moving": moving}
     samples = PRETRAINING["steps"] * PRETRAINING["batch_size"] * len(cameras)
     cost = 5 + SECONDS_PER_SAMPLE * samples * (first.image_size / 84) ** 2
     return graph.add("encoder", spec, inputs, f"pretraining {name}, seed {seed}", cost)
@@ -164,6 +169,11 @@ def build_frames(job: Job) -> dict[str, Any]:
 
 def build_encoder(job: Job) -> dict[str, Any]:
     """A prepared folder. A rung's record holds curve, R² of its own heads, frames, seconds, FLOPs."""
+    if reads_scaled_state(job.spec["encoder"]):
+        from ..encoders.limits import Oracle
+
+        Oracle.prepare(job.demosets(), job.out)
+        return {}
     if not is_pose(job.spec["encoder"]):
         from ..encoders.checkpoints import prepare_pretrained
 

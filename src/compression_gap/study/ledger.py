@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
-from ..sims import EvaluationProtocol, sim_info
+from ..sims import EvaluationProtocol
 from ..tokenizers.levels import Levels
 from .cells import Code, Trained, code_names
 from .plan import (
@@ -30,14 +30,13 @@ from .plan import (
     study_codes,
     study_tokenizer,
 )
+from .resolution import Disturbed, add_disturbed
 from .spec import Ledger, Tokenizer
 from .tokenizer_table import reference_protocol, simulator_of
 
 OWN = "own"  # the part of every context that sees: proprioception and task
 SHARES = (1, 2, 4)
 SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # where rates are kept
-DISTURBED = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)  # standard deviations of the disturbed experts
-DISTURBANCES = ("white", "offset")
 
 
 @dataclass
@@ -48,15 +47,11 @@ class LedgerSteps:
     encoders: tuple[str, ...]
     codes: dict[Code, str]  # with the names that they go by here; as fitted for the seed ``first``
     contexts: dict[str, tuple[str, ...]]
-    protocol: EvaluationProtocol | None
     first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
-    prefix: dict[int, Recipe] = field(
-        default_factory=dict
-    )  # the same of the actions that are executed of a chunk
+    prefix: dict[int, Recipe] = field(default_factory=dict)  # the same of the actions executed of a chunk
     health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
-    disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
-    undisturbed: Recipe | None = None
+    disturbed: Disturbed | None = None  # where σ* is measured
     delivered: list[tuple[Trained, Recipe]] = field(default_factory=list)
 
     def health_of(self, code: Code) -> Recipe:
@@ -66,14 +61,8 @@ class LedgerSteps:
     @property
     def wanted(self) -> list[Recipe]:
         """All of them."""
-        undisturbed = [] if self.undisturbed is None else [self.undisturbed]
-        recipes = [
-            *self.rates.values(),
-            *self.prefix.values(),
-            *self.health.values(),
-            *self.disturbed.values(),
-            *undisturbed,
-        ]
+        disturbed = [] if self.disturbed is None else self.disturbed.wanted
+        recipes = [*self.rates.values(), *self.prefix.values(), *self.health.values(), *disturbed]
         return recipes + [r for _, r in self.delivered]
 
 
@@ -122,7 +111,7 @@ def add_ledger(
     for code, name in names.items():
         contexts[name] = (parts[code],)
         contexts |= {pair(e, name): (*contexts[e], parts[code]) for e in ("blind", *encoders)}
-    steps = LedgerSteps(section, encoders, names, contexts, protocol, first)
+    steps = LedgerSteps(section, encoders, names, contexts, first)
     shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "stride": stride, "tasks": list(tasks)}
     inputs = dict(base)
     for i, encoder in enumerate(encoders):
@@ -172,7 +161,17 @@ def add_ledger(
             20 + 0.15 * section.prior_steps,
         )
     if protocol is not None and section.sigma is None:
-        _add_disturbed(graph, steps, base["normaliser"], protocol, horizon)
+        steps.disturbed = add_disturbed(
+            graph,
+            base,
+            {name: codes[code.fitted(first)][1] for code, name in names.items()},
+            protocol,
+            episodes=section.episodes_per_sigma,
+            horizon=horizon,
+            stride=stride,
+            kinds=section.disturbances,
+            dimensions=section.dimensions,
+        )
     done = set()
     for cell in cells:
         if cell.policy.key in done or cell.trained_on != "chunk":
@@ -284,27 +283,3 @@ def plan_ledger(
         protocol=protocol,
     )
     return graph
-
-
-def _add_disturbed(
-    graph: Graph, steps: LedgerSteps, normaliser: Recipe, protocol: EvaluationProtocol, horizon: int
-) -> None:
-    per_task = -(-steps.section.episodes_per_sigma // len(protocol.sim.tasks))
-    if (most := sim_info(protocol.sim).evaluation_states) is not None:
-        per_task = min(per_task, most)
-    protocol = protocol.model_copy(update={"episodes_per_task": per_task, "repeats": 1})
-    steps.protocol = protocol
-    spec = {"protocol": protocol.model_dump(mode="json"), "horizon": horizon}
-    cost = 5 + 0.6 * len(protocol.episodes())
-    steps.undisturbed = graph.add(
-        "episodes", {**spec, "actor": "expert-chunked"}, {}, "episodes of expert-chunked", cost
-    )
-    for kind in DISTURBANCES:
-        for sigma in DISTURBED:
-            steps.disturbed[kind, sigma] = graph.add(
-                "episodes",
-                {**spec, "actor": "expert-disturbed", "disturbance": kind, "sigma": sigma},
-                {"normaliser": normaliser},
-                f"episodes of the expert disturbed by {kind} noise of {sigma:g}",
-                cost,
-            )

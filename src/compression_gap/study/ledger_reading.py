@@ -11,9 +11,10 @@ import numpy as np
 from ..artifacts import Recipe, Store
 from ..bits.estimate import estimate, resampled
 from ..encoders.ladder import is_pose
+from ..encoders.registry import is_limit
 from .cells import Code, Trained
-from .evidence import episode_columns
-from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, check_range, pair
+from .ledger import SIGMAS, LedgerSteps, check_range, pair
+from .resolution import bounded, measured, of_noise, read_disturbed
 from .verdict import LEAD
 
 SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
@@ -96,9 +97,9 @@ class _Rates:
 
 def _at(values: np.ndarray, sigma: float) -> np.ndarray:
     """Rates [..., S] at σ, linear in ln σ between the resolutions that are kept."""
-    at = np.interp(np.log(sigma), np.log(SIGMAS), np.arange(len(SIGMAS)))
-    i = min(int(at), len(SIGMAS) - 2)
-    return np.asarray(values[..., i] + (at - i) * (values[..., i + 1] - values[..., i]))
+    from ..bits.resolution import at_resolution
+
+    return at_resolution(values, SIGMAS, sigma)
 
 
 def _rates(
@@ -137,70 +138,35 @@ def _rates(
 
 def resolution(steps: LedgerSteps, store: Store) -> dict[str, Any]:
     """σ* with its interval, pooled and per task, for each disturbance; or the σ that was given."""
-    from ..bits.resolution import task_resolution
-
-    if steps.undisturbed is None or steps.protocol is None:
+    if steps.disturbed is None:
         sigma = steps.section.sigma or 0.1
         return {"sigma": sigma, "measured": False, "assumed": steps.section.sigma is None}
-    plain, tasks = _success(store, steps.undisturbed)
-    out: dict[str, Any] = {
-        "measured": True,
-        "assumed": False,
-        "episodes": len(plain),
-        "grid": list(DISTURBED),
-    }
-    names = list(dict.fromkeys(tasks))
-    for kind in DISTURBANCES:
-        success = np.stack([_success(store, steps.disturbed[kind, s])[0] for s in DISTURBED])
-        pooled = task_resolution(DISTURBED, success, plain, tasks)
-        per_task = {}
-        for name in names:
-            own = tasks == name
-            if plain[own].any():
-                per_task[name] = _plain(task_resolution(DISTURBED, success[:, own], plain[own], tasks[own]))
-        out[kind] = {**_plain(pooled), "per_task": per_task}
-    sigma = float(out["white"]["value"])
-    out["sigma"] = float(np.clip(sigma, SIGMAS[0], SIGMAS[-1]))
-    return out
+    found = read_disturbed(steps.disturbed, store)
+    sigma = float(np.clip(of_noise(found)["value"], SIGMAS[0], SIGMAS[-1]))
+    return {"measured": True, "assumed": False, "sigma": sigma, **found}
 
 
 def resolution_words(found: Mapping[str, Any]) -> str:
     """Where a ledger's resolution comes from, with its interval or its bound."""
     if not found["measured"]:
         return "an assumption: there is no simulator to measure it in" if found["assumed"] else "given"
-    white, offset = found["white"], found["offset"]
-    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {_bounded(white)}"
-    words += f"; for an offset that is constant over a chunk {_bounded(offset)}"
+    white = of_noise(found)
+    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {bounded(white)}"
     if found["sigma"] != white["value"]:
         words += f"; bits are taken at {found['sigma']:.2g}"
     return words
 
 
-def _bounded(at: Mapping[str, Any]) -> str:
-    """A resolution with its interval; ``bound``: it lies beyond what was tried."""
-    if at["bound"]:
-        return f"{'at least' if at['bound'] == 'above' else 'at most'} {at['value']:.2g}"
-    return f"{at['value']:.2g} [{at['low']:.2g}, {at['high']:.2g}]"
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as JSON values."""
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(value).items()}
-
-
-def _success(store: Store, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    rows = episode_columns(store, recipe)
-    return rows["success"].astype(float), rows["task"]
-
-
 def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) -> dict[str, Any]:
     """Everything that is shown, as JSON values. ``sigma``: another resolution than the ledger's own."""
-    found = resolution(steps, store)
+    found, drawn = resolution(steps, store), None
     if sigma is not None:
         check_range(sigma)
         found = {**found, "sigma": sigma}
+    elif steps.disturbed is not None:
+        drawn = np.clip(measured(steps.disturbed, store).draws, SIGMAS[0], SIGMAS[-1])
     sigma = float(found["sigma"])
-    rates = _rates(steps.rates, steps.contexts, store, sigma)
+    rates = _rates(steps.rates, steps.contexts, store, sigma, drawn)
     health = {c: store.manifest(steps.health_of(c))["meta"] for c in steps.codes}
     codes = [
         {
@@ -244,7 +210,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
             _binding(rates, steps, e, name)
             for name in steps.codes.values()
             for e in steps.encoders
-            if e != "oracle"
+            if not is_limit(e)
         ],
         "law": [_law(rates, steps, health, e) for e in steps.encoders],
         "delivered": delivered,

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import __version__
 from ..artifacts import Store
+from ..encoders.registry import is_limit
 from ..errors import UserError
 from . import statistics
 from .chunk_error import EpisodeErrors, read_errors
@@ -27,9 +28,6 @@ CAUTION = (
     "A chunk error is no success rate: it says how near sampled chunks come to demonstrated ones on held-out "
     "recordings, not what the robot would do. Which stage binds on the robot is not decided by it."
 )
-
-
-LIMITS = ("blind", "oracle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +209,7 @@ def _contrasts(plan: OfflinePlan, groups: Sequence[_Group], task: np.ndarray) ->
     for ladder in ladders.values():
         ladder.sort(key=lambda g: plan.encoders.index(g.head.encoder))
         pairs = list(itertools.pairwise(ladder))
-        own = [g for g in ladder if g.head.encoder not in LIMITS]
+        own = [g for g in ladder if not is_limit(g.head.encoder)]
         ends = [(ladder[0], ladder[-1])] + [(ladder[0], g) for g in own[-1:]]
         pairs += [p for p in ends if p[0] is not p[1] and p not in pairs]
         for low, high in dict.fromkeys(pairs):
@@ -233,7 +231,7 @@ def _contrasts(plan: OfflinePlan, groups: Sequence[_Group], task: np.ndarray) ->
 
 def _findings(plan: OfflinePlan, contrasts: Sequence[dict[str, Any]]) -> list[str]:
     """What the best encoder of the file changes against the one that sees nothing, one sentence a head."""
-    own = [e for e in plan.encoders if e not in LIMITS]
+    own = [e for e in plan.encoders if not is_limit(e)]
     out = []
     for c in contrasts:
         if own and c["encoders"] == ["blind", own[-1]]:

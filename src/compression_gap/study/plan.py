@@ -39,7 +39,7 @@ BUILDER_VERSIONS = {
     "encoder": 1,
     "features": 1,
     "text": 1,
-    "probe": 1,
+    "probe": 2,
     "policy": 3,
     "error": 1,
     "episodes": 1,

@@ -21,10 +21,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ..encoders.crops import SHARE, Crop, Mode
+from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
 from ..policies.registry import check_sampler
 from ..tokenizers.levels import as_levels
@@ -237,9 +239,19 @@ class Ledger(_Model):
     seed: Seed = 0
     prior_steps: int = Field(default=300, ge=1)  # of each code's prior
     episodes_per_sigma: int = Field(default=60, ge=1)  # of disturbed experts, over all tasks
+    # What the expert is disturbed by; "code": noise like each code's error. σ* itself is that of white noise.
+    disturbances: Factor[Literal["white", "offset", "code"]] = ("white", "offset", "code")
+    dimensions: bool = False  # white noise in each action dimension alone, too
     delivered_chunks: int = Field(
         default=1000, ge=8
     )  # at most, of each policy: its network runs 200 times a chunk
+
+    @field_validator("disturbances")
+    @classmethod
+    def _white(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "white" not in value:
+            raise ValueError("σ* is that of white noise: add 'white'")
+        return value
 
 
 class Study(_Model):
@@ -277,11 +289,11 @@ class Study(_Model):
     @property
     def encoders(self) -> tuple[str, ...]:
         """The encoder levels from the lower limit to the upper, the file's own order between them."""
-        own = tuple(e for e in self.factors.encoder if e not in ("blind", "oracle"))
+        own = tuple(e for e in self.factors.encoder if not is_limit(e))
         has = self.factors.encoder
         lower = ("blind",) if self.limits or "blind" in has else ()
         upper = ("oracle",) if self.limits or "oracle" in has else ()
-        return (*lower, *own, *upper)
+        return (*lower, *own, *upper, *(e for e in has if e.startswith(BESIDE)))
 
 
 SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings to another file's factors
