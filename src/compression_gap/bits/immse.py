@@ -31,7 +31,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -274,7 +274,7 @@ def conditional_rates(
             device=device,
             work=None if work is None else work / f"network-{k}",
             should_stop=should_stop,
-            progress=lambda done, total, k=k: progress(k * total + done, how.seeds * total),
+            progress=partial(_of_all, progress, k, how.seeds),
         )
         networks.append(network.eval())
         converged &= curve.converged()
@@ -283,6 +283,11 @@ def conditional_rates(
         own = np.stack([bits - integrated(g, problem.reach, np.asarray(sigmas)) for g in gain])
         found[name] = Rates(own.mean(0), probed, own.mean(1))
     return found, converged
+
+
+def _of_all(progress: Callable[[int, int], None], which: int, runs: int, done: int, total: int) -> None:
+    """Report the steps of one of several runs as a share of all."""
+    progress(which * total + done, runs * total)
 
 
 def _columns(

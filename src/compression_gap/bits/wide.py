@@ -27,6 +27,7 @@ DIMENSIONS = 16  # of a chunk
 SHARES = (4, 2, 1)
 
 Spectrum = Literal["power law", "white"]
+SPECTRA: tuple[Spectrum, ...] = ("power law", "white")
 
 
 @dataclass(frozen=True)

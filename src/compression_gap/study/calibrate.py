@@ -18,7 +18,7 @@ from ..artifacts import Recipe, Store
 from ..bits import channel_truth as channel
 from ..bits.estimate import estimate
 from ..bits.known import distributions
-from ..bits.wide import SHARES, Wide
+from ..bits.wide import SHARES, SPECTRA, Wide
 from ..demos import Normaliser
 from ..nn.convergence import in_words
 from ..sims.channel import quantise
@@ -90,7 +90,10 @@ def wide_settings(quick: bool) -> list[tuple[Wide, int]]:
         return [(Wide(253, "power law"), 1), (Wide(253, "white", 30), 1)]
     settings = [Wide(0), Wide(0, episodes=30)]
     settings += [
-        Wide(n, s, e) for n, s, e in itertools.product((61, 253, 765), ("power law", "white"), (200, 30))
+        Wide(nuisance, spectrum, episodes)
+        for nuisance in (61, 253, 765)
+        for spectrum in SPECTRA
+        for episodes in (200, 30)
     ]
     return [(s, DRAWS) for s in settings] + [(Wide(n, nonlinear=True), 5) for n in (0, 20, 100)]
 
