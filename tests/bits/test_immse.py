@@ -9,7 +9,9 @@ from compression_gap.bits.gaussian import Part
 from compression_gap.bits.immse import Denoising, conditional_rates, integrated, stacked
 from compression_gap.bits.known import discrete, gaussian, nonlinear
 
-SMALL = Denoising(steps=300, batch_size=256, width=96, layers=1, neighbours=1024)
+SMALL = Denoising(steps=300, seeds=1, reduction_steps=300, batch_size=256, width=96, neighbours=1024)
+
+TINY = Denoising(steps=20, seeds=2, reduction_steps=10, width=32, layers=1, batch_size=64, neighbours=256)
 
 
 def rates_of(known, n, how, extra=None):
@@ -56,7 +58,7 @@ def test_without_training_the_linear_part_stands_alone():
 
 
 def test_a_finer_resolution_never_needs_fewer_bits_on_average():
-    rates = rates_of(gaussian(2, 2.0), 1_000, Denoising(steps=30, width=32, layers=1, batch_size=64))
+    rates = rates_of(gaussian(2, 2.0), 1_000, TINY)
     for r in rates.values():
         fine, coarse = r.bits.mean(0)
         assert fine > coarse > 0
@@ -65,7 +67,7 @@ def test_a_finer_resolution_never_needs_fewer_bits_on_average():
 def test_chunks_that_repeat_themselves_are_known_without_training():
     """Sixteen names that the context spells out: a network takes thousands of steps to learn them."""
     known = discrete()
-    untrained = Denoising(steps=1, width=8, layers=1)
+    untrained = Denoising(steps=1, seeds=1, reduction_steps=1, width=8, layers=1)
     rates = rates_of(known, 4_000, untrained)
     probe = (rates[""].linear - rates["c"].linear)[:, 0].mean()
     assert abs(probe - known.bits) > 1
@@ -87,13 +89,13 @@ def test_parts_may_have_any_name():
     chunks = {s: rng.standard_normal((100, 2)) for s in ("train", "validation", "test")}
     parts = {name: Part({s: c[:, :1] for s, c in chunks.items()})}
     contexts = {"": (), "seen": (name,)}
-    how = Denoising(steps=4, width=16, layers=1, batch_size=16)
+    how = TINY
     found, _ = conditional_rates(chunks, parts, contexts, np.arange(100), [0.5], how)
     assert found["seen"].bits.mean() < found[""].bits.mean()
 
 
 def test_the_same_seed_gives_the_same_bits():
-    known, how = gaussian(2, 1.0), Denoising(steps=20, width=32, layers=1, batch_size=64)
+    known, how = gaussian(2, 1.0), TINY
     one, two = (rates_of(known, 500, how)["c"].bits for _ in range(2))
     assert (one == two).all()
 

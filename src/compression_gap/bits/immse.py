@@ -301,23 +301,20 @@ def _columns(
 ) -> tuple[dict[str, Columns], dict[str, Columns]]:
     """What stands for each part: for the Gaussian probe, and for the estimators.
 
-    A wide part is reduced together with the parts that no context shows it without: what it tells may show only
-    beside them.
+    A wide part is reduced; a narrow one stands for itself, and is reduced as well, since what it tells may be far from
+    linear. A part is reduced together with those that no context shows it without: it may tell something only beside
+    them.
     """
     straight: dict[str, Columns] = {}
     full: dict[str, Columns] = {}
+    reducing = Reducing(how.reduction_steps if how.steps else 0, seed=how.seed)
     values = {name: part.standardised(device) for name, part in parts.items()}
     for name, part in parts.items():
-        if not part.wide:
-            straight[name] = full[name] = values[name]
-            continue
         beside = set.intersection(*(set(of) for of in contexts.values() if name in of))
         seen = {s: torch.cat([values[p][s] for p in parts if p in beside], 1) for s in targets}
-        found = reduce(
-            seen, targets, episode, Reducing(how.reduction_steps, seed=how.seed), should_stop=should_stop
-        )
-        straight[name] = _unit(found.linear)
-        full[name] = _unit({s: torch.cat([found.linear[s], found.learned[s]], 1) for s in targets})
+        found = reduce(seen, targets, episode, reducing, should_stop=should_stop)
+        straight[name] = _unit(found.linear) if part.wide else values[name]
+        full[name] = {s: torch.cat([v, _unit(found.learned)[s]], 1) for s, v in straight[name].items()}
     return straight, full
 
 
