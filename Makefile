@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo libero test test-libero lint bench clean
+.PHONY: demo libero test test-libero soak lint bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
@@ -16,6 +16,9 @@ test: $(VENV)/ready lint
 
 test-libero: $(VENV)/libero
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
+
+soak: $(VENV)/ready
+	MUTANTS=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/demos/test_mutations.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

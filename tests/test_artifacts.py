@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 
 import pytest
 from hypothesis import given
@@ -151,6 +152,42 @@ def test_sweep_removes_what_dead_builds_left_and_spares_the_living(tmp_path):
     assert store.has(RECIPE)
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_ended_by_a_signal_leaves_nothing(tmp_path, end):
+    """The process still ends by the signal, and afterwards the signal does again what it did before."""
+    child = os.fork()
+    if child == 0:
+        with Store(tmp_path).create(RECIPE) as folder:
+            (folder / "half").write_text("x")
+            os.kill(os.getpid(), end)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == end
+    assert list((tmp_path / "tmp").iterdir()) == []
+    make(Store(tmp_path))
+    assert signal.getsignal(end) == signal.SIG_DFL
+
+
+def test_a_forked_child_that_is_ended_leaves_its_parents_build_alone(tmp_path):
+    with Store(tmp_path).create(RECIPE) as folder:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+        assert folder.is_dir()
+
+
+def test_a_program_that_handles_the_signal_itself_keeps_its_handler(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        with Store(tmp_path).create(RECIPE):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [1]
+
+
 def die_in_a_build(root):
     with Store(root).create(RECIPE):
         os._exit(1)
@@ -176,6 +213,10 @@ def remove(folder):
 
 def no_json(folder):
     (folder / MANIFEST).write_text('{"files": ')
+
+
+def nested_json(folder):
+    (folder / MANIFEST).write_text("[" * 5000)
 
 
 def no_text(folder):
@@ -205,6 +246,7 @@ def another_recipe(folder):
         (cut, "sub/data.txt does not match its checksum"),
         (remove, "sub/data.txt is missing"),
         (no_json, "artifact.json cannot be read"),
+        (nested_json, "artifact.json cannot be read"),
         (no_text, "artifact.json cannot be read"),
         (another_shape, "artifact.json cannot be read"),
         (no_files, "artifact.json cannot be read"),
@@ -261,7 +303,7 @@ def test_a_store_of_a_newer_version_is_a_sentence(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "[" * 5000, "1" * 5000])
 def test_a_damaged_marker_is_a_sentence(tmp_path, text):
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(UserError, match=r"store\.json is damaged; restore it, or use another store folder"):

@@ -17,6 +17,7 @@ from compression_gap import sims
 from compression_gap.cli import main
 from compression_gap.commands_policies import policy_card
 from compression_gap.errors import UserError
+from compression_gap.nn.convergence import convergence
 from compression_gap.policies import Policy
 from compression_gap.rollouts import decision_seed
 from compression_gap.serving import PolicyServer
@@ -94,7 +95,7 @@ def test_the_card_holds_the_training_and_the_data(finished, exported):
     assert (card["training"]["steps"], card["training"]["batch_size"], card["training"]["lr"]) == (6, 8, 1e-3)
     assert card["training"]["seed"] == about["spec"]["seed"]
     assert card["training"]["decision_points"] == about["meta"]["decision_points"]
-    assert card["converged"] == about["meta"]["converged"]
+    assert card["convergence"] == convergence(about["meta"]["curve"]["validation"])
     (demos,) = (key for role, key in about["inputs"].items() if role.startswith("demos/"))
     assert card["demonstrations"] == [
         f"reach: 6 demonstrations (4 of them for training), 96 frames, demos {demos}"

@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +57,37 @@ def commit_point(name: str) -> None:
     """Called before and after each durable change; fault injection replaces it in the tests."""
 
 
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new temporary folder in ``parent``, removed at the end however that comes: also by SIGTERM or SIGHUP.
+
+    These signals end a process where it stands. While the folder is there they remove it first, unless the program
+    handles them itself or this is not its main thread.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    owner = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() == owner:  # a forked child inherits this, and the folder is not its own
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        ends = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+        taken = [n for n in dict.fromkeys(ends) if signal.getsignal(n) == signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class Superseded(Exception):
     """The work folder is gone: another process has committed the artefact that was being built."""
 
@@ -73,7 +106,7 @@ class Store:
             found = json.loads(marker.read_text())["store_version"]
         except OSError as error:
             raise disk_error(error, self.root) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{marker} is damaged; restore it, or use another store folder") from error
         if found != STORE_VERSION:
             raise UserError(
@@ -127,48 +160,47 @@ class Store:
 
         ``meta`` may be filled by the builder; it is stored, but is not part of the key.
         """
+        prefix = f"{os.getpid()}-{recipe.kind}-"
         try:
-            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{recipe.kind}-", dir=self.root / "tmp"))
+            with scratch_folder(self.root / "tmp", prefix) as folder:
+                yield folder
+                self._commit(recipe, folder, meta or {})
         except OSError as error:
             raise disk_error(error, self.root) from error
+
+    def _commit(self, recipe: Recipe, folder: Path, meta: dict[str, Any]) -> None:
+        """Write the manifest, bring everything to the disk, and rename the folder to its place."""
+        commit_point(f"{recipe.kind}:built")
+        manifest = {
+            "kind": recipe.kind,
+            "key": recipe.key,
+            "version": recipe.version,
+            "spec": recipe.spec,
+            "inputs": dict(recipe.inputs),
+            "files": {
+                str(f.relative_to(folder)): {"sha256": file_sha256(f), "bytes": f.stat().st_size}
+                for f in sorted(folder.rglob("*"))
+                if f.is_file()
+            },
+            "meta": meta,
+        }
+        write_json(folder / MANIFEST, manifest)
+        for file in [*folder.rglob("*"), folder]:
+            _fsync(file)
+        target = self.path(recipe)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        commit_point(f"{recipe.kind}:before-rename")
+        if target.exists() and not self.has(recipe):
+            self._set_aside(target)  # it has lost its manifest: nothing in it can be verified
         try:
-            yield folder
-            commit_point(f"{recipe.kind}:built")
-            manifest = {
-                "kind": recipe.kind,
-                "key": recipe.key,
-                "version": recipe.version,
-                "spec": recipe.spec,
-                "inputs": dict(recipe.inputs),
-                "files": {
-                    str(f.relative_to(folder)): {"sha256": file_sha256(f), "bytes": f.stat().st_size}
-                    for f in sorted(folder.rglob("*"))
-                    if f.is_file()
-                },
-                "meta": meta or {},
-            }
-            write_json(folder / MANIFEST, manifest)
-            for file in [*folder.rglob("*"), folder]:
-                _fsync(file)
-            target = self.path(recipe)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            commit_point(f"{recipe.kind}:before-rename")
-            if target.exists() and not self.has(recipe):
-                self._set_aside(target)  # it has lost its manifest: nothing in it can be verified
-            try:
-                os.rename(folder, target)
-            except OSError as error:
-                # Another process committed the same key first: its bytes are as good as ours.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self.has(recipe):
-                    raise
-            _fsync(target.parent)
-            commit_point(f"{recipe.kind}:after-rename")
-            shutil.rmtree(self.root / "work" / f"{recipe.kind}-{recipe.key}", ignore_errors=True)
+            os.rename(folder, target)
         except OSError as error:
-            raise disk_error(error, self.root) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            # Another process committed the same key first: its bytes are as good as ours.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self.has(recipe):
+                raise
+        _fsync(target.parent)
+        commit_point(f"{recipe.kind}:after-rename")
+        shutil.rmtree(self.root / "work" / f"{recipe.kind}-{recipe.key}", ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove the temporary folders of builds whose process is dead."""
@@ -198,7 +230,7 @@ def _damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
                 return f"{name} does not match its checksum"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     return None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from .cli_types import Json, StorePath, print_json
+from .errors import UserError
 
 
 def demos_import(
@@ -51,43 +52,57 @@ def demos_import(
         print_json(found)
         return 0
     seen = ", ".join(f"{name} {h} × {w}" for name, (h, w) in found["cameras"].items())
-    print(
-        f"{found['format']}: {found['episodes']} episodes, {found['frames']} frames, {len(found['tasks'])} tasks"
-    )
-    print(f"cameras: {seen}; state: {', '.join(found['mapping']['proprio'])}")
+    counts = ", ".join(counted(found[n], n) for n in ("episodes", "frames"))
+    mapping = found["mapping"]
+    print(f"{found['format']}: {counts}, {counted(len(found['tasks']), 'tasks')}")
+    print(f"cameras: {seen}; action: {', '.join(mapping['action'])}; state: {', '.join(mapping['proprio'])}")
+    if mapping["state"]:
+        print(f"true state, for the oracle encoder alone: {', '.join(mapping['state'])}")
     print(f"{'there already' if found['reused'] else 'imported'}: {found['folder']}")
     for note in found["notes"]:
         print(note, file=sys.stderr)
     return 0
 
 
+def counted(number: int, what: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number} {what.removesuffix('s') if number == 1 else what}"
+
+
 def demos_export(
-    folder: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
+    paths: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER [FOLDER ...] OUT")
+    ],
     *,
     fps: float | None = None,
     images: bool = False,
     json: Json = False,
 ) -> int:
-    """Write demonstrations as a LeRobotDataset v3.0. Splits and initial states are no part of that format.
+    """Write demonstrations as one LeRobotDataset v3.0. Splits and initial states are no part of that format.
 
-    Example: cgap demos export store/demos/KEY my_lerobot_data --fps 20
+    Example: cgap demos export store/demos/KEY store/demos/KEY2 my_lerobot_data
 
     Args:
-        folder: a folder STORE/demos/KEY, as demos make and demos import print it.
-        out: the new folder.
-        fps: frames per second; by default that of the recording.
+        paths: folders STORE/demos/KEY, as demos make and demos import print them (of a suite one for each task), and at
+            the end the new folder.
+        fps: frames per second; by default those of the recording, or the simulator's control rate.
         images: keep frames exactly, as PNG in the tables, instead of video.
         json: print the result as JSON.
     """
     from .commands_data import export_data
 
-    found = export_data(folder, out, fps, images)
+    if len(paths) < 2:
+        raise UserError(
+            "name the demonstrations, and at the end the new folder: cgap demos export STORE/demos/KEY NEW"
+        )
+    found = export_data(paths[:-1], paths[-1], fps, images)
     if json:
         print_json(found)
     else:
+        counts = ", ".join(counted(found[n], n) for n in ("episodes", "frames"))
         print(
-            f"{found['episodes']} episodes, {found['frames']} frames, pixels {found['pixels']}: {found['folder']}"
+            f"{counts}, {counted(len(found['tasks']), 'tasks')}, {found['fps']:g} frames a second, pixels "
+            f"{found['pixels']}: {found['folder']}"
         )
         print(f"not part of the format, and left out: {', '.join(found['left_out'])}")
     return 0

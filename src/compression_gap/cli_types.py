@@ -18,6 +18,6 @@ Preset = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """For programs: sorted, indented."""
-    json.dump(value, sys.stdout, indent=1, sort_keys=True)
+    """For programs: sorted, indented; a NaN is no JSON and raises ValueError."""
+    json.dump(value, sys.stdout, indent=1, sort_keys=True, allow_nan=False)
     print()

@@ -129,7 +129,7 @@ def run_study(
     if report and not outcome.stopped and not crashed and not refused:
         path, summary = report_plan(study, plan, store, None, 2, command=_command(file, preset))
         if as_json:
-            print(json.dumps(summary, indent=1, sort_keys=True))
+            print(json.dumps(summary, indent=1, sort_keys=True, allow_nan=False))
         else:
             study_tables(summary)
             print(f"{len(outcome.built)} steps built, the rest reused, in {time.monotonic() - begun:.0f} s")

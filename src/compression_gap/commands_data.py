@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,12 @@ def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[s
         folder, origin = locate(path)
         source = open_source(folder, format)
         store = Store(store_root)
+        store.sweep()
         with progress_bar(f"importing {folder.name}") as progress:
             recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
-    notes = [*source.notes, *_still(DemoSet.load(store.open(recipe)))]
-    return {**describe(recipe, store), "reused": reused, "notes": notes}
+    found = {**describe(recipe, store), "reused": reused}
+    still = _still(DemoSet.load(store.open(recipe)))
+    return {**found, "notes": [*source.notes, *camera_notes(found["cameras"]), *still]}
 
 
 def _still(demos: Any) -> list[str]:
@@ -79,6 +81,18 @@ def _still(demos: Any) -> list[str]:
             names = [f"{name}[{i}]" for name, (a, b) in spans for i in range(int(a), int(b))]
             found += notes(values, names)
     return found
+
+
+def camera_notes(cameras: dict[str, list[int]]) -> list[str]:
+    """What to say of cameras that no study can take: it needs square ones of one size."""
+    sizes = {tuple(size) for size in cameras.values()}
+    if len(sizes) == 1 and all(h == w for h, w in sizes):
+        return []
+    side = min(128, *(n for size in sizes for n in size))
+    return [
+        "a study needs square cameras of one size: for one, import the recording again with --image-size, as in "
+        f"--image-size {side}"
+    ]
 
 
 def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
@@ -104,19 +118,40 @@ def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
     }
 
 
-def export_data(folder: Path, out: Path, fps: float | None, images: bool) -> dict[str, Any]:
-    """Write a set of the store as a LeRobotDataset v3.0."""
+def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> dict[str, Any]:
+    """Write sets of a store as one LeRobotDataset v3.0, at the rate of their recording or of their simulator."""
     from .demos import DemoSet
     from .demos.lerobot_export import export_lerobot
     from .study.tokenizer_table import open_demos
 
-    store, (recipe,) = open_demos([folder])
-    demos = DemoSet.load(store.open(recipe))
-    rate = demos.source.get("fps") if fps is None else fps
+    store, recipes = open_demos(folders)
+    if len({r.key for r in recipes}) < len(recipes):
+        raise UserError("the same demonstrations are named twice; name each set once")
+    sets = [DemoSet.load(store.open(r)) for r in recipes]
+    if fps is None:
+        rates = {f"{rate:g}": rate for rate in map(frame_rate, folders, sets)}
+        if len(rates) > 1:
+            raise UserError(
+                f"the sets have {' and '.join(rates)} frames a second: export them apart, or give --fps"
+            )
+        (fps,) = rates.values()
+    with with_extra(), progress_bar(f"exporting {out.name}") as progress:
+        return export_lerobot(sets, out, fps=float(fps), images=images, progress=progress)
+
+
+def frame_rate(folder: Path, demos: Any) -> float:
+    """The frames a second of a set: those of the recording, or the control rate of the simulator that made it."""
+    from .sims import SimSpec, sim_info
+
+    rate, sim = demos.source.get("fps"), demos.source.get("sim")
+    if rate is None and sim is not None:
+        try:
+            rate = sim_info(SimSpec.model_validate_json(json.dumps(sim))).control_rate
+        except UserError as error:
+            raise UserError(f"{folder}: {error}; or give --fps") from error
     if rate is None:
         raise UserError(f"{folder} does not say how many frames a second it has; give --fps")
-    with with_extra(), progress_bar(f"exporting {folder.name}") as progress:
-        return export_lerobot(demos, out, fps=float(rate), images=images, progress=progress)
+    return float(rate)
 
 
 def make_official(
@@ -132,6 +167,7 @@ def make_official(
     at_least(8, image_size=image_size)
     steps = demos_steps(suite_name, episodes, Cameras(names=cameras, image_size=image_size), "official")
     store = Store(store_root)
+    store.sweep()
     _take([s for s in steps if not store.has(s.recipe)], folder, store, processes_of(processes))
     return describe_demos(steps, store)
 

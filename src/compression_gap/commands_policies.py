@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .artifacts import MANIFEST, Recipe, Store
 from .commands import open_study, summarise_study
 from .errors import UserError
+from .nn.convergence import convergence
 
 if TYPE_CHECKING:
     from .policies.card import Card, CellError, CellRate, Evaluation, Rate
@@ -78,7 +79,7 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
     return Card(
         key=recipe.key,
         training={k: v for k, v in training.items() if v is not None},
-        converged=meta.get("converged"),
+        convergence=convergence(meta["curve"]["validation"]) if "curve" in meta else None,
         demonstrations=tuple(_demonstrations(store, about["inputs"])),
         evaluations=tuple(_evaluations(store, recipe.key)),
         cells=tuple(c for s in summaries for c in _cell_rates(s, recipe.key)),
@@ -237,7 +238,7 @@ def serve_policy(
     def ready() -> None:
         about = metadata(loaded)
         if as_json:
-            print(json.dumps({"url": server.url, **about}), flush=True)
+            print(json.dumps({"url": server.url, **about}, allow_nan=False), flush=True)
         else:
             tasks = ", ".join(about["tasks"])
             print(

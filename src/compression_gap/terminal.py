@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .nn.convergence import WORDS, end_of_fit, in_words
 from .study.plan import Step
 
 console = Console(highlight=False)
@@ -129,7 +130,8 @@ UNSETTLED = (
 
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
-    from .study.ledger_reading import resolution_words
+    from .study.ledger_reading import fitted_words, resolution_words
+    from .study.resolution import resolution_rows
 
     at = found["resolution"]
     console.print(
@@ -137,13 +139,34 @@ def ledger_tables(found: dict[str, Any]) -> None:
         f"{found['chunks']} held-out chunks of {found['episodes']} episodes",
         markup=False,
     )
+    if words := fitted_words(found["fitted_seed"]):
+        console.print(words, markup=False)
+    if rows := resolution_rows(at):
+        table = new_table("σ*, in standard deviations", "all tasks", *rows[0]["tasks"])
+        for row in rows:
+            table.add_row(row["noise"], row["pooled"], *(row["tasks"].get(t, "") for t in rows[0]["tasks"]))
+        console.print(table)
     demand = found["demand"]
     console.print(f"demand of the task: {_bits(demand)}; Gaussian {demand['probe']:.2f}", markup=False)
-    table = new_table("encoder", "supply", "visual supply", "of a Gaussian probe")
+    lost = found["width_control"]["lost"]
+    table = new_table("encoder", "supply", "visual supply", "lost at width", "Gaussian probe")
     for e in found["encoders"]:
-        v = e["visual_supply"]
-        table.add_row(e["encoder"], _bits(e["supply"]), _bits(v), f"{v['probe']:.2f}")
+        v, own = e["visual_supply"], lost.get(e["encoder"])
+        table.add_row(
+            e["encoder"],
+            _bits(e["supply"]),
+            _bits(v),
+            "" if own is None else f"{own:.2f}",
+            f"{v['probe']:.2f}",
+        )
     console.print(table)
+    if prefix := found["prefix"]:
+        supplies = [f"{e['encoder']} {_bits(e['supply'])}" for e in prefix["encoders"]]
+        console.print(
+            f"of the {prefix['steps']} steps that are executed: demand {_bits(prefix['demand'])}; supply "
+            + ", ".join(supplies),
+            markup=False,
+        )
     if found["codes"]:
         table = new_table("code", "capacity", "used", "kept", "distortion")
         for c in found["codes"]:
@@ -169,7 +192,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
     for b in found["beyond_supply"]:
         console.print(f"{b['policy']} {UNSETTLED}", markup=False)
     console.print(
-        "* still moves with more episodes by more than its interval, or not converged", markup=False
+        "* not converged: more episodes would still move it, or much is lost at this width", markup=False
     )
 
 
@@ -177,6 +200,8 @@ def locate_list(found: dict[str, Any]) -> None:
     """Verdicts in words, with costs and what to run next."""
     for v in found["success"]:
         console.print(f"{v['label']}: {v['sentence']}", markup=False)
+        for name, ended in v["unconverged"].items():
+            console.print(f"  training not converged: {name}: {ended}", markup=False)
         for c in v["costs"]:
             hours = "" if c["hours"] is None else f", {c['hours']:.2f} h of training"
             size = "" if not c["parameters"] else f": {c['parameters'] / 1e6:.1f} M parameters"
@@ -194,12 +219,22 @@ def calibration_tables(found: dict[str, Any]) -> None:
     for k in found["known"]:
         table.add_row(k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}")
     console.print(table)
+    table = new_table("known among many columns", "true", "mean", "flagged", "worthless upgrade holds 0")
+    for w in found["wide"]:
+        holds = w["upgrade_holds_zero"]
+        table.add_row(
+            w["label"], f"{w['truth']:.2f}", f"{w['mean']:.2f}", f"{100 * w['flagged']:.0f} %",
+            "" if holds is None else f"{100 * holds:.0f} %",
+        )  # fmt: skip
+    console.print(table)
     table = new_table("channel", "encoder", "code", "true", "estimated")
     for b in found["bits"]:
         table.add_row(b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]))
     console.print(table)
-    for name in ("simulated", "trained"):
-        a = found[name]
+    named = [
+        (f"simulated, {a['seeds']} seed{'s' * (a['seeds'] > 1)}", a) for a in found["simulated"]["by_seeds"]
+    ]
+    for name, a in [*named, ("trained", found["trained"])]:
         console.print(
             f"verdicts, {name}: {a['right']} of {a['cells']} right, {a['wrong']} wrong, {a['unresolved']} not "
             f"separated; {a['named_in_ties']} of {a['ties']} ties named",
@@ -220,34 +255,52 @@ def doctor_table(checks: Sequence[Any]) -> None:
 
 
 def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
-    """The published contrasts, in points."""
-    table = new_table("contrast", "points", "95 % interval", "p", "p (Holm)", "stands", title=None)
-    for c in contrasts:
-        table.add_row(
-            c["name"],
-            f"{c['difference']:+.1f}",
-            f"[{c['low']:+.1f}, {c['high']:+.1f}]",
-            f"{c['p']:.3g}",
-            f"{c['p_holm']:.3g}",
-            "yes" if c["stands"] else "no",
-        )
+    """The published contrasts, in points: the paper's claims, then the rest."""
+
+    def span(c: dict[str, Any]) -> str:
+        return f"[{c['low']:+.1f}, {c['high']:+.1f}]"
+
+    claims = [c for c in contrasts if c["claim"]]
+    table = new_table("the paper's claims", "points", "95 % interval", "p (Holm)", "stands up to")
+    for c in claims:
+        bound = f"{c['max_seed_sd']:.1f} points" if c["stands"] else "does not"
+        table.add_row(c["label"], f"{c['difference']:+.1f}", span(c), _p(c["p_holm"]), bound)
     console.print(table)
     console.print(
-        "Binomial error alone: 500 rollouts and one training run per cell, peak of six evaluations. "
-        "Seed variance is unknown.",
+        "Binomial error alone: 500 rollouts and one training run per cell, peak of six evaluations. Seed "
+        "variance is unknown: a claim falls if one run's success spreads over seeds by the standard "
+        "deviation in the last column.",
         markup=False,
     )
+    console.print()
+    table = new_table("exploratory: no claim of the paper", "points", "95 % interval", "p, unadjusted")
+    for c in contrasts:
+        if not c["claim"]:
+            table.add_row(c["label"], f"{c['difference']:+.1f}", span(c), _p(c["p"]))
+    console.print(table)
+
+
+def _p(p: float) -> str:
+    """A p value; below what anyone needs to tell apart, an inequality."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
     """Power of a difference: seeds down, episodes across."""
     episodes = sorted({r["episodes"] for r in rows})
     table = new_table("seeds", *(f"{n} episodes" for n in episodes), title=f"power for {difference:g} points")
-    for seeds in sorted({r["seeds"] for r in rows}):
+    for seeds in sorted({r["seeds"] for r in rows} - {1}):
         powers = {r["episodes"]: r["power"] for r in rows if r["seeds"] == seeds}
         table.add_row(str(seeds), *(f"{100 * powers[n]:.0f} %" if n in powers else "" for n in episodes))
     console.print(table)
     console.print("Episodes are per cell and seed; at least 80 % is what one usually wants.", markup=False)
+    wrong = [r["false_positives"] for r in rows if r["seeds"] == 1]
+    if wrong:
+        console.print(
+            "One seed is left out: its test does not see that seeds differ, and finds a difference where there "
+            f"is none in {100 * min(wrong):.0f} to {100 * max(wrong):.0f} % of studies, where 5 % are meant.",
+            markup=False,
+        )
 
 
 def study_tables(summary: dict[str, Any]) -> None:
@@ -258,24 +311,38 @@ def study_tables(summary: dict[str, Any]) -> None:
         summary_tables(summary)
 
 
+def _runs(reference: dict[str, Any], episodes: int) -> str:
+    """Fitted tokenizers × episodes of a reference; episodes alone where nothing random is fitted."""
+    fitted = len(reference["fitted_seeds"])
+    return f"{fitted} × {episodes}" if fitted else f"{episodes}"
+
+
+def _fixed(summary: dict[str, Any]) -> None:
+    """What was fitted once for all training seeds."""
+    for sentence in summary["fixed"]:
+        console.print(sentence, markup=False)
+
+
 def offline_tables(summary: dict[str, Any]) -> None:
     """The chunk errors and the contrasts of a study of recordings."""
 
     def error(e: dict[str, Any]) -> str:
         return f"{e['value']:.3g}" + ("" if e["low"] is None else f" [{e['low']:.3g}, {e['high']:.3g}]")
 
-    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "converged")
+    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "training")
     episodes = summary["held_out"]["episodes"]
     for cell in summary["cells"]:
         if cell["error"] is None:
             table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
             continue
-        seeds, converged = f"{len(cell['seeds'])} × {episodes}", "yes" if cell["converged"] else "no"
-        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, converged)
+        seeds, ended = f"{len(cell['seeds'])} × {episodes}", in_words(cell["convergence"])
+        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, ended)
     for ref in summary["references"]:
-        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), f"{episodes}", "")
+        runs = _runs(ref, episodes)
+        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), runs, "")
     console.print()
     console.print(table)
+    _fixed(summary)
     steps = summary["held_out"]["execute"]
     console.print(
         f"mean squared error in standard deviations², with 95 % intervals; first steps: {steps} of "
@@ -298,7 +365,7 @@ def offline_tables(summary: dict[str, Any]) -> None:
 def summary_tables(summary: dict[str, Any]) -> None:
     """The verdict, the grid and the contrasts of a study."""
     console.print()
-    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "converged")
+    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "training")
     for cell in summary["cells"]:
         if cell["rate"] is None:
             table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
@@ -309,7 +376,7 @@ def summary_tables(summary: dict[str, Any]) -> None:
             f"{100 * r['value']:.0f} %",
             _interval(r["low"], r["high"]),
             f"{len(cell['seeds'])} × {cell['episodes']}",
-            "yes" if cell["converged"] else "no",
+            in_words(cell["convergence"]),
         )
     for ref in summary["references"]:
         r = ref["rate"]
@@ -317,10 +384,11 @@ def summary_tables(summary: dict[str, Any]) -> None:
             ref["label"],
             f"{100 * r['value']:.0f} %",
             _interval(r["low"], r["high"]),
-            f"{ref['episodes']}",
+            _runs(ref, ref["episodes"]),
             "",
         )
     console.print(table)
+    _fixed(summary)
     if summary["selection"]:
         console.print(
             f"success of policies: {summary['selection']['mark']}, the best evaluation of each training",
@@ -360,6 +428,11 @@ def summary_tables(summary: dict[str, Any]) -> None:
     for sentence in summary["headline"][:HEADLINES]:
         console.print(sentence, markup=False)
         console.print()
+    said = " ".join(summary["headline"][:HEADLINES])
+    for sentence in (r["sentence"] for r in summary["refusals"]):
+        if sentence[1:] not in said:
+            console.print(sentence[0].upper() + sentence[1:], markup=False)
+            console.print()
     more = len(summary["headline"]) - HEADLINES
     if more > 0:
         console.print(f"{more} more action representations stand in the report.")
@@ -398,7 +471,8 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
     )
     for row in found["rows"]:
         if h := row["health"]:
-            name = row["label"] + (" (not converged)" if h["fitting"].get("converged") is False else "")
+            end = end_of_fit(h["fitting"])
+            name = row["label"] + ("" if end is None or end == "converged" else f" ({WORDS[end]})")
             table.add_row(
                 name, "" if h["order_preservation"] is None else f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
                 f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}", f"{h['gaussian_reference_rate']:.0f}",
@@ -411,6 +485,8 @@ def tokenizer_tables(found: dict[str, Any]) -> None:
         "bits: capacity; used: held-out cost under a prior; order: rank correlation of chunk distances; Gauss: "
         "bits of a Gaussian source at this distortion; breaks: undecodable after one wrong token; replay: a diagnostic"
     )
+    if any(row["tokenizer_seed"] is not None for row in found["rows"]):
+        print("A row of a tokenizer with a network is one fit: its luck is in no interval.")
 
 
 def _rate(r: dict[str, Any]) -> str:

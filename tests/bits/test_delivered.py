@@ -10,6 +10,7 @@ from compression_gap.policies.base import Target
 from compression_gap.policies.diffusion import PREDICTIONS
 from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
 from compression_gap.tokenizers import Decoded, Tokens
+from plain_state import oracle_folder
 
 H, D, N = 4, 2, 1500
 NORMALISER = Normaliser.fit(np.random.default_rng(0).normal(size=(500, D)))
@@ -42,13 +43,15 @@ def make(head="diffusion", prediction=None, tokenizer=None, seed=0):
         tasks=("reach", "push"),
         cameras=("front",),
         image_size=40,
-        feature_dim=3,
+        feature_dim=6,
         proprio_dim=5,
         action_dim=D,
         options=options,
     )
     torch.manual_seed(seed)
-    return Policy(spec, PolicyModule(spec, NORMALISER, tokenizer), NORMALISER, tokenizer)
+    return Policy(
+        spec, PolicyModule(spec, NORMALISER, tokenizer, oracle_folder(3, spec.tasks)), NORMALISER, tokenizer
+    )
 
 
 def seen(policy, n, seed=1):

@@ -175,10 +175,21 @@ def hdf5(recordings, tmp_path):
 @pytest.fixture
 def replay(recordings, tmp_path):
     """A Zarr replay buffer, format 2, as Diffusion Policy writes it."""
+    return write_replay(recordings, tmp_path / "replay.zarr", 2)
+
+
+@pytest.fixture
+def replay_v3(recordings, tmp_path):
+    """The same in format 3, with consolidated metadata."""
+    return write_replay(recordings, tmp_path / "replay3.zarr", 3)
+
+
+def write_replay(recordings, root, version):
+    import warnings
+
     import zarr
 
-    root = tmp_path / "replay.zarr"
-    group = zarr.open_group(root, mode="w", zarr_format=2)
+    group = zarr.open_group(root, mode="w", zarr_format=version)
     numbers = {t: i for i, t in enumerate(dict.fromkeys(recordings.tasks))}
     arrays = {
         "data/action": recordings.joined("actions"),
@@ -191,4 +202,10 @@ def replay(recordings, tmp_path):
     }
     for name, rows in arrays.items():
         group.create_array(name, data=rows, chunks=(5, *rows.shape[1:]))
+    if version == 3:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # consolidated metadata are no part of the format's specification yet
+            zarr.consolidate_metadata(group.store)
     return root

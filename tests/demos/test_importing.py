@@ -175,6 +175,35 @@ def test_the_verb_says_what_it_found(v3, tmp_path, capsys, recordings):
     assert json.loads(out)["reused"] is True
 
 
+def test_the_summary_names_what_became_what(hdf5, tmp_path, capsys):
+    words = ("demos", "import", hdf5, "--true-state", "states[0:3]", "--store", tmp_path / "store")
+    _, out, err = run(capsys, *words)
+    assert "action: actions[0:3]; state: obs/ee_states[0:2], obs/gripper_states[0:2]" in out
+    assert "true state, for the oracle encoder alone: states[0:3]" in out
+    assert "2 tasks" in out
+    assert "--image-size" not in err
+    _, out, _ = run(capsys, *words[:3], "--task-text", "one", "--store", tmp_path / "store")
+    assert "57 frames, 1 task\n" in out
+    assert "true state" not in out
+
+
+def test_cameras_that_no_study_takes_get_a_hint(hdf5, tmp_path, capsys):
+    import h5py
+
+    for file in hdf5.iterdir():
+        with h5py.File(file, "a") as opened:
+            for demo in opened["data"].values():
+                rows = len(demo["actions"])
+                demo["obs/side_rgb"] = np.zeros((rows, 24, 32, 3), np.uint8)
+    words = ("demos", "import", hdf5, "--store", tmp_path / "store")
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    hint = "a study needs square cameras of one size: for one, import the recording again with --image-size"
+    assert f"{hint}, as in --image-size 16" in err
+    for options in (("--image-size", 16), ("--cameras", "front_rgb", "wrist_rgb")):
+        assert hint not in run(capsys, *words, *options)[2]
+
+
 def refused(capsys, tmp_path, path, *options):
     """One sentence, exit code 2, and a store without a set."""
     code, _, err = run(capsys, "demos", "import", path, *options, "--store", tmp_path / "store")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import zarr
 
 from compression_gap.artifacts import Store
 from compression_gap.demos import DemoSet
-from compression_gap.demos.importing import Wanted, import_demos, open_source
+from compression_gap.demos.importing import Wanted, import_demos, open_source, resolve
 from compression_gap.errors import UserError
 
 
@@ -93,3 +94,88 @@ def test_corrected_tasks_make_another_set(replay, tmp_path):
     assert not reused
     names = [[e.task for e in DemoSet.load(store.open(r)).episodes] for r in (first, second)]
     assert all(a != b for a, b in zip(*names, strict=True))
+
+
+def buffer(root, **fields):
+    """Three episodes of four frames of these fields."""
+    group = zarr.open_group(root, mode="w", zarr_format=2)
+    arrays = {"img": np.ones((12, 8, 8, 3), np.uint8), **fields}
+    for name, rows in arrays.items():
+        group.create_array(f"data/{name}", data=rows)
+    group.create_array("meta/episode_ends", data=np.array([4, 8, 12]))
+    return root
+
+
+@pytest.mark.parametrize("mark", [{"keypoint": np.ones((12, 9, 2))}, {"n_contacts": np.ones((12, 1))}])
+def test_the_robot_of_pusht_is_the_agent_alone(tmp_path, mark):
+    root = buffer(tmp_path / "pusht.zarr", action=np.ones((12, 2)), state=np.ones((12, 5)), **mark)
+    assert open_source(root).proprio() == ("state[0:2]",)
+
+
+def test_five_numbers_beside_an_action_of_two_are_asked_about(tmp_path):
+    """A cart with a pan-tilt head, say: nothing tells its state from PushT's."""
+    root = buffer(tmp_path / "cart.zarr", action=np.ones((12, 2)), state=np.arange(60.0).reshape(12, 5))
+    refuse = r"as PushT's has, .*give --state state\[0:2\] if it is PushT's, --state state if all are the robot's own"
+    with pytest.raises(UserError, match=refuse):
+        resolve(open_source(root), Wanted())
+    store = Store(tmp_path / "store")
+    recipe, _ = import_demos(open_source(root), Wanted(state=("state",)), store)
+    np.testing.assert_array_equal(DemoSet.load(store.open(recipe)).proprio, np.arange(60).reshape(12, 5))
+
+
+@pytest.mark.parametrize("sizes", [(2, 4), (3, 5)])
+def test_another_state_is_the_robots_own(tmp_path, sizes):
+    root = buffer(tmp_path / "r.zarr", action=np.ones((12, sizes[0])), state=np.ones((12, sizes[1])))
+    assert open_source(root).proprio() == ("state",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("chunks", [float("nan"), 2], r"data/action gives chunks as nan, not a whole number of at least 1"),
+        ("chunks", [0, 2], r"data/action gives chunks as 0, not a whole number of at least 1"),
+        ("chunks", [5], r"data/action has chunks of 1 dimensions for 2"),
+        ("shape", ["12", 2], r"data/action gives shape as '12', not a whole number"),
+        ("shape", None, r"data/action gives no shape"),
+        ("chunks", [2**40, 2], r"a chunk of data/action has \d+ MiB, too much to read at once"),
+    ],
+)
+def test_sizes_that_are_none(replay, key, value, sentence):
+    file = replay / "data/action/.zarray"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    refused(replay, sentence)
+
+
+def test_ends_stored_as_floats_count_if_they_are_whole(tmp_path):
+    root = buffer(tmp_path / "r.zarr", action=np.ones((12, 2)), agent_pos=np.ones((12, 2)))
+    group = zarr.open_group(root, mode="a")
+    group.create_array("meta/episode_ends", data=np.array([4.0, 8.0, 12.0]), overwrite=True)
+    assert open_source(root).lengths == (4, 4, 4)
+    group.create_array("meta/episode_ends", data=np.array([4.0, 8.5, 12.0]), overwrite=True)
+    refused(root, r"gives meta/episode_ends of episode 1 as 8\.5, not a whole number")
+    group.create_array("meta/episode_ends", data=np.array([4, 4, 12]), overwrite=True)
+    refused(root, r"does not increase: episode 1 would have 0 frames")
+
+
+def test_tasks_of_large_numbers_stay_apart(tmp_path):
+    uid = np.repeat([1234567, 1234568], 6)
+    root = buffer(tmp_path / "r.zarr", action=np.ones((12, 2)), agent_pos=np.ones((12, 2)), task_uid=uid)
+    group = zarr.open_group(root, mode="a")
+    group.create_array("meta/episode_ends", data=np.arange(2, 13, 2), overwrite=True)
+    assert open_source(root).tasks(None) == ["task 1234567"] * 3 + ["task 1234568"] * 3
+
+
+def test_format_3_with_consolidated_metadata(replay_v3, recordings, tmp_path):
+    zipped = shutil.make_archive(str(tmp_path / "replay3"), "zip", replay_v3)
+    for path in (replay_v3, Path(zipped)):
+        rows = np.concatenate(list(open_source(path).read("action")))
+        np.testing.assert_array_equal(rows, recordings.joined("actions"))
+
+
+def test_a_codec_that_is_not_installed_is_the_cause(replay):
+    file = replay / "data/action/.zarray"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "compressor": {"id": "imagecodecs_jpegxl"}}))
+    refused(
+        replay,
+        r"data/action cannot be opened \(.*jpegxl.*\); if its codec is not installed here, store it with Blosc",
+    )

@@ -15,6 +15,7 @@ from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
 from compression_gap.errors import UserError
 from compression_gap.nn import Interrupted
 from compression_gap.sims import Observation
+from plain_state import oracle_folder
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,18 @@ def demos(tmp_path_factory):
     return DemoSet.load(folder)
 
 
-@pytest.mark.parametrize("name", ["blind", "oracle", "retina-5"])
+def make_oracle():
+    return make_encoder("oracle", cameras=2, folder=oracle_folder(4))
+
+
+def make(name):
+    folder = oracle_folder(4) if name.startswith("oracle") else None
+    return make_encoder(name, cameras=2, folder=folder)
+
+
+@pytest.mark.parametrize("name", ["blind", "oracle", "oracle+retina-3", "retina-5"])
 def test_cached_features_are_those_computed_directly(demos, tmp_path, name):
-    encoder, seen = make_encoder(name, cameras=2), []
+    encoder, seen = make(name), []
     file = cache_features(encoder, demos, tmp_path, progress=lambda *at: seen.append(at))
     cached = np.load(file, allow_pickle=False)
     direct = encoder.features(frame_batch(demos, slice(None)))[:, 0]
@@ -50,16 +60,16 @@ def test_cached_features_are_those_computed_directly(demos, tmp_path, name):
 
 
 def test_the_oracle_is_cached_without_loss(demos, tmp_path):
-    cached = np.load(cache_features(make_encoder("oracle", cameras=2), demos, tmp_path))
+    cached = np.load(cache_features(make_oracle(), demos, tmp_path))
     assert cached.dtype == np.float32
     for camera in range(2):
         np.testing.assert_array_equal(cached[:, camera], demos.state)
 
 
-@pytest.mark.parametrize("name", ["blind", "oracle", "retina-5"])
+@pytest.mark.parametrize("name", ["blind", "oracle", "oracle+retina-3", "retina-5"])
 def test_a_rollout_sees_the_numbers_that_training_saw(demos, tmp_path, name):
     """Two rows of three observation steps against the cached frames they consist of."""
-    encoder = make_encoder(name, cameras=2)
+    encoder = make(name)
     cached = np.load(cache_features(encoder, demos, tmp_path))
     rows = ((3, 4, 5), (70, 71, 72))
     asked = Observation.batch([Observation.history([demos.observation(f) for f in r]) for r in rows])
@@ -75,7 +85,7 @@ def test_a_set_without_state_serves_all_but_the_oracle(demos, tmp_path):
     bare = replace(demos, state=None)
     assert np.load(cache_features(make_encoder("retina-2", cameras=2), bare, tmp_path)).shape == (150, 2, 12)
     with pytest.raises(UserError, match="true state"):
-        cache_features(make_encoder("oracle", cameras=2), bare, tmp_path)
+        cache_features(make_oracle(), bare, tmp_path)
 
 
 def test_a_trained_encoder_cannot_be_cached(demos, tmp_path):

@@ -91,6 +91,8 @@ def test_resnet18_by_default_crops_at_random_in_training_alone():
         ("all", 0.9, "blind", None),
         ("all", 0.9, "oracle", None),
         ("all", 0.9, "oracle-3b", None),
+        ("all", 0.9, "oracle+retina-4", {"mode": "all", "share": 0.9}),
+        ("none", 0.9, "oracle+retina-4", None),
     ],
 )
 def test_a_specification_says_of_a_crop_what_changes_the_images(mode, share, encoder, said):

@@ -31,7 +31,7 @@ def test_names_taken_apart_and_put_together(name, repo, revision, folder, patche
     assert is_trained(name) == (finetune is not None)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "blind", "oracle", "retina-8", "oracle-2b"])
+@pytest.mark.parametrize("name", ["resnet18", "blind", "retina-8", "oracle-2b"])
 def test_others_have_no_prepared_folder(name):
     assert not is_prepared(name)
     assert is_trained(name) == (name == "resnet18")

@@ -9,7 +9,7 @@ import torch
 from compression_gap.demos.frames import FrameSet
 from compression_gap.encoders import make_encoder
 from compression_gap.encoders.ladder import PRETRAINING
-from compression_gap.encoders.pose import FEATURE_DIM, Pose, Scale, flops, initial_network, prepare
+from compression_gap.encoders.pose import FEATURE_DIM, Pose, flops, initial_network, prepare
 from compression_gap.errors import UserError
 from compression_gap.nn import Interrupted
 from compression_gap.sims import Observation
@@ -147,13 +147,6 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, rung_400):
     prepared("pose-400", 400, tmp_path / "rest", work=tmp_path / "work")
     file = "encoder.safetensors"
     assert (tmp_path / "rest" / file).read_bytes() == (rung_400[0] / file).read_bytes()
-
-
-def test_a_scale_leaves_out_what_does_not_move():
-    state = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 1.0 + 1e-5]])
-    scale = Scale.fit(state)
-    assert scale.moving.tolist() == [0]
-    np.testing.assert_allclose(scale.standardise(state), [[-1], [1]])
 
 
 def test_what_is_no_pose_encoder_is_a_sentence(tmp_path, rung_400):

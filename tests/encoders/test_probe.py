@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from compression_gap.demos import DemoSet, Episode
-from compression_gap.encoders.probe import MOVES, RESAMPLES, ROWS, Ridge, moving_dimensions, probe
+from compression_gap.encoders.probe import RESAMPLES, ROWS, Ridge, probe
+from compression_gap.encoders.state import SIGNAL, moving_dimensions
 from compression_gap.errors import UserError
 
 
@@ -80,7 +81,7 @@ def test_a_feature_s_scale_and_offset_change_nothing():
 def test_dimensions_that_do_not_move_are_left_out_with_their_names():
     x, y = linear(2000)
     still = np.full((2000, 1), 7.0)
-    trembling = np.random.default_rng(1).standard_normal((2000, 1)) * MOVES / 10
+    trembling = np.random.default_rng(1).standard_normal((2000, 1)) * SIGNAL / 10
     state = np.hstack([still, y[:, :1], trembling, y[:, 1:]])
     assert moving_dimensions(state).tolist() == [1, 3]
     found = probe([x[:, None]], [demoset(state, train=20)], state_names=["still", "a", "trembling", "b"])

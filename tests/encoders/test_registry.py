@@ -33,7 +33,7 @@ def plugin(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", entry_points)
 
 
-@pytest.mark.parametrize("name", ["blind", "oracle", "resnet18", "retina-1", "retina-84"])
+@pytest.mark.parametrize("name", ["blind", "oracle-2b", "resnet18", "retina-1", "retina-84"])
 def test_own_names_are_known_and_made(name):
     check_encoder(name, image_size=84)
     assert make_encoder(name, cameras=1).name == name
@@ -47,8 +47,8 @@ def test_an_unknown_name_lists_those_that_are_known(act):
         act("resnet81")
     assert str(error.value) == (
         "unknown encoder 'resnet81' (did you mean 'resnet18'?); known: blind, dinov2-b, dinov2-l, dinov2-s, "
-        "folder:PATH, hub:OWNER/NAME, oracle, oracle-Bb, pose-K, resnet18, resnet18-imagenet, retina-R, siglip-base, "
-        "siglip-so400m, siglip2-base, siglip2-so400m"
+        "folder:PATH, hub:OWNER/NAME, oracle, oracle+retina-R, oracle-Bb, pose-K, resnet18, "
+        "resnet18-imagenet, retina-R, siglip-base, siglip-so400m, siglip2-base, siglip2-so400m"
     )
 
 
@@ -100,7 +100,9 @@ def test_without_the_entry_point_the_name_is_unknown():
         check_encoder("brightness", image_size=8)
 
 
-@pytest.mark.parametrize(("name", "dim"), [("blind", 1), ("oracle", 0), ("retina-5", 75), ("resnet18", 64)])
+@pytest.mark.parametrize(
+    ("name", "dim"), [("blind", 1), ("oracle-2b", 0), ("retina-5", 75), ("resnet18", 64)]
+)
 def test_an_encoder_says_how_long_its_features_are(name, dim):
     """0: as many as the simulator's state has."""
     assert make_encoder(name, cameras=2).feature_dim == dim

@@ -8,7 +8,7 @@ from compression_gap.policies.card import Card, CellRate, Evaluation, Rate, writ
 KNOWN = Card(
     key="0123456789abcdef0123",
     training={"steps": 1500, "batch_size": 128, "seed": 1},
-    converged=True,
+    convergence="converged",
     demonstrations=("reach: 100 demonstrations (80 of them for training), 5000 frames, demos 77",),
     evaluations=(
         Evaluation(
@@ -75,11 +75,17 @@ def test_the_network_is_described_by_itself():
 def test_training_and_data():
     text = write_card(make(), KNOWN)
     found = {row[0]: row[1] for row in rows(text, "Training")}
-    assert {k: found[k] for k in ("steps", "batch size", "seed", "converged")} == {
-        "steps": "1500", "batch size": "128", "seed": "1", "converged": "yes"
+    assert {k: found[k] for k in ("steps", "batch size", "seed", "validation loss")} == {
+        "steps": "1500", "batch size": "128", "seed": "1", "validation loss": "converged"
     }  # fmt: skip
     assert found["artefact"] == "`0123456789abcdef0123`"
     assert "- reach: 100 demonstrations (80 of them for training), 5000 frames, demos 77" in text
+
+
+def test_an_overfit_policy_says_so():
+    text = write_card(make(), Card(key="k", convergence="overfit"))
+    found = {row[0]: row[1] for row in rows(text, "Training")}
+    assert found["validation loss"].startswith("overfit: it had risen above its minimum at the last step")
 
 
 def test_what_is_not_known_is_said_and_no_figure_is_made_up():

@@ -60,6 +60,43 @@ def test_ddim_steps_are_those_of_diffusers(prediction, steps):
         torch.testing.assert_close(step(x, p, CLIP), expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@torch.no_grad()
+def test_the_trailing_start_does_not_shrink(prediction):
+    """Chunks N(1.2, 0.3²) and their exact denoiser E[A | x]: from time 99 the mean is 1.2, from time 90 it is not."""
+
+    def mean_of(sampler):
+        scheduler, x = make_scheduler(sampler, CLIP, prediction), normal(40_000, 1, 1)
+        for step in DDIMStep.all(scheduler, 10, prediction):
+            alpha = float(scheduler.alphas_cumprod[step.t])
+            a, s = alpha**0.5, (1 - alpha) ** 0.5
+            clean = 1.2 + 0.09 * a / (alpha * 0.09 + 1 - alpha) * (x - a * 1.2)
+            noise = (x - a * clean) / s
+            x = step(x, clean if prediction == "sample" else a * noise - s * clean, CLIP)
+        return float(x.mean())
+
+    assert mean_of("ddim-trailing") == pytest.approx(1.2, abs=0.006)
+    assert mean_of("ddim") == pytest.approx(1.157, abs=0.008)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_trailing_steps_are_those_of_diffusers(prediction, steps):
+    scheduler = make_scheduler("ddim-trailing", CLIP, prediction)
+    made = DDIMStep.all(scheduler, steps, prediction)
+    assert [step.t for step in made] == list(range(99, -1, -100 // steps)) == scheduler.timesteps.tolist()
+    for i, step in enumerate(made[steps == 100 and 1 :]):
+        x, p = 2 * normal(2, HORIZON, DIM, seed=i).double(), normal(2, HORIZON, DIM, seed=i + 1000).double()
+        torch.testing.assert_close(
+            step(x, p, CLIP), scheduler.step(p, step.t, x).prev_sample, rtol=2e-5, atol=2e-6
+        )
+
+
+def test_the_trailing_start_is_refused_for_the_noise():
+    with pytest.raises(UserError, match="set 'prediction' to sample or v_prediction"):
+        head(sampler="ddim-trailing")
+
+
 @torch.no_grad()
 def test_ddpm_equals_a_plain_loop():
     made, context = head(sampler="ddpm", sampling_steps=20), normal(1, TOKENS, 32)
@@ -73,7 +110,9 @@ def test_ddpm_equals_a_plain_loop():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @torch.no_grad()
 def test_a_row_is_the_same_alone_and_in_a_batch(sampler):
-    made, context, seeds = head(sampler=sampler), normal(4, TOKENS, 32), [11, 12, 13, 14]
+    prediction = "sample" if sampler == "ddim-trailing" else "epsilon"
+    made, seeds = head(sampler=sampler, prediction=prediction), [11, 12, 13, 14]
+    context = normal(4, TOKENS, 32)
     whole = made.sample(context, seeds).chunk
     torch.manual_seed(123)
     for b in (0, 3):
@@ -94,7 +133,7 @@ def test_samples_differ_by_seed_and_by_context():
     assert (other - c).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "ddim-trailing"])  # refused for the noise
 @torch.no_grad()
 def test_the_right_noise_is_denoised_to_the_chunk(sampler, monkeypatch):
     """A head that knows the noise of one chunk: (x − √ᾱ·chunk) / √(1 − ᾱ); samples must be that chunk."""

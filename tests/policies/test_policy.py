@@ -13,6 +13,7 @@ from compression_gap.policies import Policy, SnappedPolicy, coded_round_trip
 from compression_gap.policies.policy import PolicyModule, PolicySpec, lay_out
 from compression_gap.sims import Observation
 from compression_gap.tokenizers import OAT, Decoded, Tokens
+from plain_state import oracle_folder
 
 NORMALISER = Normaliser.fit(np.random.default_rng(0).normal([1, -2], [0.1, 5], (500, 2)))
 
@@ -28,13 +29,14 @@ def make(head="diffusion", tokenizer=None, *, encoder="oracle", size="xs", seed=
         tasks=("reach", "push"),
         cameras=("front", "wrist"),
         image_size=40,
-        feature_dim={"oracle": 3, "blind": 1, "resnet18": 64}[encoder],
+        feature_dim={"oracle": 6, "blind": 1, "resnet18": 64}[encoder],
         proprio_dim=5,
         action_dim=2,
         options=options,
     )
     torch.manual_seed(seed)
-    return Policy(spec, PolicyModule(spec, NORMALISER, tokenizer), NORMALISER, tokenizer)
+    prepared = oracle_folder(3, spec.tasks) if encoder == "oracle" else None
+    return Policy(spec, PolicyModule(spec, NORMALISER, tokenizer, prepared), NORMALISER, tokenizer)
 
 
 def observation(n=6, seed=1):
@@ -121,9 +123,9 @@ def test_parameter_counts_add_up(policy):
     assert counts["encoder"] + counts["adapter"] + counts["trunk"] + counts["head"] == counts["total"]
     assert counts["encoder"] == 0
     assert counts["trunk"] == 2 * (16 * 128**2 + 19 * 128) + 2 * 128
-    # Adapter: two layers each for features (3) and proprioception (5), two tasks, positions of 2 · 2 and 2.
+    # Adapter: two layers each for features (3 a task) and proprioception (5), two tasks, positions of 2 · 2 and 2.
     w = 128
-    assert counts["adapter"] == (3 * w + w) + (5 * w + w) + 2 * (w * w + w) + 2 * w + 4 * w + 2 * w
+    assert counts["adapter"] == (6 * w + w) + (5 * w + w) + 2 * (w * w + w) + 2 * w + 4 * w + 2 * w
 
 
 def test_all_heads_share_trunk_and_adapter_and_add_their_own(grid):
@@ -154,8 +156,8 @@ def test_flops_grow_with_size_and_with_sampling_steps():
 
 
 def test_flops_of_a_linear_layer_are_two_per_weight():
-    """The adapter's share: blind features (1 → w → w at 4 tokens) against oracle features (3 → w → w)."""
-    assert make().flops() - make(encoder="blind").flops() == 2 * 4 * (3 - 1) * 128
+    """The adapter's share: blind features (1 → w → w at 4 tokens) against oracle features (6 → w → w)."""
+    assert make().flops() - make(encoder="blind").flops() == 2 * 4 * (6 - 1) * 128
 
 
 def test_a_policy_is_in_eval_mode_without_gradients(policy):

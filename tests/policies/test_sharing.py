@@ -45,7 +45,7 @@ def test_what_is_shared_acts_as_before(head, oat, tmp_path):
 
 
 def test_the_folder_holds_the_files_of_a_policy_and_its_card(oat, tmp_path):
-    folder = make("autoregressive", oat).save_pretrained(tmp_path / "p")
+    folder = make("autoregressive", oat, encoder="blind").save_pretrained(tmp_path / "p")
     files = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
     own = {f for f in FILES if not f.startswith(("encoder/", "text/"))}  # it has neither
     assert files == {*own, CHECKSUMS, "README.md"}
@@ -171,11 +171,11 @@ def test_damage_that_would_load_is_found_by_checksum(damage, tmp_path):
 
 
 def test_an_artefact_of_a_store_is_verified_by_its_manifest(tmp_path):
-    make().save(tmp_path)
-    assert Policy.from_pretrained(tmp_path).spec == make().spec  # without any, as Policy.load
+    make(encoder="blind").save(tmp_path)
+    assert Policy.from_pretrained(tmp_path).spec == make(encoder="blind").spec  # without any, as Policy.load
     sums = {f.name: {"sha256": file_sha256(f), "bytes": f.stat().st_size} for f in tmp_path.iterdir()}
     (tmp_path / "artifact.json").write_text(json.dumps({"files": sums}))
-    assert Policy.from_pretrained(tmp_path).spec == make().spec
+    assert Policy.from_pretrained(tmp_path).spec == make(encoder="blind").spec
     nudge(tmp_path)
     with pytest.raises(
         UserError, match=r"as it was saved \(normaliser.json: missing, or not of its checksum\)"

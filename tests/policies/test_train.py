@@ -14,6 +14,7 @@ from compression_gap.policies.policy import PolicyModule
 from compression_gap.policies.train import train_policy
 from compression_gap.sims import Observation
 from compression_gap.tokenizers import FAST, OAT, Tokens
+from plain_state import oracle_folder
 
 
 def spec(encoder, head, *, steps, batch_size=64, lr=2e-3, **options):
@@ -49,10 +50,13 @@ def run(reach, what, out, tokenizer=None, **options):
     frames = np.concatenate([np.arange(e.start, e.start + e.length) for e in reach.split("train")])
     normaliser = Normaliser.fit(reach.actions[frames])
     tokens = tokenizer and {s: tokenizer.encode(c) for s, c in chunks_of(reach, normaliser).items()}
-    encoder = make_encoder(what["encoder"], cameras=1)
+    prepared = oracle_folder(reach.state.shape[1]) if what["encoder"] == "oracle" else None
+    encoder = make_encoder(what["encoder"], cameras=1, folder=prepared)
     features = [encoder.features(frame_batch(reach, slice(None)))[:, 0]] if encoder.frozen else None
     coded = tokenizer and {s: tokenizer.decode(t).chunk for s, t in tokens.items()}
-    record = train_policy(what, [reach], features, normaliser, tokenizer, tokens, coded, out=out, **options)
+    record = train_policy(
+        what, [reach], features, normaliser, tokenizer, tokens, coded, prepared=prepared, out=out, **options
+    )
     return record, Policy.load(out)
 
 
@@ -128,7 +132,7 @@ def swap(reach, out, coded, target, head="flow"):
     normaliser = Normaliser.fit(reach.actions)
     features = [reach.state[:, None]]
     what = {**spec("oracle", head, steps=5, batch_size=8), "target": target}
-    train_policy(what, [reach], features, normaliser, None, None, coded, out=out)
+    train_policy(what, [reach], features, normaliser, None, None, coded, prepared=oracle_folder(2), out=out)
     return (out / "policy.safetensors").read_bytes(), Policy.load(out)
 
 
@@ -192,6 +196,7 @@ def test_ragged_tokens_are_trimmed_to_the_longest_of_train_and_validation(reach,
         normaliser,
         fast,
         wide,
+        prepared=oracle_folder(2),
         out=tmp_path,
     )
     assert {t.tokens.shape[1] for t in seen} == {longest}
@@ -319,6 +324,7 @@ def test_the_published_mode_makes_target_tokens_anew_at_every_step(reach, tmp_pa
             normaliser,
             tokenizer,
             tokens,
+            prepared=oracle_folder(2),
             out=tmp_path / name,
             **options,
         )
@@ -347,7 +353,16 @@ def test_tokens_without_a_network_have_no_training_mode(reach, grid, tmp_path):
     tokens = {s: grid.encode(c) for s, c in chunks_of(reach, normaliser).items()}
     what = spec("oracle", "autoregressive", steps=1) | {"tokenizer_mode": "train-as-published"}
     with pytest.raises(ValueError, match="no target tokens of grid in the mode 'train-as-published'"):
-        train_policy(what, [reach], [reach.state[:, None]], normaliser, grid, tokens, out=tmp_path)
+        train_policy(
+            what,
+            [reach],
+            [reach.state[:, None]],
+            normaliser,
+            grid,
+            tokens,
+            prepared=oracle_folder(2),
+            out=tmp_path,
+        )
 
 
 def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):

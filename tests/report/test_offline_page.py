@@ -9,6 +9,7 @@ import re
 import pytest
 from test_page import HOSTILE, Page
 
+from compression_gap.nn.convergence import in_words
 from compression_gap.report.offline import error_words, render_offline_page, signed
 from compression_gap.report.page import count
 
@@ -49,7 +50,7 @@ def test_every_cell_and_reference_is_there_with_the_summary_s_numbers(summary, p
         row = page.row(cell["label"])
         assert row[1:4] == [error_words(cell["error"]), error_words(cell["executed_error"]), "2 × 2"]
         assert row[4] == count(cell["parameters"]["total"])
-        assert ("not converged" in row[8]) == (not cell["converged"])
+        assert (in_words(cell["convergence"]) in row[8]) == (not cell["converged"])
     for reference in summary["references"]:
         assert page.row(reference["label"])[1] == error_words(reference["error"])
     for contrast in summary["contrasts"]:

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from compression_gap.errors import UserError
+from compression_gap.nn.convergence import in_words
 from compression_gap.report import render_page, write_page
 from compression_gap.report.page import count, percent, points, span
 
@@ -144,7 +145,19 @@ def test_every_cell_is_there_with_the_summary_s_numbers(summary, page):
         assert row[3] == "2 × 6"
         assert row[4] == count(cell["parameters"]["total"])
         assert row[5] == count(cell["flops"])
-        assert ("not converged" in row[8]) == (not cell["converged"])
+        assert (in_words(cell["convergence"]) in row[8]) == (not cell["converged"])
+
+
+def test_verdicts_name_the_trainings_that_had_not_converged(summary, page):
+    ends = {c["label"]: in_words(c["convergence"]) for c in summary["cells"] if not c["converged"]}
+    for v in summary["verdicts"]:
+        on = [v["label"], *v["relaxed"].values()]
+        assert v["unconverged"] == {label: ends[label] for label in on if label in ends}
+    said = " ".join(t for _, t in page.texts)
+    assert ends
+    for label, words in ends.items():
+        if any(label in v["unconverged"] for v in summary["verdicts"]):
+            assert f"{label} ({words})" in said
 
 
 def test_every_reference_is_there(summary, page):

@@ -7,8 +7,9 @@ import torch
 from compression_gap.demos import Normaliser
 from compression_gap.policies import Policy
 from compression_gap.policies.policy import PolicyModule, PolicySpec
+from plain_state import oracle_folder
 
-FEATURES = {"retina-2": 12, "oracle": 3, "blind": 1}
+FEATURES = {"retina-2": 12, "oracle": 6, "blind": 1}
 
 
 def make_policy(encoder="retina-2", *, n_obs_steps=2, tasks=("reach-v3", "pick-place-v3")):
@@ -29,7 +30,8 @@ def make_policy(encoder="retina-2", *, n_obs_steps=2, tasks=("reach-v3", "pick-p
         options={"sampling_steps": 2},
     )
     torch.manual_seed(0)
-    return Policy(spec, PolicyModule(spec, normaliser, None), normaliser, None)
+    prepared = oracle_folder(3, tasks) if encoder == "oracle" else None
+    return Policy(spec, PolicyModule(spec, normaliser, None, prepared), normaliser, None)
 
 
 @pytest.fixture(scope="package", autouse=True)

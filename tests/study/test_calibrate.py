@@ -50,7 +50,9 @@ def test_the_dials_bind_as_their_definition_says():
 def test_the_full_calibration_is_the_wider_one():
     quick, full = (calibrate.plan_calibration(q) for q in (True, False))
     assert len(full.known) == len(distributions())
-    assert len(full.coverage) == 3 * len(settings(False)) > len(quick.coverage)
+    assert (
+        len(full.coverage) == sum(len(settings(q, False)) for q in calibrate.QUANTITIES) > len(quick.coverage)
+    )
     assert len(full.plan.cells) > len(quick.plan.cells)
     assert {r.key for r in full.wanted} <= set(full.steps)
 
@@ -74,7 +76,9 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
     demand = next(b for b in found["bits"] if b["quantity"] == "demand")
     assert 9 < demand["truth"] < 11
     assert found["verdict_accuracy"] is not None
-    assert set(found["interval_coverage"]) == {"rate", "delta", "interaction"}
+    assert set(found["interval_coverage"]) == {"rate", "delta", "interaction", "log odds", "waterfall"}
+    assert [a["seeds"] for a in found["simulated"]["by_seeds"]] == [1, 2, 3, 5]
+    assert found["simulated"]["by_seeds"][0]["named_in_ties"] == 0
     assert found["known"][0]["truth"] == pytest.approx(2.0)
     oracle = next(s for s in found["success"] if s["label"] == "diffusion · oracle")
     assert oracle["truth"] == pytest.approx(1)
@@ -82,4 +86,4 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
     assert "| demand |" in page
     assert (tmp_path / "store" / "calibration.svg").read_text().startswith("<svg")
     calibration_tables(found)
-    assert "verdicts, simulated" in capsys.readouterr().out
+    assert "verdicts, simulated, 1 seed:" in capsys.readouterr().out

@@ -105,6 +105,15 @@ def test_tokenizer_seeds_are_the_replicates_where_there_are_several(tmp_path):
     assert table["g_code"]["low"] == close(expected.low)
 
 
+def test_each_training_seed_brings_its_own_tokenizer_to_the_swap(swapped, tmp_path):
+    table = swapped["swaps"][0]
+    assert (table["tokenizer_seeds"], table["tokenizer_is_trained"]) == (2, True)
+    plan, summary = measured_swap(tmp_path, factors__tokenizer_seed=[0])
+    assert summary["swaps"][0]["tokenizer_seeds"] == 1
+    assert len({s.recipe.key for s in plan.steps.values() if s.recipe.kind == "tokenizer"}) == 1
+    assert summary["swaps"][0]["g_code"] == swapped["swaps"][0]["g_code"]  # the same runs, differently fitted
+
+
 def test_a_table_without_all_four_cells_is_not_shown(tmp_path):
     swap = {"head": ["diffusion"], "tokenizer": ["oat"]}
     plan, store = make_plan(make_study(factors__action=["diffusion"], swap=swap)), Store(tmp_path)
@@ -127,8 +136,9 @@ def test_interactions_are_against_the_first_continuous_head(tmp_path):
 def test_a_hybrid_does_not_fall_through_its_code(tmp_path):
     plan = make_plan(make_study(factors__action=["oat", "oat-hybrid"]))
     store = Store(tmp_path)
-    for cell in (*plan.cells, *plan.references):
-        put(store, cell.episodes, rows_of(plan, cell.episodes, "1100"))
+    runs = [run for reference in plan.references for run in reference.runs.values()]
+    for recipe in (*(c.episodes for c in plan.cells), *runs):
+        put(store, recipe, rows_of(plan, recipe, "1100"))
     falls = {w["action"]: [v["name"] for v in w["levels"]] for w in summarise(plan, store)["waterfalls"]}
     assert "expert-coded" in falls["oat"]
     assert "expert-coded" not in falls["oat-hybrid"]

@@ -22,9 +22,16 @@ from compression_gap.study.costs import (
 )
 from compression_gap.tokenizers import make_tokenizer
 from compression_gap.tokenizers.autoencoder import SIZES as NETWORK_SIZES
+from plain_state import oracle_folder
 
 H, D, T, CAMERAS, PIXELS, PROPRIO, STATE, TASKS = 8, 3, 2, 2, 40, 4, 5, 3
-FEATURES = {"retina-2": 12, "blind": 1, "oracle": STATE, "resnet18": 64}
+FEATURES = {
+    "retina-2": 12,
+    "blind": 1,
+    "oracle": STATE * TASKS,
+    "oracle+retina-2": STATE * TASKS + 12,
+    "resnet18": 64,
+}
 OAT = {"tokens": 4, "levels": [[8, 5]], "size": "xs"}
 
 
@@ -75,6 +82,7 @@ def step_flops(module, shape, batch):
         ("retina-2", "autoregressive", "M", "index", "quest", {**OAT, "size": "S"}),
         ("oracle", "autoregressive", "xs", "embedding", "rvq", {"layers": 3, "codes": 4, "size": "xs"}),
         ("oracle", "autoregressive", "xs", "embedding", "bins", {"bins": 8}),
+        ("oracle+retina-2", "regression", "xs", "embedding", None, {}),
         ("resnet18", "hybrid", "xs", "embedding", "oat", OAT),
     ],
 )
@@ -93,7 +101,11 @@ def test_parameters_and_operations_are_those_of_the_module(
         D, own, task,
     )  # fmt: skip
     normaliser = Normaliser.fit(chunks.reshape(-1, D))
-    module, costs = PolicyModule(spec, normaliser, made), policy_costs(shape)
+    prepared = oracle_folder(STATE, spec.tasks) if encoder.startswith("oracle") else None
+    module, costs = PolicyModule(spec, normaliser, made, prepared), policy_costs(shape)
+    assert costs.rough == (
+        encoder == "oracle"
+    )  # as if every number of the state moved in every task, as here
     steps = [step_flops(module, shape, batch) for batch in (2, 3)]
     policy = Policy(spec, module, normaliser, made)
     assert policy.parameter_counts() == costs.parameters

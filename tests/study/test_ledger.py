@@ -1,26 +1,33 @@
 """The ledger of a small study, through the command, and its parts on numbers made by hand."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from compression_gap.artifacts import Store
 from compression_gap.cli import main
+from compression_gap.demos import DemoSet, Normaliser
+from compression_gap.errors import UserError
 from compression_gap.study.cells import code_names
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
 from compression_gap.study.ledger_reading import (
     _at,
     _beyond_supply,
     _binding,
+    _fitted_seed,
     _law,
     _Rates,
+    fitted_words,
     hypothesis,
     resolution_words,
 )
 from compression_gap.study.locate import of_ledger, of_study
 from compression_gap.study.plan import Code, make_plan
+from compression_gap.study.resolution import GRID_OF_ONE, bounded, disturbance_of, of_noise, resolution_rows
 from compression_gap.study.spec import Ledger, parse_study
+from compression_gap.terminal import ledger_tables
 
 STUDY = """\
 name: ledgered
@@ -85,12 +92,73 @@ def test_what_passes_is_the_supply_less_the_gap(ran):
 def test_the_resolution_is_measured_with_the_expert(ran):
     at = ran[0]["resolution"]
     assert at["measured"]
-    assert at["white"]["undisturbed"] == 1
+    noises = {n["noise"]: n for n in at["noises"]}
+    assert list(noises) == ["white", "offset", "code oat 1000"]
+    assert at["dimensions"] == []
+    for noise in noises.values():
+        assert noise["undisturbed"] == 1
+        assert noise["low"] <= noise["value"] <= noise["high"]
+        assert noise["rates"][0] >= noise["rates"][-1]
+        assert list(noise["per_task"]) == ["reach"]
+        assert "draws" not in noise
     assert 0.03 <= at["sigma"] <= 1
-    assert at["white"]["rates"][0] >= at["white"]["rates"][-1]
-    assert list(at["white"]["per_task"]) == ["reach"]
     # An offset moves the end point by all its steps; white noise averages out.
-    assert at["offset"]["value"] < at["white"]["value"]
+    assert noises["offset"]["value"] < noises["white"]["value"]
+
+
+def test_the_terminal_shows_every_noise_with_its_interval(ran, capsys):
+    found, *_ = ran
+    rows = resolution_rows(found["resolution"])
+    assert [r["noise"] for r in rows] == [
+        "white noise",
+        "offset, constant over a chunk",
+        "noise like the error of oat 1000",
+    ]
+    assert rows[0]["pooled"] == bounded(of_noise(found["resolution"]))
+    ledger_tables(found)
+    printed = capsys.readouterr().out
+    for row in rows:
+        assert row["pooled"] in printed
+
+
+def test_dimensions_are_disturbed_alone_on_demand():
+    study = parse_study(
+        STUDY.replace("prior_steps: 4", "prior_steps: 4, dimensions: true, disturbances: [white]"), "here"
+    )
+    disturbed = make_plan(study).ledger.disturbed
+    assert list(disturbed.noises) == ["white"]
+    assert list(disturbed.dimensions) == [0, 1]
+    for d, of in disturbed.dimensions.items():
+        assert tuple(of) == GRID_OF_ONE
+        assert {(r.spec["disturbance"], r.spec["dimension"]) for r in of.values()} == {("white", d)}
+    with pytest.raises(UserError, match="add 'white'"):
+        parse_study(STUDY.replace("prior_steps: 4", "prior_steps: 4, disturbances: [offset]"), "here")
+
+
+def test_noise_like_a_code_has_the_covariance_of_its_training_errors(ran):
+    """Of the chunks that lie within their episode, from the artefacts directly."""
+    _, file, store_folder = ran
+    store, plan = Store(store_folder), make_plan(parse_study(file.read_text(), "here"))
+    recipe = plan.ledger.disturbed.noises["code oat 1000"][0.5]
+    step = plan.steps[recipe.key]
+    demos = DemoSet.load(store.open(step.inputs["demos/0"]))
+    normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
+    coded = np.load(store.open(step.inputs["tokens"]) / "coded-train.npy")
+    errors, row, horizon = [], 0, recipe.spec["horizon"]
+    actions = (demos.actions - normaliser.mean) / normaliser.std
+    for e in demos.split("train"):
+        for t in range(e.length):
+            if t + horizon <= e.length:
+                errors.append(coded[row] - actions[e.start + t : e.start + t + horizon])
+            row += 1
+    flat = np.array(errors, np.float64).reshape(len(errors), -1)
+    moment = flat.T @ flat / len(flat)
+    disturb, n = disturbance_of(step, store), 4000
+    zero = np.zeros((n, horizon, 2), np.float32)
+    noise = (disturb(zero, np.arange(n)) / normaliser.std).reshape(n, -1)
+    wanted = moment * 0.25 / np.diag(moment).mean()
+    assert (noise**2).mean() == pytest.approx(0.25, rel=0.1)
+    np.testing.assert_allclose(noise.T @ noise / n, wanted, atol=0.06 * wanted.max())
 
 
 def test_policies_deliver_from_their_own_loss(ran):
@@ -148,6 +216,8 @@ def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["ledger"]["demand"] == found["demand"]
     page = (store / "studies" / "ledgered" / "report.html").read_text()
+    for row in resolution_rows(found["resolution"]):
+        assert f"<td>{row['noise']}</td><td>{row['pooled']}</td>" in page
     assert "<h2>Bits</h2>" in page
     assert len(summary["ledger"]["hypothesis"]["upgrades"]) == 6  # two under each of three actions
     assert main(["locate", str(file), *again]) == 0
@@ -238,7 +308,7 @@ def made(demand, see, kept, gap, oracle_gap, n=400, codes=(CODE,)):
         bits[names[c]] = demand - kept + noise
         bits[pair("z", c.name)] = demand - kept - gap + noise + 0.1 * rng.standard_normal(n)
         bits[pair("oracle", c.name)] = demand - kept - oracle_gap + noise + 0.1 * rng.standard_normal(n)
-    steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), names, {}, None)
+    steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), names, {})
     return _Rates({1: bits}, bits, np.arange(n)), steps
 
 
@@ -259,6 +329,52 @@ def test_the_encoder_holds_the_bits_back_where_a_better_one_passes_more():
     assert found["stage"] == "encoder"
     assert found["relaxed_to"] == "oracle"
     assert found["gains"]["encoder"]["value"] == pytest.approx(6, abs=0.05)
+
+
+def test_an_oracle_that_supplies_less_than_features_gives_no_gain():
+    """Through the code: z 6 − 0 = 6 bits, the oracle 10 − 8 = 2: what cannot be is no gain of −4."""
+    rates, steps = made(demand=10, see=6, kept=9, gap=0, oracle_gap=8)
+    found = {"binding": [_binding(rates, steps, "z", CODE.name)], "episodes": 400}
+    assert found["binding"][0]["gains"]["encoder"]["value"] == pytest.approx(-4, abs=0.05)
+    (said,) = of_ledger(found)
+    assert "no gain of the encoder is given" in said["sentence"]
+    assert re.search(
+        r"supply 4\.\d\d bits \[3\.\d\d, 4\.\d\d\] less than z, which cannot be", said["sentence"]
+    )
+    assert said["next"].startswith("raise ledger.steps or record more demonstrations")
+    other = {**found["binding"][0], "relaxed_to": "y"}  # of another encoder it may well be
+    assert "no gain" not in of_ledger({**found, "binding": [other]})[0]["sentence"]
+
+
+def test_with_a_tokenizer_a_seed_the_ledger_holds_the_first_and_policies_their_own():
+    plan = make_plan(parse_study(STUDY.replace("seed: [0]", "seed: [3, 5]"), "here"))
+    steps, ledger = plan.steps, plan.ledger
+
+    def seed_behind(recipe):
+        return steps[recipe.key].inputs["tokenizer"].spec["fitting"]["seed"]
+
+    assert list(ledger.codes.values()) == ["oat 1000"]  # one row, as everywhere
+    assert [c.seed for c in ledger.health] == [3, 5]
+    assert [seed_behind(ledger.health[c]) for c in ledger.health] == [3, 5]
+    (level,) = ledger.codes
+    assert seed_behind(ledger.health_of(level)) == 3
+    assert seed_behind(steps[ledger.rates[1].key].inputs["tokens/0"]) == 3
+    of_tokens = [(c.seed, r) for c, r in ledger.delivered if c.action == "oat"]
+    assert {seed: seed_behind(steps[r.key].inputs["tokens"]) for seed, r in of_tokens} == {3: 3, 5: 5}
+    assert _fitted_seed(ledger) == 3
+    assert fitted_words(3).startswith("Tokenizers and pretrained encoders are those of training seed 3")
+    fixed = make_plan(parse_study(STUDY.replace("seed: [0]", "seed: [3, 5]\n  tokenizer_seed: [0]"), "here"))
+    assert (_fitted_seed(fixed.ledger), fitted_words(None)) == (None, "")
+
+
+def test_what_a_policy_delivers_is_measured_on_its_own_encoder_s_features():
+    file = STUDY.replace("retina-4", "pose-20").replace("seed: [0]", "seed: [0, 1]")
+    plan = make_plan(parse_study(file, "here"))
+    for cell, recipe in plan.ledger.delivered:
+        if cell.encoder == "pose-20":
+            features = plan.steps[recipe.key].inputs["features/0"]
+            encoder = plan.steps[features.key].inputs["encoder"]
+            assert encoder.spec["pretraining"]["seed"] == cell.seed
 
 
 def test_two_narrow_stages_in_series_are_named_together():
@@ -318,24 +434,13 @@ def test_codes_of_one_name_have_contexts_of_their_own():
 
 @pytest.mark.parametrize(
     ("bound", "words"),
-    [
-        ("", "success: 0.3 [0.2, 0.4]; for"),
-        ("above", "success: at least 0.3; for"),
-        ("below", "at most 0.3; for"),
-    ],
+    [("", "success: 0.3 [0.2, 0.4]"), ("above", "at least 0.3 [0.2, …]"), ("below", "at most 0.3 […, 0.4]")],
 )
 def test_a_resolution_beyond_what_was_tried_is_a_bound(bound, words):
     at = {"value": 0.3, "low": 0.2, "high": 0.4, "bound": bound}
-    found = {
-        "measured": True,
-        "assumed": False,
-        "sigma": 0.3,
-        "white": at,
-        "offset": {**at, "bound": "below"},
-    }
-    assert words in resolution_words(found)
-    assert "bits are taken at" not in resolution_words(found)
-    assert resolution_words({**found, "sigma": 0.5}).endswith("at most 0.3; bits are taken at 0.5")
+    found = {"measured": True, "assumed": False, "sigma": 0.3, "noises": [{"noise": "white", **at}]}
+    assert resolution_words(found).endswith(words)
+    assert resolution_words({**found, "sigma": 0.5}).endswith(f"{words}; bits are taken at 0.5")
 
 
 def test_the_codebook_law_finds_where_nine_tenths_come_through():
@@ -404,12 +509,15 @@ def test_advice_for_a_study_names_what_relaxing_costs():
     verdict = {
         "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
         "further_episodes": None, "gains": [{"stage": s, "contrast": {"high": 0.1}} for s in ("encoder", "code")],
-        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"},
+        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"}, "unconverged": {},
     }  # fmt: skip
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
     assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]
     assert said["costs"][0]["hours"] == pytest.approx(0.01)
     assert "factors.seed: 3 more" in said["next"]
     verdict["gains"] = [{"stage": "encoder", "contrast": {"high": -0.1}}]
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict]})
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
     assert said["next"].startswith("raise training.steps")
+    refusal = {"label": "oat · e", "reference": "oracle policy", "next": "train the oracle policy longer"}
+    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": [refusal]})
+    assert said["next"] == "train the oracle policy longer"

@@ -45,9 +45,9 @@ def test_recordings_with_the_true_state_have_both_limits_and_probes(record, tmp_
     folder = record(tmp_path / "store")
     plan = make_offline_plan(study(folder), Store(tmp_path / "store"))
     assert plan.encoders == ("blind", "retina-4", "oracle")
-    # three encoders × two heads × two seeds; the mean, the last action and the code err, too
+    # three encoders × two heads × two seeds; the mean, the last action and each seed's code err, too
     assert kinds(plan) == {
-        "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12, "error": 15,
+        "normaliser": 1, "tokenizer": 2, "tokens": 2, "features": 3, "probe": 3, "policy": 12, "error": 16,
     }  # fmt: skip
     assert plan.tasks == ("pick the cube", "open the drawer")
     order = {key: i for i, key in enumerate(plan.steps)}
@@ -56,7 +56,7 @@ def test_recordings_with_the_true_state_have_both_limits_and_probes(record, tmp_
     specs = [plan.steps[c.policy.key].recipe.spec for c in plan.cells]
     assert {s["sim"] for s in specs} == {"recordings"}
     assert all(s["tasks"] == list(plan.tasks) for s in specs)
-    assert len({r.key for r in plan.wanted}) == 12 + 15 + 3
+    assert len({r.key for r in plan.wanted}) == 12 + 16 + 3
 
 
 def test_recordings_without_the_true_state_have_no_oracle_and_no_probes(record, tmp_path):
@@ -285,7 +285,11 @@ def test_references_probes_tokenizers_and_bits_are_there(recorded):
     probes = {p["encoder"]: p["mean"]["value"] for p in summary["probes"]}
     assert probes["oracle"] > 0.99
     assert probes["oracle"] > probes["retina-4"] > probes["blind"] - 1e-9
-    assert [t["label"] for t in summary["tokenizers"]] == ["tokenizer oat 1000"]
+    assert [t["label"] for t in summary["tokenizers"]] == [
+        "tokenizer oat 1000, seed 0",
+        "tokenizer oat 1000, seed 1",
+    ]
+    assert [r["fitted_seeds"] for r in summary["references"]] == [[], [], [0, 1]]
     assert summary["ledger"] is None
     assert summary["recordings"]["episodes"] == {"train": 16, "validation": 2, "test": 2}
 

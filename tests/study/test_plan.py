@@ -66,16 +66,17 @@ def added(before, after):
 
 def test_tiny_holds_every_artefact_once():
     tiny = make_plan(load_study(None, "tiny"))
-    # blind, retina-4, oracle × diffusion, oat × two seeds; expert, expert-chunked, expert-coded
+    # blind, retina-4, oracle × diffusion, oat × two seeds, each with its tokenizer; expert, expert-chunked, expert-coded
     assert kinds(tiny.steps) == {
         "demos": 1,
         "normaliser": 1,
-        "tokenizer": 1,
-        "tokens": 1,
+        "tokenizer": 2,
+        "tokens": 2,
+        "encoder": 1,  # the scales of the oracle's state
         "features": 3,
         "probe": 3,
         "policy": 12,
-        "episodes": 15,
+        "episodes": 16,
     }
     assert len(tiny.cells) == 12
     assert [r.actor for r in tiny.references] == ["expert-coded", "expert", "expert-chunked"]
@@ -96,7 +97,7 @@ def test_cells_share_demos_tokenizer_and_features():
     whole = plan()
     policies = [whole.steps[c.policy.key] for c in whole.cells]
     assert len({s.inputs["demos/0"].key for s in policies}) == 1
-    assert len({s.inputs["tokenizer"].key for s in policies if "tokenizer" in s.inputs}) == 1
+    assert len({s.inputs["tokenizer"].key for s in policies if "tokenizer" in s.inputs}) == 2  # one a seed
     for cell, step in zip(whole.cells, policies, strict=True):
         assert ("tokenizer" in step.inputs) == (cell.action == "oat")
         assert step.inputs["features/0"].spec == {"encoder": cell.encoder}
@@ -113,7 +114,9 @@ def test_a_suite_of_tasks_shares_demonstrations_with_each_single_task():
     one = plan(suite="metaworld/push")
     assert kinds(two.steps)["demos"] == 2
     assert kinds(two.steps)["features"] == 6
-    assert {k for k, s in one.steps.items() if s.recipe.kind in ("demos", "features")} <= set(two.steps)
+    shared = {k for k, s in one.steps.items() if s.recipe.kind in ("demos", "features")} & set(two.steps)
+    # All but the oracle's features: they have a block for each task of the study.
+    assert sorted(one.steps[k].recipe.spec.get("encoder", "") for k in shared) == ["", "blind", "retina-4"]
     assert {k for k, s in one.steps.items() if s.recipe.kind == "policy"}.isdisjoint(two.steps)
 
 
@@ -123,32 +126,32 @@ def test_a_suite_of_tasks_shares_demonstrations_with_each_single_task():
 @pytest.mark.parametrize(
     ("change", "new"),
     [
-        ({"factors__seed": [0, 1, 2]}, {"policy": 6, "episodes": 6}),
+        ({"factors__seed": [0, 1, 2]}, {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7}),
         ({"factors__encoder": ["retina-4", "retina-8"]}, {"features": 1, "probe": 1, "policy": 4, "episodes": 4}),
         ({"factors__size": ["xs", "S"]}, {"policy": 12, "episodes": 12}),
         (
             {"factors__codebook": [[8, 5, 5, 5], [8, 8]]},
-            {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7},
+            {"tokenizer": 2, "tokens": 2, "policy": 6, "episodes": 8},
         ),
-        (
-            {"factors__tokenizer_seed": [0, 1]},
-            {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7},
-        ),
-        ({"rollout__execute": 4}, {"episodes": 15}),
-        ({"rollout__episodes_per_task": 11}, {"episodes": 15}),
-        ({"rollout__states": "tuning"}, {"episodes": 15}),
-        ({"rollout__repeats": 2}, {"episodes": 15}),
+        ({"factors__tokenizer_seed": [0]}, {"policy": 3, "episodes": 3}),  # of seed 1, with the tokenizer of seed 0
+        ({"factors__tokenizer_seed": [0, 1]}, {"policy": 6, "episodes": 6}),  # seed 0 with 1, and 1 with 0
+        ({"factors__tokenizer_seed": "training"}, {}),
+        ({"factors__encoder_seed": 3}, {}),  # nothing is pretrained
+        ({"rollout__execute": 4}, {"episodes": 16}),
+        ({"rollout__episodes_per_task": 11}, {"episodes": 16}),
+        ({"rollout__states": "tuning"}, {"episodes": 16}),
+        ({"rollout__repeats": 2}, {"episodes": 16}),
         ({"training__steps": 101}, {"policy": 12, "episodes": 12}),
         ({"training__steps": {"diffusion": 100, "oat": 200}}, {"policy": 6, "episodes": 6}),
         ({"training__lr": 2e-3}, {"policy": 12, "episodes": 12}),
         ({"policy__temperature": 0.5}, {"policy": 6, "episodes": 6}),
         ({"policy__sampling_steps": 5}, {"policy": 6, "episodes": 6}),
-        ({"tokenizer__steps": 7}, {"tokenizer": 1, "tokens": 1, "policy": 6, "episodes": 7}),
+        ({"tokenizer__steps": 7}, {"tokenizer": 2, "tokens": 2, "policy": 6, "episodes": 8}),
         (
             {"cameras__image_size": 32},
             {
-                "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12,
-                "episodes": 15,
+                "demos": 1, "normaliser": 1, "encoder": 1, "tokenizer": 2, "tokens": 2, "features": 3, "probe": 3, "policy": 12,
+                "episodes": 16,
             },
         ),
         ({"factors__seed": [1, 0]}, {}),
@@ -169,11 +172,12 @@ def test_more_demonstrations_are_another_branch():
     assert new == {
         "demos": 1,
         "normaliser": 1,
-        "tokenizer": 1,
-        "tokens": 1,
+        "tokenizer": 2,
+        "tokens": 2,
+        "encoder": 1,
         "features": 3,
         "policy": 12,
-        "episodes": 13,  # the plain experts need none
+        "episodes": 14,  # the plain experts need none
     }
 
 
@@ -258,7 +262,7 @@ def test_planning_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "37\n"
+    assert done.stdout == "41\n"
 
 
 # Action representations, codes and the controlled swap
@@ -298,6 +302,63 @@ def test_a_code_has_the_factors_that_apply_to_it():
     assert fast.recipe.spec["options"] == {"vocabulary": 1024, "scale": 10.0}
 
 
+def test_each_training_seed_has_a_tokenizer_of_its_own():
+    whole = plan(factors__seed=[4, 7])
+    for cell in (c for c in whole.cells if c.action == "oat"):
+        step = whole.steps[cell.policy.key]
+        assert step.inputs["tokenizer"].spec["fitting"]["seed"] == cell.seed
+        assert step.inputs["tokens"].inputs["tokenizer"] == step.inputs["tokenizer"].key
+    (coded,) = [r for r in whole.references if r.actor == "expert-coded"]
+    fitted = {
+        s: whole.steps[run.key].inputs["tokenizer"].spec["fitting"]["seed"] for s, run in coded.runs.items()
+    }
+    assert fitted == {4: 4, 7: 7}
+    assert len({c.levels for c in whole.cells}) == len(whole.cells) / 2  # seeds are replicates, not rows
+    labels = {s.label for s in whole.steps.values() if s.recipe.kind == "tokenizer"}
+    assert labels == {"tokenizer oat 1000, seed 4", "tokenizer oat 1000, seed 7"}
+
+
+def test_a_fixed_tokenizer_serves_all_training_seeds():
+    whole = plan(factors__seed=[4, 7], factors__tokenizer_seed=[0])
+    assert kinds(whole.steps)["tokenizer"] == 1
+    (coded,) = [r for r in whole.references if r.actor == "expert-coded"]
+    assert list(coded.runs) == [0]
+
+
+@pytest.mark.parametrize("action", ["fast", "bins", "bins-quantile"])
+def test_what_is_fitted_without_a_seed_is_fitted_once(action):
+    whole = plan(factors__action=[action], factors__seed=[0, 1, 2])
+    assert kinds(whole.steps)["tokenizer"] == kinds(whole.steps)["tokens"] == 1
+    (coded,) = [r for r in whole.references if r.actor == "expert-coded"]
+    assert list(coded.runs) == [None]
+    assert set(whole.steps) == set(
+        plan(factors__action=[action], factors__seed=[0, 1, 2], factors__tokenizer_seed=[0]).steps
+    )
+
+
+def test_each_training_seed_has_a_pretrained_encoder_of_its_own():
+    def seeds(whole):
+        """The seed of the pretraining behind each cell, by training seed."""
+        steps = [(c.seed, whole.steps[c.policy.key]) for c in whole.cells if c.encoder == "pose-20"]
+        return {seed: step.inputs["encoder"].spec["pretraining"]["seed"] for seed, step in steps}
+
+    base = {"factors__encoder": ["pose-20"], "factors__seed": [0, 5]}
+    own, fixed = plan(**base), plan(**base, factors__encoder_seed=0)
+    assert (seeds(own), seeds(fixed)) == ({0: 0, 5: 5}, {0: 0, 5: 0})
+    assert kinds(own.steps)["encoder"] == 2
+    assert kinds(own.steps)["frames"] == kinds(fixed.steps)["frames"] == 2  # data: the same for all
+    for cell in (c for c in own.cells if c.encoder == "pose-20"):
+        inputs = own.steps[cell.policy.key].inputs
+        assert inputs["features/0"].inputs["encoder"] == inputs["encoder"].key
+    assert kinds(own.steps)["probe"] == 3  # of the first seed's
+
+
+def test_presets_of_the_published_protocol_keep_one_tokenizer():
+    for name in ("factorial", "encoder-gradient", "codebook-size"):
+        assert load_study(None, f"libero10/{name}-as-published").factors.tokenizer_seed == (0,)
+        assert load_study(None, f"libero10/{name}-controlled").factors.tokenizer_seed == "training"
+
+
 def test_an_option_of_one_tokenizer_changes_no_other():
     both = {"factors__action": ["bins", "fast"]}
     new = added(plan(**both), plan(**both, tokenizer__bins=64))
@@ -333,7 +394,7 @@ def test_the_controlled_swap_trains_two_policies_and_executes_four():
 def test_the_swap_s_head_joins_the_actions():
     whole = plan(factors__action=["oat"], swap={"head": ["flow"], "tokenizer": ["oat"]})
     assert {c.action for c in whole.cells} == {"oat", "flow"}
-    assert kinds(whole.steps)["tokenizer"] == 1  # shared with the token policy
+    assert kinds(whole.steps)["tokenizer"] == 2  # one a seed, shared with the token policy
 
 
 @pytest.mark.parametrize(
@@ -400,7 +461,7 @@ def test_the_tokenizer_s_published_mode_is_one_of_policies_with_its_tokens():
     actions = {"factors__action": ["diffusion", "oat", "fast", "oat-hybrid"]}
     dropped = plan(**actions, tokenizer__dropout=0.1)
     new = added(plan(**actions), dropped)
-    assert new == {"tokenizer": 1, "tokens": 1, "policy": 12, "episodes": 13}
+    assert new == {"tokenizer": 2, "tokens": 2, "policy": 12, "episodes": 14}
     published = plan(**actions, tokenizer__dropout=0.1, tokenizer__mode="train-as-published")
     assert added(dropped, published) == {"policy": 6, "episodes": 6}
     modes = {

@@ -44,7 +44,7 @@ def test_numbers_that_can_be_counted(tmp_path):
     # float16 of blind (1) and retina-4 (48), float32 of the oracle (2)
     assert found["disk"]["features"] == frames * (2 * 1 + 2 * 48 + 4 * 2)
     assert found["device_memory"] == frames * 2 * 48
-    assert found["disk"]["tokens"] == frames * 16 * action * 4
+    assert found["disk"]["tokens"] == 2 * frames * 16 * action * 4  # each seed has its tokenizer
     weights = sum(p["trainings"] * p["parameters"]["total"] for p in found["policies"])
     assert found["disk"]["policies"] == 4 * 2 * weights  # the last weights and one checkpoint before
     training = found["training"]
@@ -52,8 +52,8 @@ def test_numbers_that_can_be_counted(tmp_path):
     assert training["steps"] == 1200
     assert training["flops"] == sum(p["trainings"] * 100 * p["step_flops"] for p in found["policies"])
     assert training["measured"] is None
-    # twelve policies × two evaluations, and expert, expert-chunked, expert-coded
-    assert found["rollouts"]["episodes"] == 10 * (12 * 2 + 3)
+    # twelve policies × two evaluations, expert, expert-chunked, and expert-coded of two tokenizers
+    assert found["rollouts"]["episodes"] == 10 * (12 * 2 + 4)
     assert found["unknown"] == []
 
 

@@ -14,9 +14,11 @@ from compression_gap import cli
 from compression_gap.artifacts import Store
 from compression_gap.errors import UserError
 from compression_gap.rollouts import EPISODE_SCHEMA
+from compression_gap.study import statistics
 from compression_gap.study.evidence import groups, read_rows, strata, success_matrix
+from compression_gap.study.locate import of_study
 from compression_gap.study.plan import make_plan
-from compression_gap.study.results import summarise
+from compression_gap.study.results import fixed_fits, summarise
 from compression_gap.study.spec import parse_study
 
 STUDY = {
@@ -85,7 +87,8 @@ def measured(tmp_path_factory):
         outcomes = OUTCOMES[cell.action, cell.encoder][cell.seed]
         put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes))
     for reference in plan.references:
-        put(store, reference.episodes, rows_of(plan, reference.episodes, REFERENCES[reference.actor]))
+        for run in reference.runs.values():
+            put(store, run, rows_of(plan, run, REFERENCES[reference.actor]))
     return plan, store
 
 
@@ -213,6 +216,42 @@ def test_references_have_wilson_intervals(summary):
     assert by_actor["expert"]["high"] == 1
 
 
+def test_the_reference_of_a_code_has_a_run_for_each_fitted_tokenizer(tmp_path):
+    """One tokenizer brings the expert to 4 of 4, the other to 1 of 4: the interval holds their spread."""
+    plan, store = make_plan(make_study()), Store(tmp_path)
+    (reference,) = [r for r in plan.references if r.actor == "expert-coded"]
+    assert list(reference.runs) == [0, 1]
+    for run, outcomes in zip(reference.runs.values(), ("1111", "1000"), strict=True):
+        put(store, run, rows_of(plan, run, outcomes))
+    (found,) = summarise(plan, store)["references"]
+    expected = statistics.rate_interval([[1, 1, 1, 1], [1, 0, 0, 0]], [0] * 4)
+    assert (found["fitted_seeds"], found["rate"]["value"]) == ([0, 1], close(5 / 8))
+    assert (found["rate"]["low"], found["rate"]["high"]) == (close(expected.low), close(expected.high))
+    one = statistics.rate_interval([[1, 1, 1, 1]], [0] * 4)
+    assert found["rate"]["high"] - found["rate"]["low"] > one.high - one.low
+
+
+def test_what_is_fitted_once_is_said(summary, capsys):
+    from compression_gap.report.page import render_page
+    from compression_gap.terminal import study_tables
+
+    assert summary["fixed"] == []
+    one = make_study(factors__tokenizer_seed=[3])
+    said = fixed_fits(one)
+    assert said == ["One fitted tokenizer for all training seeds: its luck is in no interval."]
+    assert f"fitted once</span> {said[0]}" in render_page({**summary, "command": "", "fixed": said}, [])
+    capsys.readouterr()
+    study_tables({**summary, "fixed": said})
+    assert said[0] in " ".join(capsys.readouterr().out.split())
+    rows = make_study(factors__tokenizer_seed=[0, 1])
+    assert fixed_fits(rows)[0].startswith("One fitted tokenizer in each row")
+    assert fixed_fits(make_study(factors__tokenizer_seed=[3], factors__action=["diffusion", "fast"])) == []
+    pose = make_study(factors__encoder=["pose-300"], factors__encoder_seed=2)
+    assert fixed_fits(pose) == [
+        "One pretrained encoder of each name for all training seeds (seed 2): its luck is in no interval."
+    ]
+
+
 def test_contrasts_are_differences_of_rates(summary):
     values = {c["label"]: c["value"] for c in summary["contrasts"]}
     expected = {
@@ -273,6 +312,9 @@ def test_waterfalls_go_from_the_expert_to_the_blind_policy(summary):
         ("encoder", "retina-4 policy", close(-1 / 8)),
         ("vision", "blind policy", close(-1 / 8)),
     ]
+    # two seeds of each policy: known, also in the step from the expert's one run
+    assert not any(s["seed_variance_unknown"] for w in falls.values() for s in w["steps"])
+    assert [s["seeds"] for s in falls["oat · retina-4"]["steps"]] == [1, 1, 2, 2, 2]
     gain = falls["diffusion · retina-4"]["steps"][1]
     assert (gain["names"], gain["value"]) == ("policy", close(1 / 8))  # a later level may lie higher
     for w in falls.values():
@@ -293,6 +335,92 @@ def test_verdicts_relax_what_the_grid_allows(summary):
     assert oat["joint"]["value"] == close(7 / 8 - 2 / 8)
     assert len(summary["headline"]) == 2
     assert all("retina-4" in sentence for sentence in summary["headline"])
+
+
+# The oracle fails where retina-4 succeeds, at every one of 12 states and both seeds, under diffusion alone.
+BELOW = {("diffusion", "oracle"): "0" * 12, ("diffusion", "retina-4"): "1" * 12}
+
+
+@pytest.fixture(scope="module")
+def below(tmp_path_factory):
+    plan = make_plan(make_study(rollout__episodes_per_task=12))
+    store = Store(tmp_path_factory.mktemp("below"))
+    for cell in plan.cells:
+        outcomes = BELOW.get((cell.action, cell.encoder), "101010101010")
+        put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes))
+    for reference in plan.references:
+        for run in reference.runs.values():
+            put(store, run, rows_of(plan, run, "1" * 12))
+    return summarise(plan, store)
+
+
+def test_an_oracle_below_the_cell_that_it_should_bound_gives_no_waterfall_and_no_gain(below):
+    (refused,) = below["refusals"]
+    assert (refused["label"], refused["reference"]) == ("diffusion · retina-4", "oracle policy")
+    assert refused["contrast"]["value"] == close(-1)
+    c = refused["contrast"]
+    assert refused["sentence"] == (
+        "no waterfall and no gain of the encoder is drawn for diffusion · retina-4 (100 %): the oracle policy (0 %) lies "
+        f"100 points [{-100 * c['high']:.0f}, {-100 * c['low']:.0f}] below it and bounds nothing; train the oracle policy "
+        "longer (training.steps) and judge again."
+    )
+    assert [w["label"] for w in below["waterfalls"]] == ["oat · retina-4"]
+    verdicts = {v["label"]: v for v in below["verdicts"]}
+    assert verdicts["diffusion · retina-4"]["gains"] == []
+    assert verdicts["diffusion · retina-4"]["sentence"] == refused["sentence"]
+    assert verdicts["diffusion · retina-4"]["stage"] is None
+    # under oat the oracle is level with the cell: nothing is refused
+    assert [g["stage"] for g in verdicts["oat · retina-4"]["gains"]] == ["encoder", "code"]
+    assert "waterfall" not in verdicts["oat · retina-4"]["sentence"]
+
+
+def test_the_refusal_stands_on_the_page_in_the_terminal_and_in_locate(below, capsys):
+    from compression_gap.report.page import render_page
+    from compression_gap.terminal import locate_list, study_tables
+
+    (refused,) = below["refusals"]
+    shown = refused["sentence"][1:]
+    page = " ".join(render_page({**below, "command": ""}, []).split())
+    assert f"not drawn</span> N{shown}" in page
+    capsys.readouterr()
+    study_tables(below)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count(shown) == 1
+    found = of_study(below)
+    assert {f["label"]: f["next"] for f in found}["diffusion · retina-4"] == refused["next"]
+    locate_list({"success": found, "bits": []})
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_stage_s_gain_is_given_beside_a_refused_oracle(tmp_path):
+    """Under oat the oracle is refused; replacing the code still gains, and the sentence says both."""
+    plan, store = make_plan(make_study(rollout__episodes_per_task=12, references=False)), Store(tmp_path)
+    of = {
+        ("oat", "oracle"): "0" * 12,
+        ("oat", "retina-4"): "1" * 8 + "0" * 4,
+        ("diffusion", "retina-4"): "1" * 12,
+    }
+    for cell in plan.cells:
+        put(store, cell.episodes, rows_of(plan, cell.episodes, of.get((cell.action, cell.encoder), "1" * 12)))
+    verdict = summarise(plan, store)["verdicts"][1]
+    assert [g["stage"] for g in verdict["gains"]] == ["code"]
+    assert verdict["joint"] is None
+    assert verdict["gains"][0]["contrast"]["value"] == close(4 / 12)
+    assert "No waterfall and no gain of the encoder is drawn for oat · retina-4" in verdict["sentence"]
+
+
+def test_an_expert_below_a_policy_gives_no_waterfall_but_the_gain(tmp_path):
+    plan, store = make_plan(make_study(rollout__episodes_per_task=12)), Store(tmp_path)
+    for cell in plan.cells:
+        put(store, cell.episodes, rows_of(plan, cell.episodes, "1" * 12))
+    for reference in plan.references:
+        for run in reference.runs.values():
+            put(store, run, rows_of(plan, run, ("1" if reference.code is None else "0") * 12))
+    found = summarise(plan, store)
+    assert [(r["label"], r["reference"]) for r in found["refusals"]] == [("oat · retina-4", "expert-coded")]
+    assert "fit it longer (tokenizer.steps)" in found["refusals"][0]["sentence"]
+    assert [w["label"] for w in found["waterfalls"]] == ["diffusion · retina-4"]
+    assert [g["stage"] for g in found["verdicts"][1]["gains"]] == ["encoder", "code"]
 
 
 def test_the_trend_along_the_ladder_is_page_s(summary):
@@ -320,7 +448,8 @@ def test_labels_tell_all_rows_apart(tmp_path):
     for cell in plan.cells:
         put(store, cell.episodes, rows_of(plan, cell.episodes, OUTCOMES[cell.action, cell.encoder][0]))
     for reference in plan.references:
-        put(store, reference.episodes, rows_of(plan, reference.episodes, REFERENCES[reference.actor]))
+        for run in reference.runs.values():
+            put(store, run, rows_of(plan, run, REFERENCES[reference.actor]))
     whole = summarise(plan, store)
     for part in ("cells", "references", "contrasts", "trends", "waterfalls", "verdicts"):
         labels = [row["label"] for row in whole[part]]

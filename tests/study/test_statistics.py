@@ -20,7 +20,7 @@ from compression_gap.study.statistics import (
     resample_rates,
     wilson,
 )
-from compression_gap.study.variance import PRIOR_DF, PRIOR_SEED_SD
+from compression_gap.study.variance import RATES, seed_posterior
 
 
 def simulate(rng, cells, seeds, states, seed_sd, rate=0.5):
@@ -85,6 +85,7 @@ def test_page_statistic():
     assert found.statistic == stats.page_trend_test(np.round(blocks, 12)).statistic
     assert found.blocks == 12
     assert found.p < 0.05
+    assert found.at_floor == (found.p == 1 / 1000)
     assert page_trend(levels[::-1], strata, draws=999).p > 0.5
 
 
@@ -173,22 +174,70 @@ def test_components_are_found_again():
     assert seed.mean() == pytest.approx(0.06**2, rel=0.25)
 
 
-def test_a_rate_from_two_seeds_is_moderated():
-    """The weighted mean of what was seen and what is taken for granted, and the degrees of freedom of both."""
-    low, high = np.zeros(60), np.ones(60)
-    part = components([np.stack([low, high])], [1.0], np.zeros(60))
-    assert part.between == pytest.approx(0.25)  # of the mean of 0 and 1
-    seen = (part.between + PRIOR_DF * (part.residual + PRIOR_SEED_SD**2 / 2)) / (1 + PRIOR_DF)
-    assert part.variance == pytest.approx(seen - part.residual + part.states)
-    assert 1.4 < part.df < 2.2  # a t of 1.0 would stretch it to 12.7 standard errors
-    more = components([np.stack([low, high, high])], [1.0], np.zeros(60))
-    assert more.variance == pytest.approx(more.between - more.residual + more.states)
-    assert 2 <= more.df < 2.2
+def test_the_error_is_the_integral_over_the_prior():
+    """One cell of two seeds: its interval's tails by numerical integration over log spread and the states' t."""
+    rng = np.random.default_rng(21)
+    cell, strata = simulate(rng, 1, 2, 60, 0.08)[0], np.zeros(60)
+    (part,), found = components([cell], [1.0], strata).parts, components([cell], [1.0], strata)
+    p = (cell.sum() + 0.5) / (cell.size + 1)
+    least, wide, most = np.array(RATES.seed_sd) * (4 * p * (1 - p)) ** 0.8
+    x = np.linspace(np.log(least), np.log(most), 2001)
+    total = np.exp(2 * x) + part.noise
+    density = total**-0.5 * np.exp(-part.raw / total / 2) / (1 + np.exp(4 * x) / wide**4)
+    density /= density.sum()
+    half = found.error.half_width(0.95)
+    # given the seeds' variance: a normal plus a t of the states, integrated over the normal
+    z = np.linspace(-6, 6, 401)
+    normal = stats.norm.pdf(z) / stats.norm.pdf(z).sum()
+    keep = slice(None, None, 10)
+    outside = sum(
+        d
+        * (
+            normal * 2 * stats.t.sf((half + z * np.exp(v) / np.sqrt(2)) / found.states**0.5, found.state_df)
+        ).sum()
+        for v, d in zip(x[keep], density[keep] / density[keep].sum(), strict=True)
+    )
+    assert outside == pytest.approx(0.05, rel=0.02)
+    assert found.error.p(half) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_many_seeds_outweigh_the_prior():
+    variances, weights = seed_posterior(0.05**2 + 0.0004, 0.0004, 400, 1.0)
+    assert np.sqrt(weights @ variances) == pytest.approx(0.05, rel=0.1)
+    with np.errstate(all="raise"):
+        _, weights = seed_posterior(0.0, 0.0, 2, 0.0)
+    assert np.isfinite(weights).all()
+
+
+def test_unequal_spreads_count_each_with_its_own_share():
+    """A calm cell of five seeds lends a wild one of two no precision; a pooled variance gave a third of this."""
+    rng = np.random.default_rng(22)
+    wild, calm = simulate(rng, 1, 2, 400, 0.0)[0], simulate(rng, 1, 5, 400, 0.0)[0]
+    wild[0, rng.random(400) < 0.3] = 1.0
+    alone = rate_interval(wild, np.zeros(400))
+    found = contrast([wild, calm], [1, -1], np.zeros(400))
+    assert found.high - found.low > 0.9 * (alone.high - alone.low)
+
+
+def test_a_reference_has_no_seed_variance_and_the_policy_keeps_its_own():
+    rng = np.random.default_rng(23)
+    policy = simulate(rng, 1, 3, 200, 0.12)[0]
+    expert = np.ones((1, 200))
+    known = contrast([expert, policy], [1, -1], np.zeros(200), references=[0])
+    unknown = contrast([expert, policy], [1, -1], np.zeros(200))
+    assert (known.seeds, known.seed_variance_unknown) == (3, False)
+    assert (unknown.seeds, unknown.seed_variance_unknown) == (1, True)
+    assert "unknown" in unknown.method
+    assert known.low == unknown.low
+    spread = policy.mean(1).std(ddof=1) / np.sqrt(3)
+    assert known.high - known.low > 2 * 1.96 * spread
+    with pytest.raises(ValueError, match="one run"):
+        contrast([expert, policy], [1, -1], np.zeros(200), references=[1])
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.08])
 def test_a_rate_from_two_seeds_covers_and_says_something(seed_sd):
-    """At 8 points what two seeds show alone covers 93 %, but a tenth of its intervals are 91 points wide."""
+    """At 8 points what two seeds show alone is in a tenth of the studies 91 points wide."""
     rng, hits, width = np.random.default_rng(15), 0, []
     for _ in range(400):
         found = rate_interval(simulate(rng, 1, 2, 80, seed_sd)[0], np.zeros(80))
@@ -270,8 +319,7 @@ def test_resampled_rates_are_centred_and_as_wide_as_the_contrast():
     assert drawn.shape == (20000, 2)
     assert drawn.mean(0) == pytest.approx([cell.mean() for cell in cells], abs=0.005)
     part = components(cells, [1, -1], strata)
-    # a variance drawn with 14 degrees of freedom is 14/12 of its estimate on average
-    assert (drawn[:, 0] - drawn[:, 1]).var() == pytest.approx(part.variance, rel=0.35)
+    assert (drawn[:, 0] - drawn[:, 1]).var() == pytest.approx(part.error.variance, rel=0.1)
     pair = resample_rates([cells[0][:1], cells[0][:1]], strata, 100, rng)
     assert np.allclose(pair[:, 0], pair[:, 1])  # one seed: the states are shared and nothing else varies
 

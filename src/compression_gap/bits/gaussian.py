@@ -14,7 +14,6 @@ episode hang together, and a fit to the frames that it is judged on is several b
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,23 +21,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDS = 5
-WIDE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of wide parts, times the number of chunks
-NARROW_PENALTIES = (1e-5, 1e-2)  # of the others
+from .reduction import folds_of
+
+PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1)  # times the number of chunks
 SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the covariance towards its diagonal
-COMPONENTS = 512  # principal components kept of a wide part
-STILL = 1e-6  # a column that varies less (or a component, relative to the first) is constant
+STILL = 1e-6  # a column that varies less is constant
+
+Columns = Mapping[str, Tensor]  # values [N, p] of a context by split
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that a context may hold: values [N, p] by split. ``wide``: many columns, such as features."""
+    """One thing that a context may hold: values [N, p] by split. ``wide``: to be reduced (``bits/reduction.py``)."""
 
     values: Mapping[str, np.ndarray]
     wide: bool = False
 
-    def standardised(self, device: torch.device) -> Columns:
-        """In the training split's units; of a wide part the leading principal components, whitened."""
+    def standardised(self, device: torch.device) -> dict[str, Tensor]:
+        """In units of the training split's mean and standard deviation, without columns that never change."""
         x = {
             s: torch.from_numpy(np.ascontiguousarray(v, np.float64)).to(device)
             for s, v in self.values.items()
@@ -46,28 +46,7 @@ class Part:
         mean = x["train"].mean(0)
         spread = (x["train"] - mean).square().mean(0).sqrt()
         moves = spread > STILL
-        x = {s: ((v - mean) / spread)[:, moves] for s, v in x.items()}
-        size = x["train"].shape[1]
-        if not self.wide or not size:
-            return Columns(x, torch.ones(size, dtype=torch.float64, device=device), False)
-        values, vectors = torch.linalg.eigh(x["train"].T @ x["train"] / len(x["train"]))
-        kept = min(COMPONENTS, int((values > STILL * values[-1]).sum()))
-        values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
-        return Columns({s: v @ vectors / values.sqrt() for s, v in x.items()}, values, True)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A part as regression takes it: values [N, k] by split, of unit variance, that stand for ``variances`` [k]."""
-
-    values: dict[str, Tensor]
-    variances: Tensor
-    wide: bool
-
-    def leading(self, split: str, most: int) -> Tensor:
-        """The values [N, k] on one scale: of a wide part the leading components, each as wide as it is."""
-        values = self.values[split]
-        return (values * (self.variances / self.variances.mean()).sqrt())[:, :most] if self.wide else values
+        return {s: ((v - mean) / spread)[:, moves] for s, v in x.items()}
 
 
 @dataclass(frozen=True)
@@ -97,7 +76,7 @@ class LinearPart:
 def join(parts: Sequence[Columns], split: str, chunks: Tensor) -> Tensor:
     """The context [N, p] of the split's chunks [N, n] that parts make; no columns of no parts."""
     if parts:
-        return torch.cat([p.values[split] for p in parts], 1)
+        return torch.cat([p[split] for p in parts], 1)
     return chunks.new_zeros(len(chunks), 0)
 
 
@@ -116,9 +95,8 @@ def fit_linear(chunks: Tensor, parts: Sequence[Columns], episode: np.ndarray, si
         return torch.cholesky_solve(product, torch.linalg.cholesky(gram + torch.diag(penalty)))
 
     best: tuple[float, Tensor, Tensor, list[Tensor]] | None = None
-    for small, large in _grid(parts):
-        penalty = torch.cat([(large if p.wide else small) / p.variances for p in parts] or [x.new_zeros(0)])
-        penalty = penalty * len(x)
+    for times in PENALTIES if x.shape[1] else PENALTIES[:1]:
+        penalty = x.new_full((x.shape[1],), times * len(x))
         left = [b - a @ solve(gram - a.T @ a, product - a.T @ b, penalty) for a, b in held]
         covariance, cost = _covariance(left, sigma)
         if best is None or cost < best[0]:
@@ -132,17 +110,10 @@ def fit_linear(chunks: Tensor, parts: Sequence[Columns], episode: np.ndarray, si
     )
 
 
-def _grid(parts: Sequence[Columns]) -> list[tuple[float, float]]:
-    narrow = NARROW_PENALTIES if any(not p.wide for p in parts) else NARROW_PENALTIES[:1]
-    wide = WIDE_PENALTIES if any(p.wide for p in parts) else WIDE_PENALTIES[:1]
-    return list(itertools.product(narrow, wide))
-
-
 def _folds(episode: np.ndarray) -> list[Tensor]:
     """Rows of each fold, whole episodes."""
-    names, number = np.unique(episode, return_inverse=True)
-    order, folds = np.random.default_rng(0).permutation(len(names)), min(FOLDS, len(names))
-    return [torch.from_numpy(np.flatnonzero(order[number] % folds == k)) for k in range(folds)]
+    fold = folds_of(episode)
+    return [torch.from_numpy(np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
 
 
 def _covariance(left: list[Tensor], sigma: float) -> tuple[Tensor, float]:

@@ -240,6 +240,39 @@ def heavy(dimensions: int = 4, sigma: float = 0.2) -> Known:
     return Known("heavy tails, Laplace", False, dimensions, sigma, draw, bits, demand)
 
 
+def heavy_noise(dimensions: int = 4, sigma: float = 0.2) -> Known:
+    """C ~ N(0, 1); A = 0.9·C + noise, of Student's t with 3 degrees of freedom and a spread of 0.4."""
+    from scipy.stats import t
+
+    spread = 0.4 / np.sqrt(3)
+    grid = np.linspace(-60, 60, 240_001) * spread
+    weights = t.pdf(grid / spread, 3)
+    told, step = _smoothed(grid[::8], weights[::8], sigma**2)
+    both, wider = _smoothed(grid[::8], weights[::8], 0.9**2 + sigma**2)
+    bits = dimensions * (_entropy(both, wider) - _entropy(told, step))
+    demand = dimensions * (_entropy(both, wider) - _normal_entropy(sigma**2))
+
+    def draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        c = rng.standard_normal((n, dimensions))
+        return 0.9 * c + spread * rng.standard_t(3, c.shape), c
+
+    return Known("heavy noise, t(3)", False, dimensions, sigma, draw, bits, demand)
+
+
+def signs(dimensions: int = 4, sigma: float = 0.2) -> Known:
+    """A ~ N(0, 1); C: the sign of each dimension, a code of one bit."""
+    half = np.linspace(1e-4, 9, 40_000)
+    inside, step = _smoothed(half, np.exp(-0.5 * half**2), sigma**2)
+    bits = dimensions * (_normal_entropy(1 + sigma**2) - _entropy(inside, step))
+    demand = dimensions * (_normal_entropy(1 + sigma**2) - _normal_entropy(sigma**2))
+
+    def draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        a = rng.standard_normal((n, dimensions))
+        return a, np.sign(a)
+
+    return Known("signs, a code of one bit", False, dimensions, sigma, draw, bits, demand)
+
+
 def quantised(cells: int = 8, dimensions: int = 2, sigma: float = 0.1) -> Known:
     """A uniform on [−√3, √3]; C: which of ``cells`` equal cells it lies in."""
     half = np.sqrt(3)
@@ -266,6 +299,6 @@ def distributions(quick: bool = False) -> tuple[Known, ...]:
         if quick
         else (correlated(8, 2, 2.0, 0.2), correlated(16, 32, 5.0, 0.3), correlated(32, 32, 10.0, 0.5))
     )
-    others = (discrete(), mixture(), nonlinear(), heavy(), quantised(), ring())
+    others = (discrete(), mixture(), nonlinear(), heavy(), quantised(), ring(), heavy_noise(), signs())
     chosen = (others[0], others[2]) if quick else others
     return (*(gaussian(d, b) for d, b in gaussians), *turned, *chosen)

@@ -1,8 +1,8 @@
 """Task resolution σ*: how precisely a chunk must be executed (THEORY.md, section 3).
 
 The expert's chunk is disturbed and executed at every decision; σ* is the largest σ whose success is at least 0.95
-of the undisturbed one. Where a falling curve crosses a level is found with isotonic regression; the codebook law
-(gap_bits against used_bits) asks the same of another curve.
+of the undisturbed one, read from a curve that is fitted to success (``success_curve``). Where any falling curve of
+exact values crosses a level is found with isotonic regression: the codebook law (gap_bits against used_bits) asks so.
 
 Shapes: chunks [B, H, d] with n = H·d entries; success [S, states] for S sizes of noise. σ is in standard deviations
 of the demonstrations' actions, one per action dimension (``Normaliser.std``).
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..demos import Normaliser
 from ..errors import UserError
+from . import success_curve
 
 Bound = Literal["", "below", "above"]
 Disturbance = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -119,10 +120,7 @@ def crossing(x: Sequence[float] | np.ndarray, y: np.ndarray, level: float) -> Cr
     grid, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if grid.ndim != 1 or grid.shape != values.shape or not len(grid):
         raise ValueError(f"a curve of shape {values.shape} on a grid of shape {grid.shape}")
-    if not (np.isfinite(grid).all() and grid[0] > 0 and (np.diff(grid) > 0).all()):
-        raise UserError(
-            f"the grid {grid.tolist()} must be positive and increasing: sort it, drop zeros and doubles"
-        )
+    _checked_grid(grid)
     if not (np.isfinite(values).all() and np.isfinite(level)):
         raise UserError(
             f"the curve {values.tolist()} and its level {level} must be finite: leave out the failed runs"
@@ -148,8 +146,14 @@ class Resolution:
     low: float
     high: float
     bound: Bound  # of ``value``, as in ``Crossing``
-    rates: np.ndarray  # [S], as measured, before the isotonic regression
+    rates: np.ndarray  # [S], as measured
     undisturbed: float
+    draws: np.ndarray  # [draws], σ* of resampled initial states; none lies beyond the grid
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the draws."""
+        every = {k: v for k, v in vars(self).items() if k != "draws"}
+        return {**every, "rates": self.rates.tolist()}
 
 
 def task_resolution(
@@ -159,44 +163,68 @@ def task_resolution(
     strata: np.ndarray,
     *,
     share: float = 0.95,
-    draws: int = 2000,
+    draws: int = 1000,
     seed: int = 0,
 ) -> Resolution:
-    """σ*: the largest σ whose success, by isotonic regression, is at least ``share`` of the undisturbed one.
+    """σ*: the σ at which success falls below ``share`` of the undisturbed one, from a curve (``success_curve``).
 
     ``success`` [S, states] at the increasing ``sigmas`` [S], and ``undisturbed`` [states]: 0 or 1, or the mean over
     an initial state's repeats. ``strata`` [states] names their tasks. A rate is the mean over tasks of a task's
-    mean; σ* of one task is that of its states alone. The interval is the percentile bootstrap over initial states
-    within tasks, a state keeping its outcomes at every σ and undisturbed. A resample whose crossing lies beyond the
-    grid counts as the grid's end, so an interval that touches an end is open there; one in which the undisturbed
-    expert never succeeds is left out.
+    mean; σ* of one task is that of its states alone. The interval is that of resampled initial states within tasks,
+    a state keeping its outcomes at every σ and undisturbed. A σ* beyond the grid counts as the grid's end, so an
+    interval that touches an end is open there.
 
-    Raises ``UserError`` if the undisturbed expert never succeeds, if ``share`` is not within (0, 1], and for a grid
-    that ``crossing`` refuses.
+    Raises ``UserError`` if the undisturbed expert never succeeds, if ``share`` is not within (0, 1), and for a grid
+    that is not positive and increasing.
     """
+    grid = _checked_grid(sigmas)
     every = np.vstack([success, undisturbed]).astype(np.float64)
-    if every.shape != (len(sigmas) + 1, len(strata)):
-        raise ValueError(f"{every.shape} outcomes for {len(sigmas)} sigmas and {len(strata)} states")
+    if every.shape != (len(grid) + 1, len(strata)):
+        raise ValueError(f"{every.shape} outcomes for {len(grid)} sigmas and {len(strata)} states")
     if not ((every >= 0) & (every <= 1)).all():  # NaN, too
         raise UserError(
             "an outcome is not within 0 and 1: give success as 0 or 1, and leave out unfinished runs"
         )
-    if not 0 < share <= 1:
+    if not 0 < share < 1:
         raise UserError(
-            f"share is {share}: it is the part of the undisturbed success to keep, above 0, at most 1"
+            f"share is {share}: it is the part of the undisturbed success to keep, above 0 and below 1"
         )
-    tasks, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
-    rates = np.mean([every[:, index == task].mean(1) for task in range(len(tasks))], axis=0)
+    tasks, counts = np.unique(strata, return_counts=True)
+    rates = np.mean([every[:, strata == task].mean(1) for task in tasks], axis=0)
     if not rates[-1] > 0:
         raise UserError(
             "the undisturbed expert never succeeds, so there is no resolution to measure; give sigma"
         )
-    found = crossing(sigmas, rates[:-1], share * rates[-1])
-    rng = np.random.default_rng(seed)
-    times = np.empty((draws, len(index)))
-    for task, count in enumerate(counts):
-        times[:, index == task] = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-    again = times / (len(tasks) * counts[index]) @ every.T
-    drawn = [crossing(sigmas, row[:-1], share * row[-1]).value for row in again if row[-1] > 0]
+    kept = success_curve.near(rates[:-1], rates[-1])
+    x, states = np.log(grid[:kept]), len(tasks) ** 2 / float((1 / counts).sum())
+    own = success_curve.fit(x, rates[None, :kept], rates[-1:], states)
+    again = success_curve.resampled_rates(every, strata, draws, seed)
+    steepness = np.random.default_rng([seed, draws]).standard_normal(draws)
+    curves = success_curve.fit(x, again[:, :kept], again[:, -1], states, own[0], steepness)
+    at, drawn = (np.exp(np.minimum(success_curve.falls_at(c, share), 50.0)) for c in (own, curves))
+    bound: Bound = "below" if at[0] < grid[0] else "above" if at[0] > grid[-1] else ""
+    drawn = np.clip(drawn, grid[0], grid[-1])
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Resolution(found.value, float(low), float(high), found.bound, rates[:-1], float(rates[-1]))
+    value = float(np.clip(at[0], grid[0], grid[-1]))
+    return Resolution(
+        value, min(value, float(low)), max(value, float(high)), bound, rates[:-1], float(rates[-1]), drawn
+    )
+
+
+def at_resolution(values: np.ndarray, sigmas: Sequence[float], at: float | np.ndarray) -> np.ndarray:
+    """Values [..., S] at the resolutions ``sigmas``, read at σ = ``at``: [...], or [..., D] for D of them.
+
+    Linear in ln σ; beyond the first and the last kept resolution it is theirs.
+    """
+    where = np.interp(np.log(at), np.log(sigmas), np.arange(len(sigmas)))
+    i = np.minimum(where.astype(int), len(sigmas) - 2)
+    return np.asarray(values[..., i] + (where - i) * (values[..., i + 1] - values[..., i]))
+
+
+def _checked_grid(x: Sequence[float] | np.ndarray) -> np.ndarray:
+    grid = np.asarray(x, np.float64)
+    if not (np.isfinite(grid).all() and len(grid) and grid[0] > 0 and (np.diff(grid) > 0).all()):
+        raise UserError(
+            f"the grid {grid.tolist()} must be positive and increasing: sort it, drop zeros and doubles"
+        )
+    return grid

@@ -135,12 +135,16 @@ class DemoWriter:
             self.stream(name, rows)
         self.episode(task, len(actions), initial_state)
 
-    def episode(self, task: str, length: int, initial_state: int = -1) -> None:
-        """Name the next episode: its rows are the next ``length`` of every stream."""
+    def episode(self, task: str, length: int, initial_state: int = -1, *, split: str | None = None) -> None:
+        """Name the next episode: its rows are the next ``length`` of every stream.
+
+        ``split`` is given for all episodes or for none: then they are split at the end.
+        """
         if length < 1:
             raise ValueError("an episode needs at least one frame")
         self._episodes.append(
             {"task": task, "start": self._frames, "length": int(length), "initial_state": int(initial_state)}
+            | ({} if split is None else {"split": split})
         )
         self._frames += int(length)
 
@@ -152,13 +156,13 @@ class DemoWriter:
         self._arrays[name].append(rows)
 
     def close(self) -> None:
-        """Write the headers and ``demos.json``; splits are assigned within each task."""
+        """Write the headers and ``demos.json``; where no splits were given they are assigned within each task."""
         for array in self._arrays.values():
             array.close()
         rows = {name: array.rows for name, array in self._arrays.items()}
         if set(rows.values()) - {self._frames}:
             raise ValueError(f"the episodes have {self._frames} frames, the streams {rows}")
-        for task in {e["task"] for e in self._episodes}:
+        for task in {e["task"] for e in self._episodes if "split" not in e}:
             of_task = [e for e in self._episodes if e["task"] == task]
             for episode, split in zip(of_task, assign_splits(len(of_task)), strict=True):
                 episode["split"] = split
@@ -169,7 +173,7 @@ class DemoWriter:
             "has_state": "state" in self._arrays,
             "source": self.source,
         }
-        (self.folder / "demos.json").write_text(json.dumps(about, indent=1))
+        (self.folder / "demos.json").write_text(json.dumps(about, indent=1, allow_nan=False))
 
 
 def _check_name(name: str) -> None:

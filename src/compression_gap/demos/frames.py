@@ -128,7 +128,7 @@ def collect_frames(
             "cameras": list(sim.info.cameras),
             "state_names": [n for n in sim.info.state_names],
         }
-        (out / "frames.json").write_text(json.dumps(about, indent=1))
+        (out / "frames.json").write_text(json.dumps(about, indent=1, allow_nan=False))
     finally:
         sim.close()
     return {"frames": frames, "episodes": state - first}

@@ -11,13 +11,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .source import BLOCK, Field, broken, camera_shape, colour_rows, inside, parse_json, vector_rows
+from .checks import check_row_size, missing_parts, real
+from .hdf5_file import check_filters, hdf5_errors, member, opened, stored_parts, text
+from .source import (
+    BLOCK,
+    Field,
+    camera_shape,
+    colour_rows,
+    failure_note,
+    inside,
+    parse_json,
+    read_start,
+    vector_rows,
+)
 
 SUFFIXES = (".hdf5", ".h5", ".he5")
 CONVENTIONS = (
@@ -31,15 +44,33 @@ LATE_NOTE = (
     "follows it, and the first action of each demonstration is left out; images stay as stored (LIBERO's are upside "
     "down)"
 )
+JOINTS_ROWS = 4096  # of a demonstration that are compared
+SPLIT_MASKS = ("train", "valid", "test")
+MOST_DEMOS = 2**20  # that a mask may name
+WITHOUT_OBSERVATIONS = (
+    "its demonstrations hold no observations (no group obs), only actions and the simulator's states: extract the "
+    "observations first (robomimic's dataset_states_to_obs.py, for a raw file of robosuite after its "
+    "convert_robosuite.py; for LIBERO's official files cgap demos make --official), and import the result"
+)
 SECOND_ARM = ("obs/robot1_eef_pos", "obs/robot1_eef_quat", "obs/robot1_gripper_qpos")
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """One demonstration: where it lies, and its rows."""
+
+    file: str
+    group: str
+    rows: int
+    late: bool  # observed after its actions
+    mark: str | None  # the mask that names it; empty: several do
 
 
 def is_hdf5(path: Path) -> bool:
     """Whether a path is an HDF5 file, or a folder that holds some."""
     if path.is_dir():
         return any(f.suffix.lower() in SUFFIXES for f in path.iterdir())
-    with path.open("rb") as stream:
-        return stream.read(8) == b"\x89HDF\r\n\x1a\n"
+    return path.is_file() and read_start(path, 8) == b"\x89HDF\r\n\x1a\n"
 
 
 class Hdf5:
@@ -53,23 +84,32 @@ class Hdf5:
         found = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         self._names = [f.name for f in found]
         self.fields: dict[str, Field] = {}
-        self._demos: list[tuple[str, str, int, bool]] = []  # file, group, rows, observed after its actions
+        self._demos: list[_Demo] = []
         self._tasks: dict[str, str] = {}
+        # Of each field: its parts that are there, all of them, the first demonstration that lacks one.
+        self._missing: dict[str, tuple[int, int, str]] = {}
+        failed: list[str] = []
         rates: set[float] = set()
         for name in self._names:
-            with _opened(inside(self._root, name)) as file:
-                self._scan(name, file, rates)
+            with opened(inside(self._root, name)) as file, hdf5_errors(self._root / name):
+                self._scan(name, file, rates, failed)
         if len(rates) > 1:
             raise UserError(
                 f"{path} holds files of different control rates {sorted(rates)}; import them apart"
             )
         self.fps: float | None = rates.pop() if rates else None
-        self.lengths = tuple(rows - late for _, _, rows, late in self._demos)
-        self.notes = [f"{path}: {LATE_NOTE}"] if any(late for *_, late in self._demos) else []
+        self.lengths = tuple(d.rows - d.late for d in self._demos)
+        self.marks = (
+            tuple(d.mark for d in self._demos) if any(d.mark is not None for d in self._demos) else None
+        )
+        self.notes = [f"{path}: {LATE_NOTE}"] if any(d.late for d in self._demos) else []
+        self.notes += failure_note(path, failed, "the attribute success=False")
+        observed = any(n.startswith("obs/") for n in self.fields)
+        self.without_observations = "" if observed else WITHOUT_OBSERVATIONS
 
-    def _scan(self, name: str, file: Any, rates: set[float]) -> None:
+    def _scan(self, name: str, file: Any, rates: set[float], failed: list[str]) -> None:
         where = self._root / name
-        data = _member(file, "data", where)
+        data = member(file, "data", where)
         if data is None or not hasattr(data, "keys"):
             raise UserError(
                 f"{where} holds no group 'data' with demonstrations, as files of robomimic and LIBERO do; "
@@ -81,14 +121,16 @@ class Hdf5:
         groups = sorted(data.keys(), key=_natural)
         if not groups:
             raise UserError(f"{where} holds no demonstrations; record some")
+        marks = _masks(file, where)
         for group in groups:
-            demo = _member(data, group, where)
+            demo = member(data, group, where)
             place = f"{where}, data/{group}"
-            shapes = _shapes(demo, where)
+            sets = _datasets(demo, where)
+            shapes = {n: (tuple(d.shape or ()), d.dtype) for n, d in sets.items()}
             if "actions" not in shapes:
                 raise UserError(f"{place} holds no actions; it is no demonstration, remove it")
             length = shapes["actions"][0][0] if shapes["actions"][0] else 0
-            late = length > 0 and _late(demo, shapes, "problem_info" in data.attrs, place)
+            late = length > 0 and _late(sets, "problem_info" in data.attrs, place)
             if length - late < 1:
                 raise UserError(f"{place} has no frames; remove it")
             fields = {n: _field(n, shape, dtype) for n, (shape, dtype) in shapes.items()}
@@ -96,7 +138,17 @@ class Hdf5:
             if not self._demos:
                 self.fields = known
             self._compare(known, {n: s[0] for n, (s, _) in shapes.items() if s}, length, place)
-            self._demos.append((name, group, length, late))
+            self._demos.append(_Demo(name, group, length, late, marks.get(group)))
+            self._count_parts({n: sets[n] for n in known}, place)
+            if any(_is_false(demo.attrs.get(n)) for n in ("success", "successful")):
+                failed.append(group if len(self._names) == 1 else f"{name}: {group}")
+
+    def _count_parts(self, sets: dict[str, Any], place: str) -> None:
+        for name, dataset in sets.items():
+            there, all_ = stored_parts(dataset)
+            before = self._missing.get(name, (0, 0, ""))
+            first = before[2] or (place if there < all_ else "")
+            self._missing[name] = (before[0] + there, before[1] + all_, first)
 
     def _compare(self, known: dict[str, Field], rows: dict[str, int], length: int, place: str) -> None:
         for name in sorted(self.fields.keys() | known.keys()):
@@ -116,7 +168,7 @@ class Hdf5:
         """The instruction (LIBERO) or environment (robomimic) of each demonstration's file, else its name."""
         if key is not None:
             raise UserError("an HDF5 file names its task itself: leave --task-key out, or use --task-text")
-        return [self._tasks[file] for file, *_ in self._demos]
+        return [self._tasks[d.file] for d in self._demos]
 
     def proprio(self) -> tuple[str, ...]:
         """robomimic: end effector and gripper of each arm; LIBERO: ``ee_states`` and ``gripper_states``."""
@@ -132,91 +184,93 @@ class Hdf5:
 
     def read(self, name: str) -> Iterator[np.ndarray]:
         """The rows of a field, demonstration after demonstration."""
+        field = self.fields[name]
+        check_row_size(name, field.shape, self.path, item=1 if field.camera else 4)
+        there, all_, place = self._missing[name]
+        note = missing_parts(there, all_, int(np.prod(field.shape)), name, place)
+        if note and note not in self.notes:
+            self.notes.append(note)
         last, file = None, None
         try:
-            for at, group, length, late in self._demos:
-                if at != last:
+            for demo in self._demos:
+                if demo.file != last:
                     if file is not None:
                         file.close()
-                    last, file = at, _opened(inside(self._root, at))
-                rows = _member(_member(_member(file, "data", at), group, at), name, at)
-                where = f"{self._root / at}, data/{group}/{name}"
+                    last, file = demo.file, opened(inside(self._root, demo.file))
+                where = f"{self._root / demo.file}, data/{demo.group}/{name}"
+                rows = member(file, f"data/{demo.group}/{name}", self._root / demo.file)
                 observed = name.startswith("obs/") or name == "robot_states"
-                first, last_row = (0, length - late) if observed else (int(late), length)
-                for start in range(first, last_row, BLOCK):
-                    yield self._rows(name, rows, slice(start, min(start + BLOCK, last_row)), where)
+                first, stop = (0, demo.rows - demo.late) if observed else (int(demo.late), demo.rows)
+                with hdf5_errors(where):
+                    check_filters(rows, where)
+                    for start in range(first, stop, BLOCK):
+                        block = rows[start : min(start + BLOCK, stop)]
+                        yield colour_rows(block, where) if field.camera else vector_rows(block, where)
         finally:
             if file is not None:
                 file.close()
 
-    def _rows(self, name: str, rows: Any, at: slice, where: str) -> np.ndarray:
-        try:
-            block = rows[at]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise broken(where, error) from error
-        return colour_rows(block, where) if self.fields[name].camera else vector_rows(block, where)
 
-
-def _opened(file: Path) -> Any:
+def _datasets(demo: Any, where: Any, prefix: str = "") -> dict[str, Any]:
+    """The data sets of a demonstration by their names; of its groups, ``obs`` alone is entered."""
     import h5py
 
-    try:
-        return h5py.File(file, "r")
-    except OSError as error:
-        raise broken(file, error) from error
-
-
-def _member(group: Any, name: str, where: Any) -> Any:
-    """A member of a group by a path of names, None if there is none. Raises ``UserError`` for links."""
-    import h5py
-
-    for part in name.split("/"):
-        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
-        if link is None:
-            return None
-        if not isinstance(link, h5py.HardLink):
-            raise UserError(
-                f"{where} has the link {group.name.rstrip('/')}/{part} to another place or file, which is not "
-                "followed; copy what it points to into the file"
-            )
-        try:
-            group = group[part]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise broken(str(where), error) from error
-    if isinstance(group, h5py.Dataset) and (group.external or group.is_virtual):
-        raise UserError(
-            f"{where} keeps {group.name} in external files, which are not read; copy it into the file (h5repack)"
-        )
-    return group
-
-
-def _shapes(demo: Any, where: Any, prefix: str = "") -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """The data sets of a demonstration: ``name -> (shape, dtype)``; of its groups, ``obs`` alone is entered."""
-    import h5py
-
-    out: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    out: dict[str, Any] = {}
     if not isinstance(demo, h5py.Group):
         return out
     for name in demo:  # names alone: items() would follow links
-        member = _member(demo, name, where)
-        if isinstance(member, h5py.Dataset):
-            out[prefix + name] = (tuple(member.shape or ()), member.dtype)
+        found = member(demo, name, where)
+        if isinstance(found, h5py.Dataset):
+            out[prefix + name] = found
         elif name == "obs" and not prefix:
-            out |= _shapes(member, where, "obs/")
+            out |= _datasets(found, where, "obs/")
     return out
 
 
-def _late(demo: Any, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], libero: bool, place: str) -> bool:
+def _masks(file: Any, where: Path) -> dict[str, str]:
+    """robomimic's filter keys: the split that ``mask/train``, ``mask/valid`` or ``mask/test`` gives a demonstration.
+
+    A demonstration of several masks is of none ("").
+    """
+    out: dict[str, str] = {}
+    for split in SPLIT_MASKS:
+        mask = member(file, f"mask/{split}", where)
+        if mask is None:
+            continue
+        if not hasattr(mask, "dtype") or len(mask.shape or ()) != 1 or mask.dtype.kind not in "SO":
+            raise UserError(f"{where}: mask/{split} is no list of demonstrations' names; remove it")
+        if mask.shape[0] > MOST_DEMOS:
+            raise UserError(f"{where}: mask/{split} claims {mask.shape[0]} names; remove it")
+        for group in {text(name, f"{where}, mask/{split}") for name in mask[:].tolist()}:
+            out[group] = split if group not in out else ""
+    return out
+
+
+def _is_false(value: Any) -> bool:
+    """Whether an attribute says no: False, 0, or such a word."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value.lower() in ("false", "0")
+    found = np.asarray(value)
+    return found.dtype.kind in "biuf" and found.size == 1 and not found.any()
+
+
+def _late(sets: dict[str, Any], libero: bool, place: str) -> bool:
     """Whether observation t was taken after action t: by the joints in ``states``, else by whose script it was."""
-    joints, states = (shapes.get(n, ((), None))[0] for n in (JOINTS, "states"))
-    if len(joints) == len(states) == 2 and joints[1] == 7 and states[1] > 7 and joints[0] == states[0] > 1:
-        try:
-            seen, recorded = demo[JOINTS][:], demo["states"][:, 1:8]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise broken(place, error) from error
-        after, before = (float(np.abs(seen[:-1] - r).mean()) for r in (recorded[1:], recorded[:-1]))
-        if min(after, before) < JOINTS_AGREE and after != before:
-            return after < before
+    if JOINTS in sets and "states" in sets:
+        joints, states = sets[JOINTS], sets["states"]
+        alike = (
+            len(joints.shape or ()) == len(states.shape or ()) == 2 and joints.shape[0] == states.shape[0] > 1
+        )
+        stored = all(there == all_ for there, all_ in map(stored_parts, (joints, states)))
+        numeric = joints.dtype.kind in "fiu" and states.dtype.kind in "fiu"
+        if alike and numeric and joints.shape[1] == 7 and states.shape[1] > 7 and stored:
+            with hdf5_errors(place):
+                seen, recorded = joints[:JOINTS_ROWS], states[:JOINTS_ROWS, 1:8]
+            after, before = (float(np.abs(seen[:-1] - r).mean()) for r in (recorded[1:], recorded[:-1]))
+            if min(after, before) < JOINTS_AGREE and after != before:
+                return after < before
     return libero
 
 
@@ -242,19 +296,18 @@ def _about(data: Any, where: Path) -> tuple[str, float | None]:
         task = where.stem.removesuffix("_demo")
     options = args.get("env_kwargs")
     rate = options.get("control_freq") if isinstance(options, dict) else None
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
-        return task.strip('" '), None
-    return task.strip('" '), float(rate)
+    if rate is not None:
+        rate = real(rate, "control_freq", f"{where}, attribute env_args", positive=True)
+    return task.strip('" '), rate
 
 
 def _attribute(data: Any, name: str, where: Path) -> dict[str, Any]:
-    text = data.attrs.get(name)
-    if not isinstance(text, (str, bytes)):
-        return {}
-    value = parse_json(text, f"{where}, attribute {name}")
+    found = text(data.attrs.get(name), f"{where}, attribute {name}")
+    value = parse_json(found, f"{where}, attribute {name}") if found else None
     return value if isinstance(value, dict) else {}
 
 
 def _natural(name: str) -> list[Any]:
     """``demo_2`` before ``demo_10``."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+    parts = [p for p in re.split(r"([0-9]{1,18})", name) if p]
+    return [(0, int(p), "") if p.isascii() and p.isdecimal() else (1, 0, p) for p in parts]

@@ -8,24 +8,26 @@ pins the source's content, the mapping and the image size, so that importing twi
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..artifacts import Recipe, Store, canonical_json, file_sha256
-from ..errors import UserError, unknown_name
+from ..errors import UserError
 from .demoset import DemoWriter
 from .hdf5 import Hdf5, is_hdf5
 from .lerobot import LeRobot, is_lerobot
-from .source import BOOKKEEPING, Source, file_names, first_episode, rows_of, short_name
+from .mapping import Mapping, Vector, Wanted, resolve
+from .source import Source, first_episode, rows_of
 from .zarr_replay import ZarrReplay, is_zarr
 
 VERSION = 2  # raised when the import's bytes change
@@ -36,56 +38,7 @@ READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
     "zarr": (is_zarr, ZarrReplay),
 }
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-PART = re.compile(r"(.+)\[(\d*):(\d*)\]")
-FEWEST = 3  # episodes of a task: one each for training, validation and test
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user asks for; what is empty is inferred. A vector's part is written KEY[2:5]."""
-
-    action: tuple[str, ...] = ()
-    state: tuple[str, ...] = ()  # the robot's own
-    true_state: tuple[str, ...] = ()  # the simulator's; never inferred
-    cameras: tuple[str, ...] = ()
-    task_key: str | None = None
-    task_text: str | None = None
-    image_size: int | None = None  # pixels, square; None: as recorded
-
-
-@dataclass(frozen=True)
-class Vector:
-    """Numbers of a frame: a field, or some of its columns."""
-
-    name: str
-    start: int
-    stop: int
-
-    def __str__(self) -> str:
-        return f"{self.name}[{self.start}:{self.stop}]"
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """Which fields become what. Vectors are joined in this order; ``cameras``: file name -> field."""
-
-    action: tuple[Vector, ...]
-    proprio: tuple[Vector, ...]
-    state: tuple[Vector, ...]
-    cameras: dict[str, str]
-    tasks: tuple[str, ...]  # of each episode
-
-    @property
-    def vectors(self) -> dict[str, tuple[Vector, ...]]:
-        """The vectors by the stream that they become."""
-        streams = {"actions": self.action, "proprio": self.proprio, "state": self.state}
-        return {name: vectors for name, vectors in streams.items() if vectors}
-
-    @property
-    def fields(self) -> list[str]:
-        """Every field that is read."""
-        vectors = (v.name for vectors in self.vectors.values() for v in vectors)
-        return sorted({*vectors, *self.cameras.values()})
+DISK_KEPT = 2**28  # bytes that an import leaves free
 
 
 def open_source(path: Path, format: Format = "auto") -> Source:
@@ -124,111 +77,6 @@ def locate(text: str) -> tuple[Path, dict[str, str] | None]:
     return folder, {"hub": name, "revision": folder.name}
 
 
-def resolve(source: Source, wanted: Wanted) -> Mapping:
-    """Map the source's fields. Raises ``UserError`` that lists the names found where one must be chosen."""
-    mapping = Mapping(
-        action=_vectors(source, wanted.action or _only_action(source), "--action"),
-        proprio=_vectors(source, wanted.state or _only_state(source), "--state"),
-        state=_vectors(source, wanted.true_state, "--true-state"),
-        cameras=_cameras(source, wanted.cameras),
-        tasks=tuple(
-            [wanted.task_text] * len(source.lengths) if wanted.task_text else source.tasks(wanted.task_key)
-        ),
-    )
-    for task, episodes in Counter(mapping.tasks).items():
-        if episodes < FEWEST:
-            raise UserError(
-                f"{source.path} holds {episodes} episode{'s' * (episodes > 1)} of '{task}': a three-way split needs "
-                f"at least {FEWEST} per task; record more, or join all tasks with --task-text"
-            )
-    return mapping
-
-
-def _numeric(source: Source) -> list[str]:
-    return [n for n, f in source.fields.items() if not f.camera]
-
-
-def _only_action(source: Source) -> tuple[str, ...]:
-    names = _numeric(source)
-    for name in ("action", "actions"):
-        if name in names:
-            return (name,)
-    alike = [n for n in names if short_name(n).startswith("action")]
-    if len(alike) == 1:
-        return (alike[0],)
-    raise UserError(f"{source.path}: which field is the action is not clear; give --action ({_list(names)})")
-
-
-def _only_state(source: Source) -> tuple[str, ...]:
-    known = source.proprio()
-    if known:
-        return known
-    names = [
-        n
-        for n in _numeric(source)
-        if short_name(n) not in BOOKKEEPING
-        and not short_name(n).startswith("action")
-        and not _is_true_state(n)
-    ]
-    if len(names) == 1:
-        return (names[0],)
-    raise UserError(
-        f"{source.path}: which field is the robot's own state is not clear; give --state, one or several in order "
-        f"({_list(_numeric(source))})"
-    )
-
-
-def _is_true_state(name: str) -> bool:
-    """Whether a name is commonly that of objects, goals or the whole simulator."""
-    short = short_name(name)
-    return short == "states" or any(
-        w in short for w in ("object", "environment", "env_state", "goal", "keypoint")
-    )
-
-
-def _list(names: Sequence[str]) -> str:
-    return f"found: {', '.join(names) or 'none'}"
-
-
-def _vectors(source: Source, names: Sequence[str], option: str) -> tuple[Vector, ...]:
-    out = []
-    for text in names:
-        match = PART.fullmatch(text) if text not in source.fields else None
-        name = _find(source, match[1] if match else text, option, camera=False)
-        (size,) = source.fields[name].shape
-        start = int(match[2] or 0) if match else 0
-        stop = int(match[3] or size) if match else size
-        if not 0 <= start < stop <= size:
-            raise UserError(
-                f"{option} {text}: {name} has {size} numbers, from 0 to {size - 1}; correct the part"
-            )
-        out.append(Vector(name, start, stop))
-    return tuple(out)
-
-
-def _cameras(source: Source, names: Sequence[str]) -> dict[str, str]:
-    if names:
-        found = [_find(source, n, "--cameras", camera=True) for n in names]
-    else:
-        found = [n for n, f in source.fields.items() if f.camera and len(f.shape) == 3 and f.shape[2] == 3]
-    if not found:
-        raise UserError(
-            f"{source.path} holds no colour camera ({_list(list(source.fields))}); record with one"
-        )
-    return file_names(list(dict.fromkeys(found)))
-
-
-def _find(source: Source, name: str, option: str, *, camera: bool) -> str:
-    """A field by its name, or by what is left of it without its format's prefix."""
-    fit = [n for n, f in source.fields.items() if f.camera == camera]
-    if name in fit:
-        return name
-    short = [n for n in fit if short_name(n) == name]
-    if len(short) == 1:
-        return short[0]
-    raise unknown_name(f"field in {source.path} for {option}", name, fit)
-
-
 def recipe_of(source: Source, wanted: Wanted, mapping: Mapping, origin: dict[str, str] | None) -> Recipe:
     """The recipe of the import: it holds no path, and changes with the source's content."""
     pinned: dict[str, Any] = {
@@ -245,6 +93,8 @@ def recipe_of(source: Source, wanted: Wanted, mapping: Mapping, origin: dict[str
         "task_key": wanted.task_key,
         "episode_tasks": hashlib.sha256(canonical_json(list(mapping.tasks)).encode()).hexdigest(),
     }
+    if mapping.splits is not None:
+        about["episode_splits"] = hashlib.sha256(canonical_json(list(mapping.splits)).encode()).hexdigest()
     tasks = list(dict.fromkeys(mapping.tasks))
     return Recipe("demos", {"import": about, "tasks": tasks}, {}, VERSION)
 
@@ -273,6 +123,7 @@ def import_demos(
     if store.has(recipe):
         store.open(recipe)
         return recipe, True
+    _check_disk(source, wanted, mapping, store.root)
     meta: dict[str, Any] = {}
     begun = time.perf_counter()
     with store.create(recipe, meta) as out:
@@ -280,6 +131,21 @@ def import_demos(
         meta |= {"episodes": len(source.lengths), "frames": sum(source.lengths), "fps": source.fps}
         meta["build_seconds"] = time.perf_counter() - begun
     return recipe, False
+
+
+def _check_disk(source: Source, wanted: Wanted, mapping: Mapping, root: Path) -> None:
+    """Compare the frames that the files claim with the free disk, before anything is written."""
+    size = wanted.image_size
+    frame = 4 * sum(v.stop - v.start for vectors in mapping.vectors.values() for v in vectors)
+    for field in mapping.cameras.values():
+        frame += 3 * size * size if size else math.prod(source.fields[field].shape)
+    needed, free = frame * sum(source.lengths), shutil.disk_usage(root).free
+    if needed + DISK_KEPT > free:
+        raise UserError(
+            f"{source.path} claims {sum(source.lengths)} frames, {needed / 1e9:.1f} GB once they are imported, and the "
+            f"disk with {root} has {free / 1e9:.1f} GB free: free some, take fewer --cameras or a smaller --image-size, or "
+            "correct the recording if it does not hold so many"
+        )
 
 
 def _write(
@@ -292,8 +158,9 @@ def _write(
 ) -> None:
     about = {"kind": "import", "fps": source.fps, **spec["import"]}
     writer = DemoWriter(out, source=about, cameras=list(mapping.cameras))
-    for task, length in zip(mapping.tasks, source.lengths, strict=True):
-        writer.episode(task, length)
+    splits = mapping.splits or [None] * len(source.lengths)
+    for task, length, split in zip(mapping.tasks, source.lengths, splits, strict=True):
+        writer.episode(task, length, split=split)
     for stream, vectors in mapping.vectors.items():
         for rows in _joined(source, vectors):
             writer.stream(stream, rows)

@@ -9,8 +9,8 @@ Frame i of an episode is shown at ``from_timestamp`` + i / fps of its video.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,28 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .checks import check_row_size, real, shown, whole, whole_array
+from .lerobot_meta import LeRobotEpisode, episodes_v2, episodes_v3, split_marks, task_names
 from .source import (
     BLOCK,
     Field,
-    broken,
+    RowStream,
     camera_shape,
     decode_image,
+    failure_note,
     inside,
+    read_bytes,
     read_json,
     vector_rows,
 )
-from .tables import fill, matrix, number, read_jsonl, read_table
+from .tables import arrow_errors, check_width, flags, matrix, numbers, opened_table, read_table, wrong_width
 from .video import decode_frames
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-V3_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 KEYS = ("episode_index", "frame_index", "timestamp", "task_index")
-
-
-@dataclass(frozen=True)
-class _Episode:
-    index: int
-    length: int
-    table: str  # path inside the data set
-    videos: dict[str, tuple[str, float]]  # camera -> path, time of its first frame
+SUCCESS = "next.success"
+IMAGE_BYTES = 2**26  # of a compressed image
+OPEN_FILES = 64  # among which episodes may alternate
 
 
 def is_lerobot(path: Path) -> bool:
@@ -66,36 +61,43 @@ class LeRobot:
             raise UserError(
                 f"{path} is a LeRobotDataset {version}; convert it to v3.0 (known: {', '.join(VERSIONS)})"
             )
-        self.format = f"lerobot-{version}"
-        self.fps: float | None = number(info, "fps", path)
-        if not self.fps > 0:
-            raise UserError(f"{path}/meta/info.json gives {self.fps} frames per second; correct it")
+        self.version, self.format = version, f"lerobot-{version}"
+        self._about = path / "meta/info.json"
+        self.fps: float | None = real(info.get("fps"), "fps", self._about, positive=True)
         self._videos = {k for k, f in info["features"].items() if _kind(f) == "video"}
         self._depth = {k for k, f in info["features"].items() if _is_depth(f)}
         self.fields = {f.name: f for f in map(self._field, info["features"]) if f is not None}
         self._check_video_fps()
-        self.episodes = self._episodes_v3() if version == "v3.0" else self._episodes_v2()
+        cameras = sorted(self._videos - self._depth)
+        if version == "v3.0":
+            self.episodes = episodes_v3(path, info, self.fps, cameras)
+        else:
+            self.episodes = episodes_v2(path, info, cameras)
         if not self.episodes:
             raise UserError(f"{path} holds no episodes; record some")
         self.lengths = tuple(e.length for e in self.episodes)
+        self.marks = split_marks(info, self.episodes)
+        self.without_observations = ""
         self.notes: list[str] = []
-        self._task_of = self._scan()
+        self._task_of: dict[int, int] = {}  # episode -> task; −1: several
+        self._scan()
         self._check_totals()
 
     # What the files say
 
     def _field(self, name: str) -> Field | None:
         feature = self.info["features"][name]
-        shape = feature.get("shape") if isinstance(feature, dict) else None
-        if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
-            raise UserError(f"{self.path}/meta/info.json gives {name} no shape; correct it")
+        said = feature.get("shape") if isinstance(feature, dict) else None
+        if not isinstance(said, (list, tuple)):
+            raise UserError(f"{self._about} gives {name} no shape; correct it")
+        shape = [whole(n, f"the shape of {name}", self._about, most=2**40) for n in said]
         if _kind(feature) in ("video", "image"):
             if name in self._depth:
                 return None
             return Field(name, camera_shape(shape) or tuple(shape), camera=True)
-        if _kind(feature) in ("string", "language"):
+        if _kind(feature) in ("string", "language") or 0 in shape:
             return None
-        return Field(name, (int(np.prod(shape)),))
+        return Field(name, (math.prod(shape),))
 
     def _check_video_fps(self) -> None:
         for key in sorted(self._videos):
@@ -106,85 +108,37 @@ class LeRobot:
                 continue
             try:
                 rate = float(Fraction(str(said)))  # 30, 29.97, or "30/1"
-            except (ValueError, ZeroDivisionError) as error:
+            except (ValueError, ZeroDivisionError, OverflowError) as error:
                 raise UserError(
-                    f"{self.path}/meta/info.json gives the videos of {key} a rate of {said!r}; correct it"
+                    f"{self.path}/meta/info.json gives the videos of {key} a rate of {shown(said)}; correct it"
                 ) from error
-            if abs(rate - (self.fps or 0)) > 0.01:
+            if not abs(rate - (self.fps or 0)) <= 0.01:
                 raise UserError(
                     f"{self.path}/meta/info.json has two rates, fps {self.fps:g} and {rate:g} for the "
                     f"videos of {key}; correct it, or record at one rate"
                 )
 
-    def _episodes_v2(self) -> list[_Episode]:
-        rows = read_jsonl(inside(self.path, "meta/episodes.jsonl"))
-        size = int(number(self.info, "chunks_size", self.path, 1000)) or 1000
-        data = self.info.get("data_path") or V2_DATA
-        video = self.info.get("video_path") or V2_VIDEO
-        out = []
-        for row in sorted(rows, key=lambda r: int(number(r, "episode_index", self.path))):
-            index = int(row["episode_index"])
-            known: dict[str, Any] = {"episode_chunk": index // size, "episode_index": index}
-            videos = {
-                k: (fill(video, {**known, "video_key": k}, self.path), 0.0)
-                for k in self._videos - self._depth
-            }
-            length = int(number(row, "length", self.path))
-            out.append(_Episode(index, length, fill(data, known, self.path), videos))
-        return out
-
-    def _episodes_v3(self) -> list[_Episode]:
-        files = sorted((self.path / "meta" / "episodes").glob("*/*.parquet"))
-        if not files:
-            raise UserError(f"{self.path} has no table of episodes (meta/episodes); fetch it again")
-        cameras = sorted(self._videos - self._depth)
-        names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-        names += ["dataset_from_index", "dataset_to_index"]
-        for key in cameras:
-            names += [
-                f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-            ]
-        rows: list[dict[str, Any]] = []
-        for file in files:
-            table = read_table(inside(self.path, file.relative_to(self.path).as_posix()), names)
-            rows += table.to_pylist()
-        rows.sort(key=lambda r: r["episode_index"])
-        return [self._episode_v3(row, cameras) for row in rows]
-
-    def _episode_v3(self, row: dict[str, Any], cameras: Sequence[str]) -> _Episode:
-        index, length, fps = int(row["episode_index"]), int(row["length"]), self.fps or 1.0
-        if length != row["dataset_to_index"] - row["dataset_from_index"]:
-            raise UserError(
-                f"{self.path}: episode {index} has {length} frames but the rows {row['dataset_from_index']} to "
-                f"{row['dataset_to_index']}; correct meta/episodes"
-            )
-        data = self.info.get("data_path") or V3_DATA
-        video = self.info.get("video_path") or V3_VIDEO
-        known = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        videos = {}
-        for key in cameras:
-            at = {n: row[f"videos/{key}/{n}"] for n in ("chunk_index", "file_index")}
-            start, end = row[f"videos/{key}/from_timestamp"], row[f"videos/{key}/to_timestamp"]
-            if abs((end - start) * fps - length) > 0.5:
-                raise UserError(
-                    f"{self.path}: episode {index} has {length} frames at fps {fps:g}, but lasts "
-                    f"{end - start:.3f} s in the video of {key}: two rates, or a wrong boundary; correct meta"
-                )
-            videos[key] = (fill(video, {**at, "video_key": key}, self.path), float(start))
-        return _Episode(index, length, fill(data, known, self.path), videos)
-
-    def _scan(self) -> list[int]:
-        """Check each table's episodes, frames and times; the task number of each episode."""
-        tasks: list[int] = []
+    def _scan(self) -> None:
+        """Check each table's episodes, frames and times; find the task of each episode."""
         fps = self.fps or 1.0
-        for path, group in self._by_table():
-            table = read_table(inside(self.path, path), KEYS)
-            index, frame, time, task = (table.column(k).to_numpy() for k in KEYS)
-            want_index = np.repeat([e.index for e in group], [e.length for e in group])
-            want_frame = np.concatenate([np.arange(e.length) for e in group])
-            if not np.array_equal(index, want_index) or not np.array_equal(frame, want_frame):
+        failed = []
+        for path, group in self._files([e.table for e in self.episodes]).items():
+            file = inside(self.path, path)
+            table = read_table(file, KEYS, [SUCCESS])
+            length = sum(e.length for e in group)
+            right = len(table) == length
+            if right:
+                index, frame, task = (
+                    whole_array(numbers(table, k, file), k, file)
+                    for k in ("episode_index", "frame_index", "task_index")
+                )
+                time = numbers(table, "timestamp", file)
+                starts = np.cumsum([0, *(e.length for e in group)])
+                right = np.array_equal(index, np.repeat([e.index for e in group], np.diff(starts)))
+                right &= np.array_equal(frame, np.arange(length) - np.repeat(starts[:-1], np.diff(starts)))
+            if not right:
                 raise UserError(
-                    f"{self.path}/{path} holds {len(index)} rows that are not the {len(want_index)} frames of "
+                    f"{self.path}/{path} holds {len(table)} rows that are not the {length} frames of "
                     f"the episodes {group[0].index} to {group[-1].index} in order, as meta says; fetch it again"
                 )
             wrong = np.flatnonzero(~(np.abs(time * fps - frame) <= 0.25))
@@ -195,35 +149,49 @@ class LeRobot:
                     f"{time[at]:.3f} s, which is not that of fps {fps:g} (two rates in one set?); record at one "
                     "rate, or correct meta/info.json"
                 )
-            for e, start in zip(group, np.cumsum([0, *(e.length for e in group)]).tolist(), strict=False):
+            success = flags(table, SUCCESS)
+            for e, start in zip(group, starts.tolist(), strict=False):
                 own = np.unique(task[start : start + e.length])
-                tasks.append(int(own[0]) if len(own) == 1 else -1)
-        return tasks
+                self._task_of[e.index] = int(own[0]) if len(own) == 1 else -1
+                if success is not None and not success[start : start + e.length].any():
+                    failed.append(str(e.index))
+        self.notes += failure_note(self.path, failed, f"no frame with {SUCCESS}")
 
     def _check_totals(self) -> None:
         found = {"total_episodes": len(self.lengths), "total_frames": sum(self.lengths)}
         for name, count in found.items():
             said = self.info.get(name)
-            if said is not None and said != count:
+            if said is not None and whole(said, name, self._about) != count:
                 raise UserError(
                     f"{self.path}/meta/info.json says {name} {said}, the tables hold {count}; fetch the data "
                     "set again, or correct it"
                 )
 
-    def _by_table(self) -> Iterator[tuple[str, list[_Episode]]]:
-        return self._groups([e.table for e in self.episodes])
+    def _files(self, paths: Sequence[str]) -> dict[str, list[LeRobotEpisode]]:
+        """The episodes of each file, in order. They need not follow one another in the set."""
+        out: dict[str, list[LeRobotEpisode]] = {}
+        for path, e in zip(paths, self.episodes, strict=True):
+            out.setdefault(path, []).append(e)
+        return out
 
-    def _groups(self, paths: Sequence[str]) -> Iterator[tuple[str, list[_Episode]]]:
-        """Episodes in order, joined where they lie in one file."""
-        seen: set[str] = set()
-        pairs = zip(paths, self.episodes, strict=True)
-        for path, group in itertools.groupby(pairs, key=lambda p: p[0]):
-            if path in seen:
-                raise UserError(
-                    f"{self.path}/{path} holds episodes that do not follow one another; sort the set"
-                )
-            seen.add(path)
-            yield path, [e for _, e in group]
+    def _read_in_order(
+        self, paths: Sequence[str], opened: Callable[[str, list[LeRobotEpisode]], Iterator[np.ndarray]]
+    ) -> Iterator[np.ndarray]:
+        """The rows of all episodes in their order; each file is read from front to back as they ask for it."""
+        groups, streams = self._files(paths), dict[str, RowStream]()
+        left = {path: len(group) for path, group in groups.items()}
+        for path, run in itertools.groupby(zip(paths, self.episodes, strict=True), key=lambda p: p[0]):
+            own = [e for _, e in run]
+            if path not in streams:
+                if len(streams) == OPEN_FILES:
+                    raise UserError(
+                        f"{self.path}: its episodes alternate among more than {OPEN_FILES} files; sort the set"
+                    )
+                streams[path] = RowStream(opened(path, groups[path]))
+            yield from streams[path].take(sum(e.length for e in own))
+            left[path] -= len(own)
+            if not left[path]:
+                streams.pop(path).close()
 
     # The protocol of a source
 
@@ -233,9 +201,10 @@ class LeRobot:
             raise UserError(
                 "a LeRobotDataset names its tasks itself: leave --task-key out, or use --task-text"
             )
-        known = self._task_names()
+        known = task_names(self.path, self.version)
         out = []
-        for e, which in zip(self.episodes, self._task_of, strict=True):
+        for e in self.episodes:
+            which = self._task_of[e.index]
             if which == -1:
                 raise UserError(
                     f"{self.path}: episode {e.index} has several tasks; name one for all with --task-text"
@@ -246,28 +215,6 @@ class LeRobot:
                 )
             out.append(known[which])
         return out
-
-    def _task_names(self) -> dict[int, str]:
-        if self.format != "lerobot-v3.0":
-            rows = read_jsonl(inside(self.path, "meta/tasks.jsonl"))
-            return {int(number(r, "task_index", self.path)): str(r.get("task")) for r in rows}
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
-        file = inside(self.path, "meta/tasks.parquet")
-        try:
-            table = parquet.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise broken(file, error) from error
-        # The text is the data frame's index: a column "task", or without a name.
-        texts = [
-            f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-        ]
-        text = "task" if "task" in texts else texts[0] if texts else None
-        if text is None or "task_index" not in table.column_names:
-            raise UserError(f"{file} names no tasks; fetch it again")
-        pairs = zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True)
-        return {int(i): str(t) for i, t in pairs}
 
     def proprio(self) -> tuple[str, ...]:
         """``observation.state``, or ``state`` as openpi writes it."""
@@ -296,61 +243,72 @@ class LeRobot:
         return self._images(name) if self.fields[name].camera else self._vectors(name)
 
     def _video(self, name: str) -> Iterator[np.ndarray]:
+        def film(path: str, group: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
+            return self._film(path, [(e.videos[name][1], e.length) for e in group])
+
+        return self._read_in_order([e.videos[name][0] for e in self.episodes], film)
+
+    def _film(self, path: str, spans: Sequence[tuple[float, int]]) -> Iterator[np.ndarray]:
+        """The frames of a video's episodes, each given by its first time and its length."""
         fps = self.fps or 1.0
-        for path, group in self._groups([e.videos[name][0] for e in self.episodes]):
-            wanted = np.concatenate([e.videos[name][1] + np.arange(e.length) / fps for e in group])
-            if len(wanted) > 1 and np.diff(wanted).min() < 0.5 / fps:
+        for (start, length), (after, _) in itertools.pairwise(sorted(spans)):
+            if after - (start + (length - 1) / fps) < 0.5 / fps:
                 raise UserError(
                     f"{self.path}/{path}: the times of its episodes overlap; correct from_timestamp in meta/episodes"
                 )
-            yield from decode_frames(inside(self.path, path), wanted, fps, f"{self.path}/{path}")
+        # A video is decoded from front to back: once more for an episode that lies before the last one.
+        runs = [0, *(i for i in range(1, len(spans)) if spans[i][0] < spans[i - 1][0]), len(spans)]
+        for first, stop in itertools.pairwise(runs):
+            wanted = [start + np.arange(length) / fps for start, length in spans[first:stop]]
+            file = inside(self.path, path)
+            yield from decode_frames(file, np.concatenate(wanted), fps, f"{self.path}/{path}")
 
     def _images(self, name: str) -> Iterator[np.ndarray]:
-        for path, column in self._column(name, BLOCK):
-            frames = []
-            for image in column.to_pylist():
+        def pictures(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
+            for column in self._column(path, name, BLOCK, 1):
                 where = f"{self.path}/{path}, field {name}"
-                data = image.get("bytes") if isinstance(image, dict) else image
-                if data is None and isinstance(image, dict) and image.get("path"):
-                    file = inside(self.path, image["path"])
-                    where = str(file)
-                    if not file.is_file():
-                        raise UserError(f"{file} is missing; the data set is incomplete, fetch it again")
-                    data = file.read_bytes()
-                if not isinstance(data, bytes):
-                    raise UserError(f"{where} has a frame without an image; fetch it again")
-                frames.append(decode_image(data, where))
-            if len({f.shape for f in frames}) > 1:
-                raise UserError(f"{self.path}/{path}: the images of {name} differ in size; resize them")
-            yield np.stack(frames)
+                with arrow_errors(where):
+                    images = column.to_pylist()
+                frames = [self._picture(image, where) for image in images]
+                if len({f.shape for f in frames}) > 1:
+                    raise UserError(f"{self.path}/{path}: the images of {name} differ in size; resize them")
+                yield np.stack(frames)
+
+        return self._read_in_order([e.table for e in self.episodes], pictures)
+
+    def _picture(self, image: Any, where: str) -> np.ndarray:
+        data = image.get("bytes") if isinstance(image, dict) else image
+        path = image.get("path") if isinstance(image, dict) else None
+        if data is None and isinstance(path, str) and path:
+            file = inside(self.path, path)
+            where, data = str(file), read_bytes(file, IMAGE_BYTES)
+        if not isinstance(data, bytes):
+            raise UserError(f"{where} has a frame without an image; fetch it again")
+        return decode_image(data, where)
 
     def _vectors(self, name: str) -> Iterator[np.ndarray]:
-        for path, column in self._column(name, 4096):
-            rows = vector_rows(matrix(column, f"{self.path}/{path}, field {name}"), name)
-            (said,) = self.fields[name].shape
-            if rows.shape[1] != said:
-                raise UserError(
-                    f"{self.path}/{path} has {rows.shape[1]} numbers of {name} a row, meta/info.json says {said}; "
-                    "correct its shape"
-                )
-            yield rows
+        (said,) = self.fields[name].shape
+        check_row_size(name, (said,), self._about)
 
-    def _column(self, name: str, rows: int) -> Iterator[tuple[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
+        def vectors(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
+            for column in self._column(path, name, 4096, said):
+                rows = vector_rows(matrix(column, f"{self.path}/{path}, field {name}"), name)
+                if rows.shape[1] != said:
+                    raise wrong_width(f"{self.path}/{path}", name, rows.shape[1], said)
+                yield rows
 
-        for path, _ in self._by_table():
-            file = inside(self.path, path)
-            try:
-                with parquet.ParquetFile(file) as table:
-                    if name not in table.schema_arrow.names:
-                        raise UserError(
-                            f"{file} has no column {name}, which meta/info.json lists; fetch it again"
-                        )
-                    for batch in table.iter_batches(rows, columns=[name]):
-                        yield path, batch.column(0)
-            except (OSError, pa.ArrowException) as error:
-                raise broken(file, error) from error
+        return self._read_in_order([e.table for e in self.episodes], vectors)
+
+    def _column(self, path: str, name: str, rows: int, width: int) -> Iterator[Any]:
+        """A column in batches; ``width``: the numbers of a row."""
+        file = inside(self.path, path)
+        with arrow_errors(file), opened_table(file) as table:
+            if table.schema_arrow.names.count(name) != 1:
+                raise UserError(f"{file} has no column {name} of its own, which meta/info.json lists; add it")
+            if not self.fields[name].camera:
+                check_width(table, name, width, f"{self.path}/{path}")
+            for batch in table.iter_batches(rows, columns=[name]):
+                yield batch.column(0)
 
 
 def _kind(feature: Any) -> str:

@@ -1,4 +1,4 @@
-"""A set of demonstrations → a LeRobotDataset v3.0, as LeRobot's own ``DatasetWriter`` lays it out.
+"""Sets of demonstrations → one LeRobotDataset v3.0, as LeRobot's own ``DatasetWriter`` lays it out.
 
 Cameras become MP4 (H.264, yuv420p, a keyframe every second frame: small, but pixels change a little) or PNG in the
 tables (``images``: larger, without loss). Episodes, their tasks, actions, proprio and true state are kept exactly;
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..artifacts import disk_error, write_json
+from ..artifacts import disk_error, scratch_folder, write_json
 from ..errors import UserError
 from .demoset import DemoSet, Episode
-from .lerobot import V3_DATA, V3_VIDEO
+from .lerobot_meta import V3_DATA, V3_VIDEO
 from .video import VideoWriter
 
 CHUNK_FILES, TABLE_MB, VIDEO_MB = 1000, 100, 200  # LeRobot's defaults
@@ -48,7 +46,7 @@ class _Camera:
 class _Export:
     """The state of an export."""
 
-    demos: DemoSet
+    sets: Sequence[DemoSet]
     out: Path
     fps: float
     images: bool
@@ -58,12 +56,13 @@ class _Export:
     cameras: list[_Camera]
     table: Any = None
     tables: int = 0
+    frames: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     stats: list[dict[str, dict[str, np.ndarray]]] = field(default_factory=list)
 
 
 def export_lerobot(
-    demos: DemoSet,
+    sets: DemoSet | Sequence[DemoSet],
     out: Path,
     *,
     fps: float,
@@ -72,44 +71,41 @@ def export_lerobot(
     video_mb: float = VIDEO_MB,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Write ``demos`` to the new folder ``out``; what was written. ``progress(done, total)`` counts frames.
+    """Write one set or several, one after the other, to the new folder ``out``; what was written.
 
-    Raises ``UserError`` if ``out`` is there already, or a camera's sides are odd (video needs even ones).
+    ``progress(done, total)`` counts frames. The true state is written where all sets hold it. Raises ``UserError`` if
+    ``out`` is there already, the sets differ in their fields, or a camera's sides are odd (video needs even ones).
     """
-    _check(demos, out, fps, images)
+    sets = [sets] if isinstance(sets, DemoSet) else sets
+    _check(sets, out, fps, images)
+    total = sum(len(s.actions) for s in sets)
+    tasks = dict.fromkeys(task for s in sets for task in s.tasks)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        with scratch_folder(out.parent, f".{out.name}-") as scratch:
+            export = _Export(
+                sets,
+                scratch,
+                fps,
+                images,
+                table_mb * 2**20,
+                video_mb * 2**20,
+                {task: i for i, task in enumerate(tasks)},
+                [_Camera(c, f"observation.images.{c}") for c in sets[0].images],
+            )
+            for demos in sets:
+                for episode in demos.episodes:
+                    _episode(export, demos, episode)
+                    progress(export.frames, total)
+            _finish(export)
+            os.chmod(scratch, 0o755)
+            os.rename(scratch, out)
     except OSError as error:
         raise disk_error(error, out.parent) from error
-    try:
-        export = _Export(
-            demos,
-            scratch,
-            fps,
-            images,
-            table_mb * 2**20,
-            video_mb * 2**20,
-            {task: i for i, task in enumerate(demos.tasks)},
-            [_Camera(c, f"observation.images.{c}") for c in demos.images],
-        )
-        done = 0
-        for number, episode in enumerate(demos.episodes):
-            _episode(export, number, episode)
-            done += episode.length
-            progress(done, len(demos.actions))
-        _finish(export)
-        os.chmod(scratch, 0o755)
-        os.rename(scratch, out)
-    except OSError as error:
-        raise disk_error(error, out.parent) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return {
         "format": "lerobot-v3.0",
         "folder": str(out),
-        "episodes": len(demos.episodes),
-        "frames": len(demos.actions),
+        "episodes": len(export.rows),
+        "frames": total,
         "fps": fps,
         "cameras": [c.key for c in export.cameras],
         "pixels": "exact" if images else "lossy",
@@ -118,12 +114,16 @@ def export_lerobot(
     }
 
 
-def _check(demos: DemoSet, out: Path, fps: float, images: bool) -> None:
+def _check(sets: Sequence[DemoSet], out: Path, fps: float, images: bool) -> None:
     if out.exists():
         raise UserError(f"{out} is there already; name a new folder")
     if not (np.isfinite(fps) and fps > 0):
         raise UserError(f"--fps {fps} is no rate; give frames per second above 0")
-    for camera, frames in demos.images.items():
+    fields = [_shapes(s) for s in sets]
+    for other in fields[1:]:
+        if other != fields[0]:
+            raise UserError(f"the sets differ in their fields ({fields[0]} and {other}): export them apart")
+    for camera, frames in sets[0].images.items():
         height, width = frames.shape[1:3]
         if not images and (height % 2 or width % 2):
             raise UserError(
@@ -131,29 +131,34 @@ def _check(demos: DemoSet, out: Path, fps: float, images: bool) -> None:
             )
 
 
-def _episode(x: _Export, number: int, episode: Episode) -> None:
+def _shapes(demos: DemoSet) -> dict[str, tuple[int, ...]]:
+    arrays = {"action": demos.actions, "state": demos.proprio, **demos.images}
+    return {name: a.shape[1:] for name, a in arrays.items()}
+
+
+def _episode(x: _Export, demos: DemoSet, episode: Episode) -> None:
     """Append one episode to the open table and videos."""
     import pyarrow as pa
 
     at = slice(episode.start, episode.start + episode.length)
-    frame = np.arange(episode.length)
-    columns = {n: np.asarray(a[at]) for n, a in _vectors(x.demos).items()}
+    frame, number, start = np.arange(episode.length), len(x.rows), x.frames
+    columns = {n: np.asarray(a[at]) for n, a in _vectors(x, demos).items()}
     columns["timestamp"] = (frame / x.fps).astype(np.float32)
     columns["frame_index"] = frame
     columns["episode_index"] = np.full(episode.length, number)
-    columns["index"] = episode.start + frame
+    columns["index"] = start + frame
     columns["task_index"] = np.full(episode.length, x.tasks[episode.task])
     stats = {n: _statistics(a.reshape(len(a), -1)) for n, a in columns.items()}
     row: dict[str, Any] = {
         "episode_index": number,
         "tasks": [episode.task],
         "length": episode.length,
-        "dataset_from_index": episode.start,
-        "dataset_to_index": episode.start + episode.length,
+        "dataset_from_index": start,
+        "dataset_to_index": start + episode.length,
     }
     arrays = {n: _arrow(n, a) for n, a in columns.items()}
     for camera in x.cameras:
-        frames = x.demos.images[camera.name][at]
+        frames = demos.images[camera.name][at]
         stats[camera.key] = _image_statistics(frames[_sampled(episode.length)])
         if x.images:
             arrays[camera.key] = _pngs(frames)
@@ -164,11 +169,13 @@ def _episode(x: _Export, number: int, episode: Episode) -> None:
     row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
     x.rows.append(row)
     x.stats.append(stats)
+    x.frames += episode.length
 
 
-def _vectors(demos: DemoSet) -> dict[str, np.ndarray]:
+def _vectors(x: _Export, demos: DemoSet) -> dict[str, np.ndarray]:
     out = {"observation.state": demos.proprio}
-    if demos.state is not None:
+    known = {None if s.state is None else s.state.shape[1] for s in x.sets}
+    if demos.state is not None and len(known) == 1:
         out["observation.environment_state"] = demos.state
     return {**out, "action": demos.actions}
 
@@ -260,11 +267,11 @@ def _info(x: _Export) -> dict[str, Any]:
             "shape": [a.shape[1]],
             "names": [f"{n.rsplit('.', 1)[-1]}_{i}" for i in range(a.shape[1])],
         }
-        for n, a in _vectors(x.demos).items()
+        for n, a in _vectors(x, x.sets[0]).items()
     }
     rate: float = int(x.fps) if float(x.fps).is_integer() else x.fps
     for camera in x.cameras:
-        height, width = x.demos.images[camera.name].shape[1:3]
+        height, width = x.sets[0].images[camera.name].shape[1:3]
         about: dict[str, Any] = {"dtype": "image" if x.images else "video", "shape": [height, width, 3]}
         about["names"] = ["height", "width", "channels"]
         if not x.images:
@@ -287,7 +294,7 @@ def _info(x: _Export) -> dict[str, Any]:
         "codebase_version": "v3.0",
         "robot_type": None,
         "total_episodes": len(x.rows),
-        "total_frames": len(x.demos.actions),
+        "total_frames": x.frames,
         "total_tasks": len(x.tasks),
         "chunks_size": CHUNK_FILES,
         "data_files_size_in_mb": TABLE_MB,

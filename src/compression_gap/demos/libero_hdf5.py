@@ -16,7 +16,6 @@ are listed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -30,12 +29,17 @@ from ..errors import UserError
 from ..sims import Observation, SimSpec
 from ..sims.libero import Libero
 from ..sims.libero_assets import ROBOSUITE
+from ..sims.libero_environment import CONTROL_RATE
 from ..sims.libero_tasks import canonical_task
 from ..sims.pool import worker_environment
+from .checks import missing_parts
 from .demoset import DemoWriter
 from .experts import Stopped
+from .hdf5_file import check_filters, hdf5_errors, member, opened, stored_parts, text
+from .source import parse_json
 
 Frames = Literal["before", "after-as-published"]
+ARRAY_BYTES = 2**28  # of a demonstration's states: the longest has less than one MiB
 NOT_A_NUMBER = -1  # these initial states have no number: they were recorded elsewhere
 
 
@@ -134,7 +138,8 @@ def check_file(file: Path, task: str, episodes: int | None) -> list[str]:
         if found != task:
             raise UserError(f"{file} demonstrates {found}, not {task}: name that task's own file")
         _check_version(store["data"], file)
-        names = sorted((n for n in store["data"] if n.startswith("demo_")), key=_number)
+        with hdf5_errors(file):
+            names = sorted((n for n in store["data"] if n.startswith("demo_")), key=_number)
         if not names:
             raise UserError(f"{file} holds no demonstrations (data/demo_0, …): download it again")
         if episodes is not None and len(names) < episodes:
@@ -145,9 +150,10 @@ def check_file(file: Path, task: str, episodes: int | None) -> list[str]:
 def read_recording(file: Path, name: str) -> Recording:
     """One demonstration of an official file. Raises ``UserError`` if its arrays are missing or do not fit."""
     with _open(file) as store:
-        group = store["data"][name]
+        group = member(store, f"data/{name}", file)
         actions, states = _array(group, "actions", file), _array(group, "states", file)
-        model = group.attrs.get("model_file", "")
+        with hdf5_errors(file):
+            model = text(group.attrs.get("model_file"), f"{file}, {name}, attribute model_file")
     if actions.ndim != 2 or actions.shape[1] != 7 or states.ndim != 2 or len(states) != len(actions):
         raise UserError(
             f"{file}, {name}: actions {actions.shape} and states {states.shape} are not [T, 7] and [T, n]: it is no "
@@ -155,41 +161,39 @@ def read_recording(file: Path, name: str) -> Recording:
         )
     if not (np.isfinite(actions).all() and np.isfinite(states).all() and len(actions)):
         raise UserError(f"{file}, {name}: it is empty or holds values that are not finite: download it again")
-    return Recording(name, actions.astype(np.float32), states.astype(np.float64), _text(model))
+    return Recording(name, actions.astype(np.float32), states.astype(np.float64), model)
 
 
 def _open(file: Path) -> Any:
     try:
-        import h5py
+        store = opened(file)
     except ModuleNotFoundError as error:
         raise UserError('HDF5 files need h5py: pip install "compression-gap[libero]"') from error
-    try:
-        store = h5py.File(file, "r")
-    except OSError as error:
-        why = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{file} cannot be read as HDF5 ({why}): name one of LIBERO's *_demo.hdf5 files"
-        ) from error
-    if not isinstance(store.get("data", getlink=True), h5py.HardLink):
+    if not hasattr(member(store, "data", file), "keys"):
         store.close()
         raise UserError(f"{file} has no group 'data': name one of LIBERO's *_demo.hdf5 files")
     return store
 
 
 def _array(group: Any, name: str, file: Path) -> np.ndarray:
-    """A dataset that lies in this file: links into other files are not followed."""
-    import h5py
-
-    held = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
-    if not held or group[name].external or group[name].is_virtual or group[name].dtype.kind not in "fi":
+    """A data set of numbers that lies in this file, whole."""
+    found = member(group, name, file)
+    where = f"{file}, {group.name}: '{name}'"
+    if getattr(found, "dtype", np.dtype("O")).kind not in "fi":
         raise UserError(
             f"{file}, {group.name}: no array of numbers '{name}': it is no official demonstration"
         )
-    return np.asarray(group[name])
+    with hdf5_errors(where):
+        check_filters(found, where)
+        missing_parts(*stored_parts(found), 2, name, where)
+        if found.nbytes > ARRAY_BYTES:
+            raise UserError(f"{where} claims {found.nbytes >> 20} MiB: it is no official demonstration")
+        return np.asarray(found)
 
 
 def _task(store: Any, file: Path) -> str:
-    named = _text(store["data"].attrs.get("bddl_file_name", ""))
+    with hdf5_errors(file):
+        named = text(store["data"].attrs.get("bddl_file_name"), f"{file}, attribute bddl_file_name")
     if not named:
         raise UserError(
             f"{file} does not say its task (attribute bddl_file_name): it is no official demonstration"
@@ -199,35 +203,35 @@ def _task(store: Any, file: Path) -> str:
 
 def _check_version(data: Any, file: Path) -> None:
     """Refuse what another robosuite or another controller recorded: its actions mean something else."""
+    with hdf5_errors(file):
+        env_args, recorded = (
+            text(data.attrs.get(n), f"{file}, attribute {n}") for n in ("env_args", "repository_version")
+        )
+    args = parse_json(env_args or "{}", f"{file}, attribute env_args")
     try:
-        args = json.loads(_text(data.attrs.get("env_args", "{}")))
         kwargs = args.get("env_kwargs") or {}
         controller = (kwargs.get("controller_configs") or {}).get("type", "OSC_POSE")
         frequency = kwargs.get("control_freq", 20)
-    except (ValueError, AttributeError) as error:
+    except AttributeError as error:
         raise UserError(
-            f"{file}: its attribute env_args is not JSON of LIBERO's form: it is no official demonstration"
+            f"{file}: its attribute env_args is not of LIBERO's form: it is no official demonstration"
         ) from error
-    version = _text(data.attrs.get("repository_version", "")) or str(args.get("env_version") or "")
+    version = recorded or str(args.get("env_version") or "")
     if version and not version.startswith(f"{ROBOSUITE}."):
         raise UserError(
             f"{file} was recorded with robosuite {version}, and its states and actions fit {ROBOSUITE} alone: record it "
             f"again, or take LIBERO's own file"
         )
-    if controller != "OSC_POSE" or frequency != 20:
+    if controller != "OSC_POSE" or frequency != CONTROL_RATE:
         raise UserError(
-            f"{file} was recorded with the controller {controller} at {frequency} Hz, not OSC_POSE at 20 Hz: its actions "
-            "mean something else here"
+            f"{file} was recorded with the controller {controller} at {frequency} Hz, not OSC_POSE at {CONTROL_RATE} Hz: its "
+            "actions mean something else here"
         )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _number(name: str) -> int:
     tail = name.removeprefix("demo_")
-    return int(tail) if tail.isdecimal() else 1 << 30
+    return int(tail) if tail.isascii() and tail.isdecimal() and len(tail) < 10 else 1 << 30
 
 
 def fixture_places(model: str, names: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -72,7 +72,7 @@ class Normaliser:
     def save(self, folder: Path) -> None:
         """Write ``normaliser.json``."""
         values = {name: getattr(self, name).tolist() for name in ("mean", "std", "low", "high")}
-        (folder / "normaliser.json").write_text(json.dumps(values))
+        (folder / "normaliser.json").write_text(json.dumps(values, allow_nan=False))
 
     @staticmethod
     def load(folder: Path) -> Normaliser:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import UserError
+from .checks import TEXT_BYTES, check_row_size, short, unreadable
 
 BLOCK = 128  # rows that are in memory at once: 128 frames of 480 × 640 are 118 MB
 
@@ -46,6 +47,10 @@ class Source(Protocol):
     fields: dict[str, Field]
     lengths: tuple[int, ...]  # frames of each episode, in order
     notes: list[str]  # what the user should know of how it was read; complete once it has been
+    marks: (
+        tuple[str | None, ...] | None
+    )  # the split that the recording names for each episode, if it names any
+    without_observations: str  # why it has neither camera nor robot state, and what to do; empty where it has
 
     def tasks(self, key: str | None) -> list[str]:
         """The task of each episode; ``key``: the field that holds it, if the user names one."""
@@ -99,34 +104,52 @@ def read_json(file: Path) -> Any:
     return parse_json(read_text(file), str(file))
 
 
-def read_text(file: Path) -> str:
-    """The content of a text file. Raises ``UserError`` if it is missing or no text."""
+def read_text(file: Path, limit: int = TEXT_BYTES) -> str:
+    """The content of a text file of at most ``limit`` bytes. Raises ``UserError`` if it is missing or no text."""
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(file, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} cannot be read ({_short(error)}); the data set is incomplete, fetch it again"
+            f"{file} is no text in UTF-8 ({short(error)}); store it so, or fetch it again"
         ) from error
+
+
+def read_bytes(file: Path, limit: int = TEXT_BYTES) -> bytes:
+    """The content of a file of metadata, which is small: a larger one than ``limit`` is not read."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if len(content) > limit:
+        raise too_long(file, limit)
+    return content
+
+
+def read_start(file: Path, size: int) -> bytes:
+    """The first bytes of a file, which tell its format."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def too_long(where: Path | str, limit: int) -> UserError:
+    """The error for metadata that are larger than any data set needs."""
+    return UserError(f"{where} is larger than {limit >> 20} MiB, too large for metadata; correct it")
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
     """Parse JSON. Raises ``UserError`` that names ``where`` if it is broken."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise UserError(f"{where} nests its JSON too deeply to be read; correct it") from error
+    except ValueError as error:
         raise UserError(
-            f"{where} is not valid JSON ({_short(error)}); repair it, or fetch the data set again"
+            f"{where} is not valid JSON ({short(error)}); repair it, or fetch the data set again"
         ) from error
-
-
-def broken(file: Path | str, error: BaseException) -> UserError:
-    """The error for a file that its library cannot read."""
-    return UserError(f"{file} is damaged or incomplete ({_short(error)}); fetch it again")
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0][:160] if lines else "") or type(error).__name__
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
@@ -155,6 +178,43 @@ def short_name(name: str) -> str:
     return name
 
 
+def failure_note(path: Path, failed: Sequence[str], mark: str) -> list[str]:
+    """What to say of episodes that are marked as failed; nothing if there are none."""
+    if not failed:
+        return []
+    named = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+    one = len(failed) == 1
+    return [
+        f"{path}: {len(failed)} demonstration{'' if one else 's'} ({named}) {'has' if one else 'have'} {mark}: they "
+        "are imported like the others; remove them from the recording if a policy should not imitate them"
+    ]
+
+
+class RowStream:
+    """Rows from a stream of blocks, taken by their number."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self._blocks = blocks
+        self._held: np.ndarray | None = None
+
+    def take(self, rows: int) -> Iterator[np.ndarray]:
+        """The next ``rows`` rows, in blocks; fewer if the stream ends."""
+        while rows:
+            held = next(self._blocks, None) if self._held is None else self._held
+            if held is None:
+                return
+            part, rest = held[:rows], held[rows:]
+            self._held = rest if len(rest) else None
+            rows -= len(part)
+            yield part
+
+    def close(self) -> None:
+        """Close the stream."""
+        close = getattr(self._blocks, "close", None)
+        if close:
+            close()
+
+
 def rows_of(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """The same rows in blocks of ``size`` (the last may be shorter)."""
     held: list[np.ndarray] = []
@@ -177,13 +237,14 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
+            check_row_size("an image", (image.height, image.width, 3), where, item=1)
             if image.mode not in ("RGB", "RGBA", "L", "P"):
                 raise UserError(f"{where} holds images of kind {image.mode}, not 8-bit colour; leave it out")
             return np.asarray(image.convert("RGB"))
     except UserError:
         raise
     except Exception as error:  # the library raises many kinds for broken files
-        raise broken(where, error) from error
+        raise unreadable(where, error) from error
 
 
 def colour_rows(rows: np.ndarray, where: str) -> np.ndarray:

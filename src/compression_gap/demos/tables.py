@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .source import broken, parse_json, read_text
+from .checks import TABLE_ROWS, library_errors
+from .source import parse_json, read_text
 
 
 def fill(template: Any, known: dict[str, Any], root: Path) -> str:
@@ -25,54 +27,132 @@ def fill(template: Any, known: dict[str, Any], root: Path) -> str:
             if name not in known or conversion or not re.fullmatch(r"(0?[0-9]d)?", spec or ""):
                 raise ValueError(f"'{{{name}}}' has no meaning there")
             out += format(known[name], spec or "")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{root}/meta/info.json has the path template '{template}': {error}; correct it"
         ) from error
     return out
 
 
-def number(row: Any, name: str, root: Path, default: float | None = None) -> float:
-    """A number of a metadata row. Raises ``UserError`` if it is none."""
-    value = row.get(name, default) if isinstance(row, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"{root}: meta gives {name} as {value!r}, not a number; correct it")
-    return float(value)
-
-
 def read_jsonl(file: Path) -> list[Any]:
-    """The rows of a JSON Lines file. Raises ``UserError`` that names the line that is broken."""
-    lines = read_text(file).splitlines()
-    return [parse_json(line, f"{file}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+    """The rows of a JSON Lines file. Raises ``UserError`` that names the line that is broken.
+
+    A line ends at "\\n" alone: a text may hold other characters that Python counts as line ends.
+    """
+    lines = read_text(file).split("\n")
+    return [parse_json(line, f"{file}, line {i}") for i, line in enumerate(lines, 1) if line.strip(" \t\r")]
 
 
-def read_table(file: Path, names: Sequence[str]) -> Any:
-    """Some columns of a Parquet file. Raises ``UserError`` if it is damaged, or lacks a column or a value."""
+def arrow_errors(where: Path | str) -> AbstractContextManager[None]:
+    """Turn what pyarrow raises for a file into a sentence."""
     import pyarrow as pa
+
+    return library_errors(
+        where, OSError, pa.ArrowException, ValueError, TypeError, MemoryError, OverflowError
+    )
+
+
+def read_table(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Any:
+    """Some columns of a Parquet file, and of the ``optional`` those that it has once.
+
+    Raises ``UserError`` if it is damaged, or lacks one of ``names`` or a value of it.
+    """
+    with arrow_errors(file), opened_table(file) as table:
+        missing = [n for n in names if n not in table.schema_arrow.names]
+        if missing:
+            raise UserError(
+                f"{file} has no column {', '.join(missing)}, which a LeRobotDataset of this version has; add it, or "
+                "fetch the data set again"
+            )
+        if table.metadata.num_rows > TABLE_ROWS:
+            raise UserError(
+                f"{file} claims {table.metadata.num_rows} rows, more than a table may have ({TABLE_ROWS}); correct it"
+            )
+        own = table.schema_arrow.names
+        found = table.read(columns=[*names, *(n for n in optional if own.count(n) == 1)])
+        for name in names:
+            if found.column_names.count(name) != 1:
+                raise UserError(f"{file} has several columns {name}; remove all but one")
+            column = found[name]
+            if column.null_count:
+                at = column.is_null().to_pylist().index(True)
+                raise UserError(
+                    f"{file} has no value of {name} in row {at}; fill it, or fetch the data set again"
+                )
+    return found
+
+
+def opened_table(file: Path) -> Any:
+    """A Parquet file of which the columns can be read."""
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(file) as table:
-            missing = [n for n in names if n not in table.schema_arrow.names]
-            if missing:
-                raise UserError(f"{file} has no column {', '.join(missing)}; fetch the data set again")
-            found = table.read(columns=list(names))
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing; the data set is incomplete, fetch it again") from error
-    except (OSError, pa.ArrowException) as error:
-        raise broken(file, error) from error
-    if any(found.column(n).null_count for n in names):
-        raise UserError(f"{file} has empty cells in {', '.join(names)}; fetch the data set again")
-    return found
+    return parquet.ParquetFile(file)
+
+
+def plain(column: Any) -> Any:
+    """A column without dictionary coding, which pandas writes for categories."""
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def numbers(table: Any, name: str, file: Path) -> np.ndarray:
+    """A column [n] of numbers, floats or integers as they are stored. Raises ``UserError`` for other types."""
+    import pyarrow as pa
+
+    with arrow_errors(file):
+        column = plain(table[name])
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise UserError(
+            f"{file} holds values of type {column.type} in {name}, not numbers; correct that column"
+        )
+    with arrow_errors(file):
+        return np.asarray(column.to_numpy())
+
+
+def flags(table: Any, name: str) -> np.ndarray | None:
+    """A column [n] of truth values, where the table has it and it is of such; a missing value is false."""
+    import pyarrow as pa
+
+    if name not in table.column_names or not pa.types.is_boolean(table[name].type):
+        return None
+    return np.asarray(table[name].fill_null(False).to_numpy())
+
+
+def check_width(table: Any, name: str, width: int, where: str) -> None:
+    """Compare the count of values that a Parquet file claims for a field with its shape, before it is read."""
+    about = table.metadata
+    rows, values = about.num_rows, 0
+    for group in range(about.num_row_groups):
+        part = about.row_group(group)
+        for at in range(part.num_columns):
+            column = part.column(at)
+            if column.path_in_schema == name or column.path_in_schema.startswith(f"{name}."):
+                values += column.num_values
+    if values > rows * width:
+        raise wrong_width(where, name, f"{values / max(rows, 1):g}", width)
+
+
+def wrong_width(where: str, name: str, found: object, said: int) -> UserError:
+    """The error for rows of another length than info.json says."""
+    return UserError(
+        f"{where} has {found} numbers of {name} a row, meta/info.json says {said}; correct its shape"
+    )
 
 
 def matrix(column: Any, where: str) -> np.ndarray:
     """A column of numbers or of equally long (nested) lists → [n, d]."""
+    with arrow_errors(where):
+        return _matrix(column, where)
+
+
+def _matrix(column: Any, where: str) -> np.ndarray:
     import pyarrow as pa
 
     rows = len(column)
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
+    column = plain(column)
     while (
         pa.types.is_list(column.type)
         or pa.types.is_fixed_size_list(column.type)
@@ -84,7 +164,7 @@ def matrix(column: Any, where: str) -> np.ndarray:
         if lengths is not None and len(lengths.unique()) > 1:
             raise UserError(f"{where} has rows of different lengths; record them again")
         column = column.flatten()
-    if column.null_count:
+    if column.null_count or not len(column):
         raise UserError(f"{where} has empty values; record them again")
     if (
         pa.types.is_boolean(column.type)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .source import BLOCK, broken
+from .checks import check_row_size, library_errors
+from .source import BLOCK
 
 
 def decode_frames(file: Path, wanted: np.ndarray, fps: float, where: str) -> Iterator[np.ndarray]:
@@ -31,29 +32,30 @@ def decode_frames(file: Path, wanted: np.ndarray, fps: float, where: str) -> Ite
     colour = VideoReformatter()  # keeps its tables from frame to frame
     block: np.ndarray | None = None
     filled = 0
-    try:
-        with av.open(str(file), format="mp4") as container:
-            if not container.streams.video:
-                raise UserError(f"{where} holds no video; fetch it again")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for frame in _nearest(container.decode(stream), wanted, 0.5 / fps, where):
-                shape = (frame.height, frame.width, 3)
-                if block is None:
-                    block = np.empty((BLOCK, *shape), np.uint8)
-                elif block.shape[1:] != shape:
-                    raise UserError(
-                        f"{where} changes its size from {block.shape[1:3]} to {shape[:2]}; re-encode it"
-                    )
-                plane: Any = colour.reformat(frame, format="rgb24").planes[0]
-                lines = np.frombuffer(plane, np.uint8).reshape(shape[0], plane.line_size)
-                block[filled] = lines[:, : 3 * shape[1]].reshape(shape)
-                filled += 1
-                if filled == BLOCK:
-                    yield block
-                    block, filled = np.empty_like(block), 0
-    except av.error.FFmpegError as error:
-        raise broken(where, error) from error
+    kinds = (av.error.FFmpegError, ValueError, TypeError, ArithmeticError, MemoryError)
+    with library_errors(where, *kinds), av.open(str(file), format="mp4") as container:
+        if not container.streams.video:
+            raise UserError(f"{where} holds no video; fetch it again")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"{where} has a codec that is not decoded here; encode it again, as H.264")
+        stream.thread_type = "AUTO"
+        for frame in _nearest(container.decode(stream), wanted, 0.5 / fps, where):
+            shape = (frame.height, frame.width, 3)
+            if block is None:
+                check_row_size("a frame", shape, where, item=1)
+                block = np.empty((BLOCK, *shape), np.uint8)
+            elif block.shape[1:] != shape:
+                raise UserError(
+                    f"{where} changes its size from {block.shape[1:3]} to {shape[:2]}; re-encode it"
+                )
+            plane: Any = colour.reformat(frame, format="rgb24").planes[0]
+            lines = np.frombuffer(plane, np.uint8).reshape(shape[0], plane.line_size)
+            block[filled] = lines[:, : 3 * shape[1]].reshape(shape)
+            filled += 1
+            if filled == BLOCK:
+                yield block
+                block, filled = np.empty_like(block), 0
     if block is not None and filled:
         yield block[:filled]
 

@@ -8,25 +8,36 @@ Arrays of Python objects are pickled; they are never decoded.
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from .checks import check_row_size, library_errors, missing_parts, short, whole, whole_array
 from .source import (
     BLOCK,
     Field,
-    broken,
     camera_shape,
     colour_rows,
     files_below,
     parse_json,
+    read_bytes,
+    too_long,
     vector_rows,
 )
 
+METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")  # what the library reads as JSON
+METADATA_BYTES = 2**24  # of one of these: zarr.json of a group may hold those of all its arrays
+MOST_CHUNKS = 2**22
+CHUNK_BYTES = 2**31  # of a chunk, which is read whole
+MOST_DIMENSIONS = 32
+COLUMN_BYTES = 2**28  # of a field that is read whole: the episodes' ends, the tasks
 MARKS = (".zgroup", "zarr.json", ".zmetadata")
 ENDS = ("meta/episode_ends/.zarray", "meta/episode_ends/zarr.json")
 CONVENTIONS = (
@@ -34,8 +45,9 @@ CONVENTIONS = (
     ("robot0_eef_pos", "robot0_eef_rot_axis_angle", "robot0_gripper_width"),  # UMI
     ("agent_pos",),
 )
-# PushT's state is (agent x, y, block x, y, angle): its robot is the agent alone.
-PUSHT = {"action": (2,), "state": (5,), "keypoint": (18,)}
+# PushT's state is (agent x, y, block x, y, angle): its robot is the agent alone. Its other fields tell it from others.
+PUSHT = {"action": 2, "state": 5}
+PUSHT_MARKS = {"keypoint": 18, "n_contacts": 1}
 
 
 def is_zarr(path: Path) -> bool:
@@ -55,12 +67,14 @@ class ZarrReplay:
         self.path = path
         self._prefix = ""
         self._texts = self._zip_metadata() if path.is_file() else self._folder_metadata()
-        self._objects = {n for n, text in self._texts.items() if _holds_objects(text, f"{path}, {n}")}
+        self._objects = {n for n, text in self._texts.items() if _check_metadata(text, f"{path}, {n}")}
         group = self._open()
         self.lengths = self._episode_lengths(group)
         frames = sum(self.lengths)
         self._arrays: dict[str, Any] = {}
         self.fields: dict[str, Field] = {}
+        self.marks: tuple[str | None, ...] | None = None
+        self.without_observations = ""
         self.notes: list[str] = []
         for name in sorted(self._names("data/")):
             if f"data/{name}" in self._objects:
@@ -84,25 +98,33 @@ class ZarrReplay:
 
     def _folder_metadata(self) -> dict[str, bytes]:
         found = files_below(self.path)  # no file of it may be a link to the outside
-        marks = {p: f for p, f in found if PurePosixPath(p).name in (".zarray", "zarr.json")}
-        return {str(PurePosixPath(p).parent): f.read_bytes() for p, f in marks.items()}
+        texts = {p: read_bytes(f, METADATA_BYTES) for p, f in found if PurePosixPath(p).name in METADATA}
+        return _of_arrays(texts)
 
     def _zip_metadata(self) -> dict[str, bytes]:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                names = archive.namelist()
-                ends = [n for n in names if n.endswith(ENDS)]
-                if not ends:
-                    raise UserError(
-                        f"{self.path} holds no replay buffer (meta/episode_ends); name another file"
-                    )
-                self._prefix = min(ends, key=len).rsplit("meta/episode_ends/", 1)[0]
-                own = [
-                    n for n in names if n.startswith(self._prefix) and n.endswith((".zarray", "zarr.json"))
-                ]
-                return {str(PurePosixPath(n.removeprefix(self._prefix)).parent): archive.read(n) for n in own}
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise broken(self.path, error) from error
+        kinds = (
+            OSError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            EOFError,
+            zlib.error,
+        )
+        with library_errors(self.path, *kinds), zipfile.ZipFile(self.path) as archive:
+            names = archive.namelist()
+            ends = [n for n in names if n.endswith(ENDS)]
+            if not ends:
+                raise UserError(f"{self.path} holds no replay buffer (meta/episode_ends); name another file")
+            self._prefix = min(ends, key=len).rsplit("meta/episode_ends/", 1)[0]
+            texts = {}
+            for about in archive.infolist():
+                name = about.filename
+                if name.startswith(self._prefix) and PurePosixPath(name).name in METADATA:
+                    if about.file_size > METADATA_BYTES:
+                        raise too_long(f"{self.path}, {name}", METADATA_BYTES)
+                    texts[name.removeprefix(self._prefix)] = archive.read(about)
+            return _of_arrays(texts)
 
     def _names(self, below: str) -> list[str]:
         names = (n.removeprefix(below) for n in self._texts if n.startswith(below))
@@ -111,15 +133,13 @@ class ZarrReplay:
     def _open(self) -> Any:
         import zarr
 
-        try:
+        with zarr_errors(self.path):
             store: Any
             if self.path.is_file():
                 store = zarr.storage.ZipStore(self.path, mode="r")
             else:
                 store = zarr.storage.LocalStore(self.path, read_only=True)
             return zarr.open_group(store, path=self._prefix.rstrip("/"), mode="r", use_consolidated=False)
-        except Exception as error:  # the library raises many kinds for broken files
-            raise broken(self.path, error) from error
 
     def _array(self, group: Any, name: str) -> Any:
         if name in self._objects:
@@ -130,21 +150,46 @@ class ZarrReplay:
         if name not in self._texts:
             raise UserError(f"{self.path} has no {name}, so it is no replay buffer; name another file")
         try:
-            return group[name]
+            array = group[name]
+            chunk = math.prod(getattr(array, "shards", None) or array.chunks) * array.dtype.itemsize
         except Exception as error:  # an unknown codec, a broken shape: the library raises many kinds
             raise UserError(
-                f"{self.path}: {name} cannot be opened ({error}); store it with Blosc or Zstd"
+                f"{self.path}: {name} cannot be opened ({short(error)}); if its codec is not installed here, store it with "
+                "Blosc or Zstd"
             ) from error
+        if chunk > CHUNK_BYTES:
+            raise UserError(
+                f"{self.path}: a chunk of {name} has {chunk >> 20} MiB, too much to read at once; store it in smaller ones"
+            )
+        return array
+
+    def _whole(self, array: Any, name: str) -> np.ndarray:
+        """An array that is read at once, which must be small."""
+        if array.nbytes > COLUMN_BYTES:
+            raise UserError(
+                f"{self.path}: {name} claims {array.nbytes >> 20} MiB, too much for it; correct it"
+            )
+        with zarr_errors(f"{self.path}, {name}"):
+            return np.asarray(array[:])
 
     def _episode_lengths(self, group: Any) -> tuple[int, ...]:
-        ends = _read(self._array(group, "meta/episode_ends"), slice(None), f"{self.path}, meta/episode_ends")
-        if ends.ndim != 1 or ends.dtype.kind not in "iu" or not len(ends):
+        name = "meta/episode_ends"
+        where = f"{self.path}, {name}"
+        array = self._array(group, name)
+        if len(array.shape) != 1 or array.dtype.kind not in "iuf" or not array.shape[0]:
             raise UserError(
                 f"{self.path}: meta/episode_ends is no list of numbers; store the ends of episodes"
             )
-        lengths = np.diff(ends.astype(np.int64), prepend=0)
+        there, all_ = self._parts(array, where)
+        missing_parts(there, all_, 2, name, self.path)
+        ends = whole_array(self._whole(array, name), name, where, row="episode {}".format)
+        lengths = np.diff(ends, prepend=0)
         if (lengths < 1).any():
-            raise UserError(f"{self.path}: meta/episode_ends does not increase; correct it")
+            at = int(np.flatnonzero(lengths < 1)[0])
+            raise UserError(
+                f"{self.path}: meta/episode_ends does not increase: episode {at} would have {lengths[at]} frames; "
+                "correct it"
+            )
         return tuple(lengths.tolist())
 
     # The protocol of a source
@@ -159,7 +204,7 @@ class ZarrReplay:
                 self._array(None, f"data/{name}")
             raise UserError(f"{self.path} has no field '{name}' a frame (found: {', '.join(self._arrays)})")
         self._check_complete(name)
-        rows = _read(self._arrays[name], slice(None), f"{self.path}, data/{name}")
+        rows = self._whole(self._arrays[name], f"data/{name}")
         out = []
         for number, own in enumerate(np.split(rows, np.cumsum(self.lengths)[:-1])):
             values = np.unique(own)
@@ -168,20 +213,28 @@ class ZarrReplay:
                     f"{self.path}: episode {number} has {len(values)} values of {name}; name one task for all "
                     "with --task-text"
                 )
-            out.append(_text(values[0]))
+            out.append(_task(values[0], f"{self.path}, data/{name} of episode {number}"))
         return out
 
     def proprio(self) -> tuple[str, ...]:
-        """OAT's and UMI's keys, ``agent_pos``, or ``state``; of PushT's state the agent's two numbers."""
+        """OAT's and UMI's keys, ``agent_pos``, or ``state``; of PushT's state the agent's two numbers.
+
+        Raises ``UserError`` for a state that may be PushT's: most of it would be the block's pose.
+        """
         for names in CONVENTIONS:
             if all(n in self.fields for n in names):
                 return names
         if "state" not in self.fields:
             return ()
-        shapes = {n: f.shape for n, f in self.fields.items()}
-        flat = {n: (int(np.prod(s)),) for n, s in shapes.items()}
-        pusht = all(flat.get(n) == s for n, s in PUSHT.items() if n != "keypoint")
-        return ("state[0:2]",) if pusht else ("state",)
+        sizes = {n: int(np.prod(a.shape[1:], dtype=int)) for n, a in self._arrays.items()}
+        if not all(sizes.get(n) == s for n, s in PUSHT.items()):
+            return ("state",)
+        if any(sizes.get(n) == s for n, s in PUSHT_MARKS.items()):
+            return ("state[0:2]",)
+        raise UserError(
+            f"{self.path}: state has five numbers beside an action of two, as PushT's has, where two are the robot's and "
+            "three the block's pose; give --state state[0:2] if it is PushT's, --state state if all are the robot's own"
+        )
 
     def files(self, names: Sequence[str]) -> list[tuple[str, Path]]:
         """The .zip, or the files of these fields and of ``meta``."""
@@ -193,27 +246,39 @@ class ZarrReplay:
     def read(self, name: str) -> Iterator[np.ndarray]:
         """The rows of a field; never more than one chunk of the array, or a block of whole ones."""
         self._check_complete(name)
-        array, where = self._arrays[name], f"{self.path}, data/{name}"
+        array, where, field = self._arrays[name], f"{self.path}, data/{name}", self.fields[name]
+        check_row_size(name, field.shape, self.path, item=array.dtype.itemsize)
         chunk = int((getattr(array, "shards", None) or array.chunks)[0])
         step = chunk if chunk >= BLOCK else BLOCK // chunk * chunk
         for start in range(0, array.shape[0], step):
-            rows = _read(array, slice(start, start + step), where)
-            yield colour_rows(rows, where) if self.fields[name].camera else vector_rows(rows, where)
+            with zarr_errors(where):
+                rows = np.asarray(array[start : start + step])
+            yield colour_rows(rows, where) if field.camera else vector_rows(rows, where)
 
     def _check_complete(self, name: str) -> None:
-        """A missing chunk reads as zeros, and Zarr 3 leaves out those that are; a whole one of them is rare but in
-        a field of one number."""
         array = self._arrays[name]
-        there, all_ = array.nchunks_initialized, array.nchunks
-        if there >= all_:
-            return
-        what = f"{self.path}: {all_ - there} of {all_} chunks of data/{name} are not there"
-        if int(np.prod(array.shape[1:], dtype=int)) > 1:
-            raise UserError(
-                f"{what}, and would be read as zeros; fetch it again (if they are zeros, store them: write_empty_chunks)"
-            )
-        if (note := f"{what}, and are read as zeros") not in self.notes:
+        there, all_ = self._parts(array, f"{self.path}, data/{name}")
+        size = int(np.prod(array.shape[1:], dtype=int))
+        note = missing_parts(there, all_, size, f"data/{name}", self.path)
+        if note and note not in self.notes:
             self.notes.append(note)
+
+    def _parts(self, array: Any, where: str) -> tuple[int, int]:
+        with zarr_errors(where):
+            if array.nchunks > MOST_CHUNKS:  # the library looks for each of them
+                raise UserError(f"{where} claims {array.nchunks} chunks, too many; store it in larger ones")
+            return array.nchunks_initialized, array.nchunks
+
+
+def zarr_errors(where: Path | str) -> AbstractContextManager[None]:
+    """Turn what zarr and its codecs raise (many kinds for broken files) into a sentence."""
+    return library_errors(where, Exception)
+
+
+def _of_arrays(texts: dict[str, bytes]) -> dict[str, bytes]:
+    """Of all metadata those of the arrays, by the arrays' names."""
+    own = {p: t for p, t in texts.items() if PurePosixPath(p).name in (".zarray", "zarr.json")}
+    return {str(PurePosixPath(p).parent): t for p, t in own.items()}
 
 
 def _is_array(text: bytes) -> bool:
@@ -221,8 +286,11 @@ def _is_array(text: bytes) -> bool:
     return isinstance(about, dict) and about.get("node_type", "array") == "array"
 
 
-def _holds_objects(text: bytes, where: str) -> bool:
-    """Whether an array's metadata say that it holds objects. Raises ``UserError`` if they would be unpickled."""
+def _check_metadata(text: bytes, where: str) -> bool:
+    """Check an array's metadata before the library reads them; whether they say that it holds objects.
+
+    Raises ``UserError`` if these would be unpickled, or if its sizes are none.
+    """
     about = parse_json(text, where)
     if not isinstance(about, dict):
         raise UserError(f"{where} has no metadata; fetch the replay buffer again")
@@ -235,24 +303,40 @@ def _holds_objects(text: bytes, where: str) -> bool:
         raise UserError(
             f"{where} is stored with the pickle codec, which can run code when it is read; store it anew"
         )
+    if about.get("node_type", "array") == "array":
+        grid = about.get("chunk_grid")
+        inner = grid.get("configuration") if isinstance(grid, dict) else None
+        chunks: Any = inner.get("chunk_shape") if isinstance(inner, dict) else about.get("chunks")
+        for name, sizes, least in (("shape", about.get("shape"), 0), ("chunks", chunks, 1)):
+            if not isinstance(sizes, list) or len(sizes) > MOST_DIMENSIONS:
+                raise UserError(f"{where} gives no {name}; correct its metadata")
+            for size in sizes:
+                whole(size, name, where, least=least)
+        if len(chunks) != len(about["shape"]):
+            raise UserError(
+                f"{where} has chunks of {len(chunks)} dimensions for {len(about['shape'])}; correct them"
+            )
     return "O" in str(about.get("dtype", ""))
 
 
 def _names_pickle(codecs: Any) -> bool:
-    if isinstance(codecs, dict):
-        name = str(codecs.get("id") or codecs.get("name") or "")
-        return "pickle" in name or _names_pickle(list(codecs.values()))
-    return isinstance(codecs, list) and any(map(_names_pickle, codecs))
+    left = [codecs]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if "pickle" in str(one.get("id") or one.get("name") or ""):
+                return True
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return False
 
 
-def _read(array: Any, rows: slice, where: str) -> np.ndarray:
-    try:
-        return np.asarray(array[rows])
-    except Exception as error:  # codecs raise many kinds for broken chunks
-        raise broken(where, error) from error
-
-
-def _text(value: Any) -> str:
+def _task(value: Any, where: str) -> str:
+    """A task by its text, or by its number."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) else f"task {float(value):g}"
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where} is no text in UTF-8 ({short(error)}); correct it") from error
+    return str(value) if isinstance(value, str) else f"task {whole(value, 'the task', where)}"

@@ -40,7 +40,10 @@ class Encoder(Protocol):
     feature_dim: int  # of a camera's features, or of the network's vectors; 0: as many as the data has
 
     def features(self, obs: Observation) -> np.ndarray:
-        """Features [B, T, C, ...] with C cameras; float for frozen encoders, the images for trained ones."""
+        """Features [B, T, C, ...] with C cameras; float for frozen encoders, the images for trained ones.
+
+        An encoder that reads ``obs.task`` has an attribute ``tasks``: the names that these numbers count.
+        """
 
     def network(self, *, weights: bool = True) -> nn.Module | None:
         """The trained part, features [M, ...] of one camera → vectors [M, d]; None if frozen.

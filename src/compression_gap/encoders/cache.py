@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +99,11 @@ def _batches(
     encoder: Encoder, demos: DemoSet, start: int, stop: int, should_stop: Callable[[], bool]
 ) -> Iterator[np.ndarray]:
     """Features [BATCH, C, ...] of frames ``start`` to ``stop``, in the dtype of the cache."""
+    tasks = getattr(encoder, "tasks", demos.tasks)
     for first in range(start, stop, BATCH):
         if should_stop():
             raise Interrupted
-        found = encoder.features(frame_batch(demos, slice(first, min(first + BATCH, stop))))[:, 0]
+        found = encoder.features(frame_batch(demos, slice(first, min(first + BATCH, stop)), tasks))[:, 0]
         with np.errstate(over="ignore"):
             kept = found.astype(encoder.dtype)
         if not np.isfinite(kept).all():
@@ -216,12 +217,21 @@ def _wait(file: Path, patience: float, should_stop: Callable[[], bool]) -> None:
         time.sleep(min(0.5, patience / 20))
 
 
-def frame_batch(demos: DemoSet, rows: slice) -> Observation:
-    """Frames as a batch of observations with T = 1."""
+def frame_batch(demos: DemoSet, rows: slice, tasks: Sequence[str] | None = None) -> Observation:
+    """Frames as a batch of observations with T = 1; the task's number is that among ``tasks``, or else the set's."""
     proprio = demos.proprio[rows][:, None]
     return Observation(
         images={c: a[rows][:, None] for c, a in demos.images.items()},
         proprio=proprio,
-        task=np.zeros(len(proprio), np.int64),
+        task=_task_numbers(demos, tasks or demos.tasks)[rows],
         state=None if demos.state is None else demos.state[rows][:, None],
     )
+
+
+def _task_numbers(demos: DemoSet, tasks: Sequence[str]) -> np.ndarray:
+    """Each frame's task among ``tasks``, int64 [F]; −1 for one that is not there."""
+    numbers = np.full(len(demos.proprio), -1)
+    for e in demos.episodes:
+        if e.task in tasks:
+            numbers[e.start : e.start + e.length] = tasks.index(e.task)
+    return numbers

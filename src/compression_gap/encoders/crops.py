@@ -43,7 +43,7 @@ class Crop:
 
     def for_encoder(self, name: str) -> dict[str, Any] | None:
         """What a specification says of an encoder by name: None if its images are those of the default."""
-        if name in ("blind", "oracle") or name.startswith("oracle-"):
+        if name in ("blind", "oracle") or name.startswith("oracle-"):  # not oracle+retina-R: it sees
             return None
         if self.mode == "all":
             return {"mode": "all", "share": self.share}

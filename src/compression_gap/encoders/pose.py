@@ -32,7 +32,7 @@ from ..errors import UserError
 from ..nn import Schedule, train
 from ..sims import Observation
 from .ladder import PRETRAINING, SMALLEST, frames_of
-from .probe import moving_dimensions
+from .state import Scale
 
 FEATURE_DIM = 128
 CHANNELS = (16, 24, 48, 64)  # after the first layer and each of the three residual blocks, all of stride 2
@@ -164,26 +164,6 @@ class Targets:
     weight: Tensor  # float32 [N, D]; sums to 1 over the D of a row
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Which dimensions of a task's state move, and their mean and spread, over its training frames."""
-
-    moving: np.ndarray  # int64 [m]
-    mean: np.ndarray  # float64 [m]
-    std: np.ndarray  # float64 [m]
-
-    @staticmethod
-    def fit(state: np.ndarray) -> Scale:
-        """Of the states [N, s] of one task's frames."""
-        x = np.asarray(state, np.float64)
-        moving = moving_dimensions(x)
-        return Scale(moving, x[:, moving].mean(0), x[:, moving].std(0))
-
-    def standardise(self, state: np.ndarray) -> np.ndarray:
-        """[N, s] → float32 [N, m]."""
-        return ((np.asarray(state, np.float64)[:, self.moving] - self.mean) / self.std).astype(np.float32)
-
-
 def _targets(sets: Sequence[FrameSet], scales: Sequence[Scale], device: torch.device) -> Targets:
     total, at = sum(len(s.moving) for s in scales), 0
     rows = sum(map(len, sets))
@@ -240,7 +220,7 @@ def prepare(
         tensors |= {f"{camera}/{n}": t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     save_file(tensors, out / "encoder.safetensors")
     about = {"name": name, "cameras": list(cameras), "image_size": image_size}
-    (out / "encoder.json").write_text(json.dumps(about, indent=1))
+    (out / "encoder.json").write_text(json.dumps(about, indent=1, allow_nan=False))
     return {**record, "seconds": time.perf_counter() - begun}
 
 

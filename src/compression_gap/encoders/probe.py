@@ -24,17 +24,12 @@ import numpy as np
 from ..demos import DemoSet
 from ..demos.rounding import is_constant
 from ..errors import UserError
+from .state import moving_dimensions
 
-MOVES = 1e-3  # a dimension of the state that varies less (1 mm, where it is a position) does not move
 ROWS = 2048  # training frames of a task at most, evenly thinned, for all encoders alike
 STRENGTHS = tuple(10.0**k for k in range(-6, 4))
 RESAMPLES = 2000
 LEVEL = 0.95
-
-
-def moving_dimensions(state: np.ndarray) -> np.ndarray:
-    """Indices of the dimensions of the states [N, s] that move; int64 [m]."""
-    return np.flatnonzero(np.asarray(state, np.float64).std(0) >= MOVES)
 
 
 class Ridge:

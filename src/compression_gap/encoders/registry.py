@@ -15,21 +15,33 @@ from .names import FORMS, is_pretrained, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
+    from .limits import Oracle
 
 GROUP = "compression_gap.encoders"  # entry points: name → callable(cameras: int) → Encoder
-OWN = ("blind", "oracle", "oracle-Bb", ladder.FORM, "resnet18", "retina-R")
+OWN = ("blind", "oracle", "oracle-Bb", "oracle+retina-R", ladder.FORM, "resnet18", "retina-R")
 DIAL = re.compile(r"oracle-([1-9])b")  # the channel's encoder dial
+BESIDE = "oracle+"  # an image beside the state
 RESNET_SMALLEST = 33  # pixels after cropping; of less, one cell is left, and its keypoints cannot move
 
 
 def names() -> tuple[str, ...]:
-    """All names that are known; ``retina-R``, ``oracle-Bb``, ``pose-K``, ``hub:`` and ``folder:`` stand for many."""
+    """All names that are known; those with an R, B or K, ``hub:`` and ``folder:`` stand for many."""
     return (*OWN, *FORMS, *(e.name for e in entry_points(group=GROUP)))
 
 
 def is_prepared(name: str) -> bool:
     """Whether the encoder is made from a prepared folder, an artefact of its own."""
-    return ladder.is_pose(name) or is_pretrained(name)
+    return reads_scaled_state(name) or ladder.is_pose(name) or is_pretrained(name)
+
+
+def reads_scaled_state(name: str) -> bool:
+    """Whether the encoder is the oracle, alone or beside an image: its folder holds the state's scales."""
+    return name == "oracle" or name.startswith(BESIDE)
+
+
+def is_limit(name: str) -> bool:
+    """Whether the encoder is a limit of a ladder and no encoder under test."""
+    return name == "blind" or reads_scaled_state(name)
 
 
 def is_trained(name: str) -> bool:
@@ -53,6 +65,11 @@ def check_encoder(name: str, *, image_size: int, sim: str | None = None, crop: C
             raise UserError(f"{name} needs images of {ladder.SMALLEST} px or more: raise cameras.image_size")
     elif is_pretrained(name):
         parse(name)
+    elif name.startswith(BESIDE):
+        image = name.removeprefix(BESIDE)
+        if not image.startswith("retina-") or image == "retina-R":
+            raise UserError(f"encoder '{name}': beside the state stands a retina, as in oracle+retina-16")
+        check_encoder(image, image_size=image_size, sim=sim, crop=crop)
     elif name.startswith("retina-"):
         resolution = _resolution(name)
         if resolution > seen:
@@ -87,6 +104,11 @@ def make_encoder(
 
     ``crop``: what ``Crop.for_encoder`` says of it.
     """
+    if name.startswith(BESIDE):
+        from .limits import OracleWithImage
+
+        image = make_encoder(name.removeprefix(BESIDE), cameras=cameras, crop=crop)
+        return OracleWithImage(_oracle(name, cameras, folder), image)
     how = Crop.read(crop)
     if name == "resnet18":
         from .resnet18 import ResNet18
@@ -99,16 +121,18 @@ def make_encoder(
 
 def _make(name: str, cameras: int, folder: Path | None) -> Encoder:
     """The encoder of that name, which sees the whole of its images."""
+    if name == "oracle":
+        return _oracle(name, cameras, folder)
     if is_prepared(name):
         return _from_folder(name, folder)
     if name.startswith("retina-"):
         from .retina import Retina
 
         return Retina(_resolution(name))
-    if name in ("blind", "oracle"):
-        from . import limits
+    if name == "blind":
+        from .limits import Blind
 
-        return limits.Blind(cameras) if name == "blind" else limits.Oracle(cameras)
+        return Blind(cameras)
     if dial := DIAL.fullmatch(name):
         from .limits import QuantisedOracle
 
@@ -120,10 +144,21 @@ def _make(name: str, cameras: int, folder: Path | None) -> Encoder:
     raise unknown_name("encoder", name, names())
 
 
-def _from_folder(name: str, folder: Path | None) -> Encoder:
-    """A prepared encoder: a branch for each kind that ``is_prepared`` names."""
+def _oracle(name: str, cameras: int, folder: Path | None) -> Oracle:
+    from .limits import Oracle
+
+    return Oracle(cameras, _needed(name, folder))
+
+
+def _needed(name: str, folder: Path | None) -> Path:
     if folder is None:
         raise ValueError(f"encoder '{name}' is made from its prepared folder")
+    return folder
+
+
+def _from_folder(name: str, folder: Path | None) -> Encoder:
+    """An encoder that was pretrained."""
+    folder = _needed(name, folder)
     made: Encoder
     if ladder.is_pose(name):
         from .pose import Pose

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .convergence import Convergence, convergence
 from .ema import EMA
 
 
@@ -64,13 +65,13 @@ class Curve:
     validation: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def converged(self, fall: float = 0.02) -> bool:
-        """Whether the validation loss fell by no more than ``fall`` (a share) in the last quarter."""
-        if len(self.validation) < 4:
-            return False
-        last = max(1, len(self.validation) // 4)
-        before, end = min(self.validation[:-last]), min(self.validation[-last:])
-        return before - end <= fall * abs(before)
+    def convergence(self) -> Convergence:
+        """How the training ended: converged, still falling, overfit, or too short to say."""
+        return convergence(self.validation)
+
+    def converged(self) -> bool:
+        """Whether it neither still fell nor had overfitted."""
+        return self.convergence() == "converged"
 
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]  # (module, rows [B], rng) → loss per sample [B]
@@ -204,7 +205,9 @@ def _save(
     name = f"checkpoint-{step}.safetensors"
     save_file(_tensors(module, ema, optimizer), work / name)
     scratch = work / "checkpoint.json.tmp"
-    scratch.write_text(json.dumps({"step": step, "seconds": seconds, "file": name, "curve": asdict(curve)}))
+    scratch.write_text(
+        json.dumps({"step": step, "seconds": seconds, "file": name, "curve": asdict(curve)}, allow_nan=False)
+    )
     os.replace(scratch, work / "checkpoint.json")
     for old in work.glob("checkpoint-*.safetensors"):
         if old.name != name:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .. import __version__
+from ..nn.convergence import Convergence
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -74,7 +75,7 @@ class Card:
 
     key: str | None = None  # of the artefact in its store
     training: Mapping[str, Any] = field(default_factory=dict)  # steps, batch_size, seed, ... as trained
-    converged: bool | None = None
+    convergence: Convergence | None = None  # how its training ended: these are the weights of the last step
     demonstrations: tuple[str, ...] = ()  # one line per set
     evaluations: tuple[Evaluation, ...] = ()
     cells: tuple[CellRate, ...] = ()
@@ -187,10 +188,18 @@ def _bits(tokenizer: Any) -> str:
     return f"{tokenizer.capacity_bits:.1f}"
 
 
+ENDS: dict[Convergence, str] = {
+    "converged": "converged",
+    "falling": "still falling at the last step, whose weights these are: more steps would lower it",
+    "overfit": "overfit: it had risen above its minimum at the last step, whose weights these are",
+    "unknown": "too few validations to say whether it had converged",
+}
+
+
 def _training(card: Card) -> Iterable[str]:
     rows = [(_plain(name.replace("_", " ")), _plain(str(v))) for name, v in card.training.items()]
-    if card.converged is not None:
-        rows.append(("converged", "yes" if card.converged else "no"))
+    if card.convergence is not None:
+        rows.append(("validation loss", ENDS[card.convergence]))
     if card.key is not None:
         rows.append(("artefact", f"`{_plain(card.key)}`"))
     yield _table(("", ""), rows) if rows else "Its training is not known: the folder held no record of it."

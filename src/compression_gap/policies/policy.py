@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..demos import Normaliser
 from ..encoders import is_prepared, make_encoder
 from ..encoders.base import ContextAdapter, InstructionToken
+from ..encoders.limits import TrueState
 from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
@@ -185,6 +186,13 @@ class Policy:
         self.task_index = np.append(self.task_index, row)
         return len(self.task_index) - 1
 
+    @property
+    def state_dim(self) -> int:
+        """Numbers of the simulator's true state that its encoder reads; 0: it reads none."""
+        if not isinstance(self.encoder, TrueState):
+            return 0
+        return self.encoder.state_dim or self.spec.feature_dim
+
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """Chunks float32 [B, H, d] in raw action units for B observations; one seed per row."""
         return _raw(self.emit(asked, seeds), self.normaliser)
@@ -192,7 +200,7 @@ class Policy:
     @torch.no_grad()
     def emit(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """What ``act`` returns, in normalised units."""
-        features = self.encoder.features(asked)
+        features = self.encoder.features(replace(asked, task=self.task_index[asked.task]))
         if self.encoder.frozen:
             features = features.astype(self.encoder.dtype)  # as it was cached for training
         return self.emit_from(features, asked.proprio, asked.task, seeds)
@@ -246,7 +254,7 @@ class Policy:
             images={c: np.zeros(shape, np.uint8) for c in s.cameras},
             proprio=np.zeros((1, t, s.proprio_dim), np.float32),
             task=np.zeros(1, np.int64),
-            state=np.zeros((1, t, s.feature_dim), np.float32),
+            state=np.zeros((1, t, self.state_dim), np.float32) if self.state_dim else None,
         )
 
     def flops(self) -> int:
@@ -280,7 +288,7 @@ class Policy:
         """Write ``policy.json``, ``policy.safetensors``, the normaliser, the tokenizer and the prepared encoder."""
         state = {n: t.cpu().contiguous() for n, t in self.module.state_dict().items()}
         save_file(state, folder / "policy.safetensors")
-        (folder / "policy.json").write_text(json.dumps(self.spec.as_json(), indent=1))
+        (folder / "policy.json").write_text(json.dumps(self.spec.as_json(), indent=1, allow_nan=False))
         self.normaliser.save(folder)
         if self.tokenizer is not None:
             (folder / "tokenizer").mkdir(exist_ok=True)

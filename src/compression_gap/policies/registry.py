@@ -53,6 +53,15 @@ OWN = {
 }
 
 
+def check_sampler(sampler: str, prediction: str) -> None:
+    """Raise ``UserError`` for a start from which this prediction cannot be sampled (``policies.diffusion``)."""
+    if sampler == "ddim-trailing" and prediction == "epsilon":
+        raise UserError(
+            "the sampler 'ddim-trailing' begins where the noise tells nothing of the chunk: set 'prediction' to sample or "
+            "v_prediction, or take the sampler ddim"
+        )
+
+
 def names() -> tuple[str, ...]:
     """All names that are known."""
     return (*OWN, *(e.name for e in entry_points(group=GROUP)))

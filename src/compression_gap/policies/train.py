@@ -145,6 +145,8 @@ def train_policy(
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
     tasks = tuple(spec["tasks"])
+    if (known := getattr(encoder, "tasks", tasks)) != tasks:
+        raise ValueError(f"{spec['encoder']} was fitted to the tasks {known}, and the policy has {tasks}")
     windows = {
         name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1))
         for name in ("train", "validation")
@@ -217,7 +219,6 @@ def train_policy(
             shutil.copytree(kept / str(step), out / "checkpoints" / str(step))
     return {
         "curve": vars(curve),
-        "converged": curve.converged(),
         "train_seconds": curve.seconds[-1],
         "steps_per_second": schedule.steps / max(1e-9, curve.seconds[-1]),
         "decision_points": len(windows["train"]),

@@ -75,6 +75,19 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def _cells(setting: dict[str, Any]) -> str:
+    """The cells of a simulated study: success, spread of its seeds in points, number of seeds."""
+    same = [{"rate": setting["rate"], "seed_sd": setting["seed_sd"], "seeds": setting["seeds"]}]
+    cells = setting["cells"] or same
+    return ", ".join(f"{c['rate']:g} ± {c['seed_sd']:g} × {c['seeds']}" for c in cells)
+
+
+def _width(row: dict[str, Any]) -> str:
+    if row["quantity"] == "log odds":
+        return f"{row['width'] / 100:.2f} log odds"
+    return f"{row['width']:.1f}"
+
+
 def _text(found: dict[str, Any], picture: str) -> str:
     known, bits, simulated, trained = found["known"], found["bits"], found["simulated"], found["trained"]
     command = "cgap calibrate --quick" if found["quick"] else "cgap calibrate"
@@ -91,10 +104,15 @@ def _text(found: dict[str, Any], picture: str) -> str:
                 f"{sum(k['covered'] for k in known)} of {len(known)} intervals hold the truth.",
                 f"- The channel: {sum(b['within'] for b in bits)} of {len(bits)} quantities within 10 % or 0.3 bit; "
                 f"{sum(b['covered'] for b in bits)} intervals hold the truth.",
-                f"- Verdicts on simulated studies: {_percent(simulated['accuracy'])} right where the true single-stage "
+                f"- Verdicts on simulated studies of 2, 3 and 5 seeds: {_percent(simulated['accuracy'])} right where the true single-stage "
                 f"gains differ by 5 points or more ({simulated['cells']} studies; {simulated['wrong']} name another stage, "
                 f"{simulated['unresolved']} say that the stages are not separated); "
                 f"a stage is named in {simulated['named_in_ties']} of {simulated['ties']} true ties.",
+                *(
+                    f"  - With {v['seeds']} seed{'' if v['seeds'] == 1 else 's'}: {v['right']} of {v['cells']} right, "
+                    f"{v['wrong']} wrong, {v['unresolved']} not separated; {v['named_in_ties']} of {v['ties']} ties named."
+                    for v in simulated["by_seeds"]
+                ),
                 f"- Verdicts with trained policies and fitted tokenizers: {trained['right']} of {trained['cells']} right, "
                 f"{trained['wrong']} wrong, {trained['unresolved']} not separated; "
                 f"{trained['named_in_ties']} of {trained['ties']} ties named.",
@@ -115,6 +133,22 @@ def _text(found: dict[str, Any], picture: str) -> str:
                 for k in known
             ],
         ),
+        "## Known information among many columns",
+        "Three numbers, or two that act through cos πC, lie among columns that say nothing, in features of a given width "
+        "and spectrum; frames of an episode hang together. *Alone* the numbers are given as they are. *Lost*: what the "
+        "width control says is lost. The *upgrade* from the features to the numbers is worth nothing: the last column "
+        "is the share of draws whose interval says so. Estimates here are made with a twentieth of a ledger's steps.",
+        _table(
+            ["setting", "draws", "true", "mean estimate", "Gaussian probe", "lost", "within 10 % or 0.3 bit",
+             "interval holds the truth", "flagged as not converged", "unflagged, off and outside", "upgrade", "its interval holds 0"],
+            [
+                [w["label"], str(w["draws"]), f"{w['truth']:.2f}",
+                 f"{w['mean']:.2f}" + ("" if w["spread"] is None else f" ± {w['spread']:.2f}"), f"{w['probe']:.2f}", f"{w['lost']:.2f}",
+                 _yes(w["within"]), _percent(w["covered"]), _percent(w["flagged"]), str(w["tight_and_wrong"]),
+                 "–" if w["upgrade"] is None else f"{w['upgrade']:+.2f}", _percent(w["upgrade_holds_zero"])]
+                for w in found["wide"]
+            ],
+        ),
         "## The channel",
         "Z is the goal in b bits a dimension (`oracle-1b`, …), the codes are OAT tokenizers fitted to the "
         "demonstrations, and the truth is integrated over the partition of goals that each makes.",
@@ -129,11 +163,11 @@ def _text(found: dict[str, Any], picture: str) -> str:
         "Success against that of an ideal policy which draws from its posterior. A trained one falls short of it by "
         "what it has not learned.",
         _table(
-            ["cell", "true of an ideal policy", "measured", "converged"],
+            ["cell", "true of an ideal policy", "measured", "training"],
             [
                 [s["label"], _percent(s["truth"]),
                  "–" if s["rate"] is None else f"{_percent(s['rate']['value'])} [{100 * s['rate']['low']:.0f}, {100 * s['rate']['high']:.0f}]",
-                 _yes(bool(s["converged"]))]
+                 s["training"]]
                 for s in found["success"]
             ],
         ),
@@ -149,9 +183,9 @@ def _text(found: dict[str, Any], picture: str) -> str:
         "Simulated studies with the variance of tasks, of states (shared by all cells, and of each), of seeds and of "
         "seeds within tasks. Share of 95 % intervals that hold the truth, with its own Wilson interval.",
         _table(
-            ["quantity", "seeds", "states", "tasks", "seed spread, points", "rate, %", "coverage"],
+            ["quantity", "cells: rate ± seed spread × seeds", "states", "tasks", "mean width, points", "coverage"],
             [
-                [c["quantity"], str(c["seeds"]), str(c["states"]), str(c["tasks"]), f"{c['seed_sd']:g}", f"{c['rate']:g}",
+                [c["quantity"], _cells(c), str(c["states"]), str(c["tasks"]), _width(c),
                  f"{_percent(c['share'])} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"]
                 for c in found["coverage"]
             ],

@@ -15,7 +15,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..artifacts import disk_error
-from ..study.ledger_reading import resolution_words
+from ..nn.convergence import end_of_fit, in_words
+from ..study.ledger_reading import fitted_words, resolution_words
+from ..study.resolution import resolution_rows
 from . import figures
 
 
@@ -45,7 +47,13 @@ def template(name: str, **filters: Callable[[Any], str]) -> Template:
         lstrip_blocks=True,
     )
     made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
-    made.filters["resolution"] = resolution_words
+    made.filters |= {
+        "resolution": resolution_words,
+        "resolution_rows": resolution_rows,
+        "fitted": fitted_words,
+        "ends": in_words,
+        "fit_end": end_of_fit,
+    }
     made.filters |= filters
     made.globals |= {
         "style": (folder / "page.css").read_text(),
@@ -61,7 +69,7 @@ def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str
     return template("page.html").render(
         s=summary,
         main=figures.success_by_encoder(summary) if measured else "",
-        gains=figures.gains(summary) if summary["verdicts"] else "",
+        gains=figures.gains(summary) if any(v["gains"] for v in summary["verdicts"]) else "",
         falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
         quality=figures.success_by_probe(summary) if summary["probes"] and measured else "",
         bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
@@ -134,6 +142,7 @@ def _cells_csv(summary: dict[str, Any]) -> str:
                 "seeds": len(c["seeds"]),
                 "episodes": c["episodes"],
                 **{k: c["rate"][k] for k in ("value", "low", "high", "method")},
+                "training": in_words(c["convergence"]),
             }
             for c in [*summary["cells"]]
             if c["rate"]

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ..encoders.limits import Oracle
 from ..errors import UserError, unknown_name
 from ..policies import Policy
 from ..sims import Observation
@@ -44,7 +43,7 @@ class Request:
 
 def needs_true_state(policy: Policy) -> bool:
     """Whether its encoder reads the simulator's true state."""
-    return isinstance(policy.encoder, Oracle)
+    return policy.state_dim > 0
 
 
 def check_task(policy: Policy, task: str) -> str:
@@ -117,11 +116,11 @@ def _observation(
     proprio = _vectors("proprio", fields["proprio"], spec.proprio_dim)
     state = None
     if "true_state" in fields:
-        wanted = spec.feature_dim if needs_true_state(policy) else None
+        wanted = policy.state_dim or None
         state = _vectors("true_state", fields["true_state"], wanted)
     elif needs_true_state(policy):
         raise UserError(
-            f"no true_state; the encoder {spec.encoder} reads {spec.feature_dim} numbers of the simulator's state"
+            f"no true_state; the encoder {spec.encoder} reads {policy.state_dim} numbers of the simulator's state"
         )
     streams = {"proprio": proprio, **images, **({} if state is None else {"true_state": state})}
     lengths = {name: len(a) for name, a in streams.items()}

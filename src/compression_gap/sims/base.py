@@ -94,6 +94,7 @@ class SimInfo:
     state_names: tuple[str, ...] = ()
     without_expert: tuple[str, ...] = ()  # the tasks of these that have no scripted expert
     evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
+    control_rate: float | None = None  # steps a second; None where time has no unit
     execute: int | None = None  # actions per decision, where the simulator's protocol says so
     settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash
     instructions: Mapping[str, str] = field(default_factory=dict)  # task → what it asks for, in words

@@ -84,6 +84,7 @@ class Channel:
             step_limit=STEPS,
             versions={"channel": "1"},
             state_names=("goal_x", "goal_y"),
+            control_rate=float(STEPS),  # τ from 0 to 1 counts as a second
         )
 
     def reset(self, task: str, initial_state: int) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from ..errors import UserError, unknown_name
 from .base import EVALUATION_STATES, Observation, SimInfo, SimSpec
 from .libero_assets import versions
-from .libero_environment import STATE_NAMES, LiberoEnvironment
+from .libero_environment import CONTROL_RATE, STATE_NAMES, LiberoEnvironment
 from .libero_expert import EXPERT_TASKS
 from .libero_protocols import Rendering, protocol
 from .libero_tasks import SUITES, TASKS, instruction, resolve, suite_of
@@ -80,6 +80,7 @@ class Libero:
             without_expert=tuple(t for t in spec.tasks if t not in EXPERT_TASKS),
             instructions={t: instruction(t) for t in spec.tasks},
             evaluation_states=OFFICIAL_STATES if how.fixed_states else None,
+            control_rate=CONTROL_RATE,
             execute=how.execute,
             settings=how.settings,
         )

@@ -27,6 +27,7 @@ from .libero_protocols import LiberoProtocol
 from .opengl import free_renderer, import_mujoco, make_renderer
 
 OPEN_AND_STILL = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # what the harnesses send while the scene settles
+CONTROL_RATE = 20  # Hz
 MOST_DRAWS = 100  # random placements that may collide before a reset gives up
 
 # The oracle's state: the things of the goal, its predicates, and what else stands about.
@@ -67,7 +68,7 @@ class LiberoEnvironment:
             use_camera_obs=False,
             has_renderer=False,
             has_offscreen_renderer=False,
-            control_freq=20,
+            control_freq=CONTROL_RATE,
             ignore_done=True,
             hard_reset=False,
         )

@@ -67,6 +67,7 @@ STATE_NAMES = (
     *(f"goal_from_object1_{axis}" for axis in "xyz"),
 )
 
+CONTROL_RATE = 80.0  # Hz: a control step is five of physics, of 2.5 ms each
 INSTALL_METAWORLD = 'pip install "compression-gap[metaworld]"'
 
 _PLAIN = (int, float, bool, str, bytes, np.generic, np.ndarray, list, tuple, dict, type(None))
@@ -122,6 +123,7 @@ class MetaWorld:
             step_limit=STEP_LIMIT,
             versions=versions,
             state_names=STATE_NAMES,
+            control_rate=CONTROL_RATE,
         )
 
     def reset(self, task: str, initial_state: int) -> None:

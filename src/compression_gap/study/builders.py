@@ -21,6 +21,7 @@ from ..demos import DemoSet, Normaliser, make_windows
 from ..errors import UserError
 from ..sims import EvaluationProtocol, SimSpec
 from .plan import Step
+from .resolution import disturbance_of
 
 Progress = Callable[[int, int], None]
 
@@ -252,7 +253,7 @@ def make_actor(step: Step, store: Store) -> Any:
     if kind == "expert-coded":
         return CodedActor(spec["horizon"], _round_trip(step, store))
     if kind == "expert-disturbed":
-        return DisturbedActor(spec["horizon"], _disturbance(step, store))
+        return DisturbedActor(spec["horizon"], disturbance_of(step, store))
     if kind in ("policy", "snapped"):
         from ..policies import Policy, SnappedPolicy
 
@@ -274,14 +275,6 @@ def _round_trip(step: Step, store: Store) -> Any:
     tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
     normaliser = Normaliser.load(store.open(step.inputs["normaliser"]))
     return coded_round_trip(tokenizer, normaliser, step.recipe.spec.get("prefix"))
-
-
-def _disturbance(step: Step, store: Store) -> Any:
-    """The noise of an ``expert-disturbed`` actor."""
-    from ..bits.resolution import disturbance
-
-    spec, normaliser = step.recipe.spec, Normaliser.load(store.open(step.inputs["normaliser"]))
-    return disturbance(spec["disturbance"], spec["sigma"], normaliser)
 
 
 def _episodes(job: Job) -> dict[str, Any]:
@@ -390,6 +383,7 @@ BUILDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "rates": _built_in("measures", "build_rates"),
     "delivered": _built_in("measures", "build_delivered"),
     "known": _built_in("calibrate", "build_known"),
+    "wide": _built_in("calibrate", "build_wide"),
     "verdicts": _built_in("calibrate", "build_verdicts"),
     "coverage": _built_in("calibrate", "build_coverage"),
 }

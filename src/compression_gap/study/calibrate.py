@@ -18,20 +18,28 @@ from ..artifacts import Recipe, Store
 from ..bits import channel_truth as channel
 from ..bits.estimate import estimate
 from ..bits.known import distributions
+from ..bits.wide import SHARES, SPECTRA, Wide
 from ..demos import Normaliser
+from ..nn.convergence import in_words
 from ..sims.channel import quantise
 from .plan import Code, Graph, Plan, make_plan
 from .spec import load_study
 
 if TYPE_CHECKING:
     from .builders import Job
+    from .coverage import Quantity
 
+DRAWS = 20  # of each setting of known information among many columns
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
 SEED_SPREAD = 0.03
-SAMPLES = {True: (8_000, 600), False: (20_000, 2_000)}  # of each distribution, and training steps
-STUDIES = {True: (4, 200), False: (40, 1000)}  # simulated: for verdicts (at each pair of dials), for coverage
-QUANTITIES = ("rate", "delta", "interaction")
+SAMPLES = {True: (8_000, 300), False: (20_000, 1_000)}  # of each distribution, and training steps
+STUDIES = {
+    True: (2, 200),
+    False: (20, 1000),
+}  # simulated: for verdicts (at each pair of dials and number of seeds), for coverage
+QUANTITIES: tuple[Quantity, ...] = ("rate", "delta", "interaction", "log odds", "waterfall")
+SEEDS = (1, 2, 3, 5)  # of simulated studies
 RELATIVE, ABSOLUTE = 0.1, 0.3  # of the channel: within 10 % or 0.3 bit
 
 
@@ -41,13 +49,14 @@ class Calibration(Graph):
 
     plan: Plan
     known: list[tuple[str, Recipe]] = field(default_factory=list)
+    wide: list[tuple[Wide, Recipe]] = field(default_factory=list)
     verdicts: Recipe | None = None
     coverage: list[tuple[str, Recipe]] = field(default_factory=list)
 
     @property
     def wanted(self) -> list[Recipe]:
         """What the page reads."""
-        own = [r for _, r in (*self.known, *self.coverage)]
+        own = [r for _, r in (*self.known, *self.wide, *self.coverage)]
         return [*self.plan.wanted, *own, *([] if self.verdicts is None else [self.verdicts])]
 
 
@@ -61,14 +70,80 @@ def plan_calibration(quick: bool) -> Calibration:
     for known in distributions(quick):
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
-    spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": 3, "episodes": 400}
+    for many, draws in wide_settings(quick):
+        spec = {"setting": asdict(many), "draws": draws}
+        cost = draws * (8 + 0.03 * many.nuisance)
+        made.wide.append((many, made.add("wide", spec, {}, f"known: {many.label}", cost)))
+    spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": list(SEEDS), "episodes": 400}
     made.verdicts = made.add("verdicts", spec, {}, "verdicts on simulated studies", 60)
     studies = STUDIES[quick][1]
-    for quantity, setting in itertools.product(QUANTITIES, settings(quick)):
+    for quantity, setting in ((q, s) for q in QUANTITIES for s in settings(q, quick)):
         spec = {"quantity": quantity, "setting": asdict(setting), "studies": studies}
-        label = f"coverage of the {quantity}, {setting.seeds} seeds x {setting.states} states"
+        label = f"coverage of the {quantity}, {setting}"
         made.coverage.append((quantity, made.add("coverage", spec, {}, label, 0.02 * studies)))
     return made
+
+
+def wide_settings(quick: bool) -> list[tuple[Wide, int]]:
+    """Known information among many columns, and how many draws of each."""
+    if quick:
+        return [(Wide(253, "power law"), 1), (Wide(253, "white", 30), 1)]
+    settings = [Wide(0), Wide(0, episodes=30)]
+    settings += [
+        Wide(nuisance, spectrum, episodes)
+        for nuisance in (61, 253, 765)
+        for spectrum in SPECTRA
+        for episodes in (200, 30)
+    ]
+    return [(s, DRAWS) for s in settings] + [(Wide(n, nonlinear=True), 5) for n in (0, 20, 100)]
+
+
+def build_wide(job: Job) -> dict[str, Any]:
+    """Estimates of one setting's draws: of c alone, of the features, and of the upgrade that is worth nothing."""
+    from ..bits.immse import Denoising
+    from ..bits.wide import measured
+
+    setting, draws = Wide(**job.spec["setting"]), job.spec["draws"]
+    reduction = 400 if setting.nonlinear else 100  # linear regression finds what is linear
+    how = Denoising(100, 2, reduction, batch_size=256, width=128, layers=1, neighbours=1024)
+    rows = []
+    for draw in range(draws):
+        rows.append({name: asdict(e) for name, e in measured(setting, draw, how).items()})
+        job.progress(draw + 1, draws)
+    return {"truth": setting.bits, "rows": rows}
+
+
+def _wide_row(setting: Wide, truth: float, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A setting in short: mean error, how often intervals hold the truth, how often an error is flagged.
+
+    ``tight and wrong``: draws whose estimate is off by more than its limit, is called converged, and whose interval
+    misses the truth.
+    """
+    name = "wide" if setting.nuisance else "alone"
+    own = [row[name] for row in rows]
+    errors = np.array([e["value"] - truth for e in own])
+    limit = max(ABSOLUTE, RELATIVE * truth)
+    holds = [e["low"] <= truth <= e["high"] for e in own]
+    wrong = [
+        abs(error) > limit and bool(e["converged"]) and not held
+        for error, e, held in zip(errors, own, holds, strict=True)
+    ]
+    ups = [row["upgrade"] for row in rows if "upgrade" in row]
+    return {
+        "label": setting.label,
+        "draws": len(rows),
+        "truth": truth,
+        "mean": float(truth + errors.mean()),
+        "spread": float(errors.std(ddof=1)) if len(errors) > 1 else None,
+        "probe": float(np.mean([e["probe"] for e in own])),
+        "within": bool(abs(errors.mean()) <= limit),
+        "covered": float(np.mean(holds)),
+        "flagged": float(np.mean([not e["converged"] for e in own])),
+        "tight_and_wrong": int(sum(wrong)),
+        "lost": float(np.mean([e["missing"] for e in own])),
+        "upgrade": float(np.mean([e["value"] for e in ups])) if ups else None,
+        "upgrade_holds_zero": float(np.mean([e["low"] <= 0 <= e["high"] for e in ups])) if ups else None,
+    }
 
 
 def build_known(job: Job) -> dict[str, Any]:
@@ -82,13 +157,14 @@ def build_known(job: Job) -> dict[str, Any]:
     held = n // 10
     ends = {"train": n - 2 * held, "validation": n - held, "test": n}
     first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}
-    values, probe = {}, np.zeros(0)
-    for share in (2, 1):
+    values, probe, seeds = {}, np.zeros(0), np.zeros(0)
+    how = Denoising(steps=job.spec["steps"], batch_size=256)
+    for share in SHARES:
         rows = {s: np.arange(first[s], ends[s]) for s in ends}
         rows["train"] = rows["train"][::share]
 
         def progress(done: int, total: int, share: int = share) -> None:
-            job.progress(done + total * (2 - share), 2 * total)
+            job.progress(done + total * SHARES.index(share), len(SHARES) * total)
 
         rates, _ = conditional_rates(
             {s: a[r] for s, r in rows.items()},
@@ -96,17 +172,18 @@ def build_known(job: Job) -> dict[str, Any]:
             {"": (), "c": ("c",)},
             rows["train"],
             [known.sigma],
-            Denoising(steps=job.spec["steps"] // share, batch_size=256),
+            how if share == 1 else how.shared(share),
             progress=progress,
         )
         values[share] = (rates[""].bits - rates["c"].bits)[:, 0]
+        seeds = (rates[""].by_seed - rates["c"].by_seed)[:, 0]
         probe = (rates[""].linear - rates["c"].linear)[:, 0]
     episode = np.arange(held)
     return {
         "truth": known.bits,
         "gaussian": known.gaussian,
         "dimensions": known.dimensions,
-        "estimate": asdict(estimate(values, episode, probe=probe)),
+        "estimate": asdict(estimate(values, episode, by_seed=seeds, probe=probe)),
         "probe": asdict(estimate({1: probe}, episode)),
     }
 
@@ -117,17 +194,17 @@ def build_verdicts(job: Job) -> dict[str, Any]:
 
     spec, rng = job.spec, np.random.default_rng(0)
     rate = _nested(spec["dials"])
-    pairs = list(itertools.product(spec["dials"], spec["dials"]))
+    pairs = list(itertools.product(spec["seeds"], spec["dials"], spec["dials"]))
     strata = np.zeros(spec["episodes"], int)
-    rows = []
-    for done, (z, t) in enumerate(pairs):
+    rows: dict[int, list[dict[str, Any]]] = {seeds: [] for seeds in spec["seeds"]}
+    for done, (count, z, t) in enumerate(pairs):
         truth = {"encoder": rate[None, t] - rate[z, t], "code": rate[z, None] - rate[z, t]}
         for _ in range(spec["studies"]):
             luck = rng.random(spec["episodes"])  # an episode is as hard for one policy as for another
 
-            def outcomes(p: float, luck: np.ndarray = luck) -> np.ndarray:
-                seeds = np.clip(p + SEED_SPREAD * rng.standard_normal((spec["seeds"], 1)), 0, 1)
-                own = rng.random((spec["seeds"], len(luck)))
+            def outcomes(p: float, luck: np.ndarray = luck, count: int = count) -> np.ndarray:
+                seeds = np.clip(p + SEED_SPREAD * rng.standard_normal((count, 1)), 0, 1)
+                own = rng.random((count, len(luck)))
                 return np.asarray((np.where(rng.random(own.shape) < 0.5, luck, own) < seeds).astype(float))
 
             cell = outcomes(rate[z, t])
@@ -135,10 +212,12 @@ def build_verdicts(job: Job) -> dict[str, Any]:
                 "encoder": (outcomes(rate[None, t]), "relaxing the encoder"),
                 "code": (outcomes(rate[z, None]), "relaxing the code"),
             }
-            verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata)
-            rows.append(_judged(truth, verdict.stage))
+            verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata, advise=False)
+            rows[count].append(_judged(truth, verdict.stage))
         job.progress(done + 1, len(pairs))
-    return _accuracy(rows)
+    several = [row for seeds, found in rows.items() if seeds > 1 for row in found]
+    by_seeds = [{"seeds": seeds, **_accuracy(found)} for seeds, found in rows.items()]
+    return {**_accuracy(several), "by_seeds": by_seeds}
 
 
 def _nested(dials: Sequence[int]) -> dict[tuple[int | None, int | None], float]:
@@ -177,9 +256,10 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def build_coverage(job: Job) -> dict[str, Any]:
     """One setting's share of intervals that hold the truth."""
-    from .coverage import Setting, coverage
+    from .coverage import Runs, Setting, coverage
 
-    setting = Setting(**job.spec["setting"])
+    fields = job.spec["setting"]
+    setting = Setting(**{**fields, "cells": tuple(Runs(**c) for c in fields["cells"])})
     return asdict(coverage(job.spec["quantity"], setting, job.spec["studies"], progress=job.progress))
 
 
@@ -206,8 +286,12 @@ def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     ]
     shares = {q: [c["share"] for c in cover if c["quantity"] == q] for q in QUANTITIES}
     simulated = store.manifest(made.verdicts)["meta"]
+    wide = [
+        _wide_row(w, **{k: store.manifest(r)["meta"][k] for k in ("truth", "rows")}) for w, r in made.wide
+    ]
     return {
         "known": known,
+        "wide": wide,
         "bits": bits,
         "success": success,
         "verdicts": verdicts,
@@ -235,7 +319,7 @@ def _partitions(plan: Plan, store: Store) -> dict[str | Code, Any]:
     normaliser = _normaliser(plan, store)
     chunks = normaliser.normalise(channel.chunks(where))
     for code in plan.ledger.codes:
-        step = plan.steps[plan.ledger.health[code].key]
+        step = plan.steps[plan.ledger.health_of(code).key]
         tokenizer = load_tokenizer(store.open(step.inputs["tokenizer"]))
         tokens = tokenizer.encode(chunks)
         labels = np.unique(tokens.ids, axis=0, return_inverse=True)[1].reshape(-1)
@@ -302,7 +386,7 @@ def _success_rows(
                 "label": c["label"],
                 "truth": rates[c["encoder"], book],
                 "rate": c["rate"],
-                "converged": c["converged"],
+                "training": in_words(c["convergence"]),
             }
         )
     labels = {c["label"]: c for c in summary["cells"]}

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from ..encoders.registry import is_limit
 from . import statistics
 from .cells import code_names
-from .evidence import Group, code_words, conditioning_words, label, label_without_encoder, rate
-from .plan import Cell, Plan, Reference, action_parts, study_codes
-from .verdict import locate
+from .evidence import (
+    Group,
+    MeasuredReference,
+    code_words,
+    conditioning_words,
+    label,
+    label_without_encoder,
+    rate,
+)
+from .plan import Cell, Plan, action_parts, study_codes
+from .verdict import Verdict, locate
 
 
 def _ladders(plan: Plan, found: Sequence[Group]) -> list[list[Group]]:
@@ -112,33 +121,105 @@ def _levels_of(cell: Cell) -> dict[str, Any]:
     return {n: getattr(cell, n) for n in names}
 
 
-def waterfalls(
-    plan: Plan, found: Sequence[Group], measured: Sequence[tuple[Reference, np.ndarray]], tasks: np.ndarray
+def _under_test(found: Sequence[Group]) -> list[Group]:
+    """The cells between the limits, as far as they are measured."""
+    return [g for g in found if g.success is not None and not is_limit(g.head.encoder)]
+
+
+ORACLE = "oracle policy"
+EXPERTS = ("expert", "expert-chunked", "expert-coded")
+REMEDIES = {  # by the reference that lies below what it should bound
+    "expert": "the scripted expert solves too little: choose tasks that it solves, or set 'references: false'",
+    "expert-chunked": "the scripted expert's chunks fail too often: lower rollout.execute, or set 'references: false'",
+    "expert-coded": "the code spoils the expert's chunks more than the policy's own: fit it longer (tokenizer.steps)",
+    ORACLE: "train the oracle policy longer (training.steps) and judge again",
+}
+
+
+def _upper_levels(
+    g: Group, found: Sequence[Group], measured: Sequence[MeasuredReference]
+) -> list[tuple[str, np.ndarray]]:
+    """The references above a cell under test, from the expert down to the oracle policy: outcomes [runs, states]."""
+    levels: list[tuple[str, np.ndarray]] = []
+    for of in measured:
+        r = of.reference
+        # A hybrid adds a continuous offset to what it decodes: the code is no stage that it goes through.
+        hybrid = action_parts(g.head.action)[0] == "hybrid"
+        if r.code is None or ((r.code, r.demos) == (g.head.code, g.head.demos) and not hybrid):
+            levels.append((r.actor, of.success))
+    levels.sort(key=lambda level: EXPERTS.index(level[0]))
+    oracle = _find(found, **{**_levels_of(g.head), "encoder": "oracle"})
+    return levels if oracle is None else [*levels, (ORACLE, _evidence(oracle))]
+
+
+def _step(
+    upper: tuple[str, np.ndarray], lower: tuple[str, np.ndarray], tasks: np.ndarray
+) -> statistics.Contrast:
+    """The difference of two levels. An expert that was run once is deterministic: it has no seed to differ by."""
+    once = [i for i, (name, runs) in enumerate((upper, lower)) if name in EXPERTS and len(runs) == 1]
+    return statistics.contrast([upper[1], lower[1]], [1, -1], tasks, references=once)
+
+
+def refusals(
+    plan: Plan, found: Sequence[Group], measured: Sequence[MeasuredReference], tasks: np.ndarray
 ) -> list[dict[str, Any]]:
-    """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped."""
+    """References that lie significantly below the cell that they should bound, with what to do about each.
+
+    No waterfall is drawn of such a cell, and no gain of the encoder from such an oracle policy: the difference would
+    say how badly the reference is trained, not what the stage is worth.
+    """
     out = []
-    for g in found:
-        if g.success is None or g.head.encoder in ("blind", "oracle"):
+    for g in _under_test(found):
+        for name, success in _upper_levels(g, found, measured):
+            c = _step((name, success), ("policy under test", _evidence(g)), tasks)
+            if c.high >= 0:
+                continue
+            rates = [100 * rate(s, tasks)["value"] for s in (success, _evidence(g))]
+            what = "no waterfall and no gain of the encoder" if name == ORACLE else "no waterfall"
+            sentence = (
+                f"{what} is drawn for {label(g.head, plan)} ({rates[1]:.0f} %): the {name} ({rates[0]:.0f} %) lies "
+                f"{-100 * c.value:.0f} points [{-100 * c.high:.0f}, {-100 * c.low:.0f}] below it and bounds nothing; "
+                f"{REMEDIES[name]}."
+            )
+            out.append(
+                {
+                    "label": label(g.head, plan),
+                    "reference": name,
+                    "contrast": asdict(c),
+                    "sentence": sentence,
+                    "next": REMEDIES[name],
+                }
+            )
+    return out
+
+
+def waterfalls(
+    plan: Plan,
+    found: Sequence[Group],
+    measured: Sequence[MeasuredReference],
+    refused: Sequence[dict[str, Any]],
+    tasks: np.ndarray,
+) -> list[dict[str, Any]]:
+    """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped.
+
+    None for a cell above one of its references (``refusals``).
+    """
+    out = []
+    without = {r["label"] for r in refused}
+    for g in _under_test(found):
+        if label(g.head, plan) in without:
             continue
-        levels: list[tuple[str, np.ndarray]] = []
-        for r, success in measured:
-            # A hybrid adds a continuous offset to what it decodes: the code is no stage that it goes through.
-            hybrid = action_parts(g.head.action)[0] == "hybrid"
-            fits = r.code is None or ((r.code, r.demos) == (g.head.code, g.head.demos) and not hybrid)
-            if fits:
-                levels.append((r.actor, success[None]))
-        order = ["expert", "expert-chunked", "expert-coded"]
-        levels.sort(key=lambda level: order.index(level[0]))
+        levels = _upper_levels(g, found, measured)
         own = _levels_of(g.head)
-        for encoder in ("oracle", g.head.encoder, "blind"):
+        for encoder in (g.head.encoder, "blind"):
             policy = _find(found, **{**own, "encoder": encoder})
             if policy is not None:
                 levels.append((f"{encoder} policy", _evidence(policy)))
-        names = {"expert-chunked": "horizon", "expert-coded": "code", "oracle policy": "policy"}
+        names = {"expert-chunked": "horizon", "expert-coded": "code", ORACLE: "policy"}
         names |= {f"{g.head.encoder} policy": "encoder", "blind policy": "vision"}
         steps = []
-        for (_, before), (name, after) in itertools.pairwise(levels):
-            c = statistics.contrast([after, before], [1, -1], tasks)
+        for before, after in itertools.pairwise(levels):
+            c, name = _step(after, before, tasks), after[0]
             steps.append({"names": names[name], "to": name, **asdict(c)})
         out.append(
             {
@@ -151,18 +232,24 @@ def waterfalls(
     return out
 
 
-def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
-    """What binds each policy under test: relax one stage at a time and measure (THEORY.md, section 5)."""
+def verdicts(
+    plan: Plan, found: Sequence[Group], refused: Sequence[dict[str, Any]], tasks: np.ndarray
+) -> list[dict[str, Any]]:
+    """What binds each policy under test: relax one stage at a time and measure (THEORY.md, section 5).
+
+    Of an oracle policy that is refused (``refusals``) no gain of the encoder is taken, alone or with the code's; the
+    sentence says so.
+    """
     out = []
+    no_oracle = {r["label"]: r["sentence"] for r in refused if r["reference"] == ORACLE}
     sizes: list[str] = list(plan.study.factors.size)
     continuous = [a for a in plan.study.factors.action if action_parts(a)[1] is None]
-    for g in found:
-        if g.success is None or g.head.encoder in ("blind", "oracle"):
-            continue
-        own = _levels_of(g.head)
+    for g in _under_test(found):
+        own, refusal = _levels_of(g.head), no_oracle.get(label(g.head, plan))
         relaxed: dict[str, tuple[np.ndarray, str]] = {}
         cells: dict[str, str] = {}  # the cell that stands for each relaxed stage
-        if (oracle := _find(found, **{**own, "encoder": "oracle"})) is not None:
+        oracle = _find(found, **{**own, "encoder": "oracle"})
+        if oracle is not None and refusal is None:
             relaxed["encoder"] = (_evidence(oracle), f"replacing {g.head.encoder} by the true state")
             cells["encoder"] = label(oracle.head, plan)
         joint = None
@@ -177,13 +264,13 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
                 )
                 cells["code"] = label(open_code.head, plan)
             both = _find(found, **{**swap, "encoder": "oracle"})
-            joint = None if both is None else _evidence(both)
+            joint = None if both is None or refusal is not None else _evidence(both)
         larger = sizes.index(g.head.size) + 1
         if larger < len(sizes) and (bigger := _find(found, **{**own, "size": sizes[larger]})) is not None:
             relaxed["policy"] = (_evidence(bigger), f"growing the policy to size {sizes[larger]}")
             cells["policy"] = label(bigger.head, plan)
-        if relaxed:
-            verdict = locate(g.success, relaxed, joint, tasks)
+        if relaxed or refusal is not None:
+            verdict = _judged(_evidence(g), relaxed, joint, refusal, tasks)
             out.append(
                 {
                     "label": label(g.head, plan),
@@ -196,12 +283,28 @@ def verdicts(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict
     return out
 
 
+def _judged(
+    cell: np.ndarray,
+    relaxed: dict[str, tuple[np.ndarray, str]],
+    joint: np.ndarray | None,
+    refusal: str | None,
+    tasks: np.ndarray,
+) -> Verdict:
+    """The verdict, with the sentence of a refused oracle policy."""
+    if not relaxed:
+        return Verdict("not-separated", None, 0.0, [], None, refusal or "", None)
+    found = locate(cell, relaxed, joint, tasks)
+    if refusal is None:
+        return found
+    return replace(found, sentence=f"{found.sentence} {refusal[0].upper()}{refusal[1:]}")
+
+
 def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[str, Any]]:
     """The controlled swap's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (THEORY, section 6).
 
-    One table a head, encoder, size, number of demonstrations, tokenizer and codebook. With several tokenizer
-    seeds each is a replicate, averaged over its training seeds; with one, training seeds are the replicates
-    and the spread between fitted tokenizers is unknown, which the table says.
+    One table a head, encoder, size, number of demonstrations, tokenizer and codebook. Training seeds are the
+    replicates, each with its own fitted tokenizer. With fixed tokenizer seeds, several are the replicates, each averaged
+    over its training seeds; with one, the spread between fitted tokenizers is unknown, which the table says.
     """
     tables: dict[tuple, dict[tuple[str, str], list[Group]]] = {}
     for g in found:
@@ -224,7 +327,8 @@ def swaps(plan: Plan, found: Sequence[Group], tasks: np.ndarray) -> list[dict[st
         def against(trained_on: str, executed: str, free: np.ndarray = free, of: dict = replicates) -> dict:
             return asdict(statistics.contrast([free, of[trained_on, executed]], [1, -1], tasks))
 
-        seeds = len(cells["coded", "snapped"])
+        whole = cells["coded", "snapped"]
+        seeds = len(whole[0].seeds) if head.code and head.code.seed == "training" else len(whole)
         words = [encoder, *([size] if len(plan.study.factors.size) > 1 else [])]
         words += [w for w in code_words(head.code, plan.study) if "seed" not in w]
         words += conditioning_words(task, plan.study) + [f"{demos} demos"] * (

@@ -21,6 +21,7 @@ from typing import Any
 from ..encoders import ladder
 from ..encoders.crops import Crop
 from ..encoders.names import ALL, is_pretrained, parse
+from ..encoders.registry import BESIDE, reads_scaled_state
 from ..nn.sizes import SIZES, TrunkSize
 
 # Tokens for each number of a chunk: published, 442 bits at 10 a token for 32 × 7 numbers (arXiv 2602.04215).
@@ -108,6 +109,9 @@ class Seen:
     backward: int | None = 0  # further ones of one image in training; 0 for features that are cached
     in_torch: bool = True  # whether ``Policy.flops`` sees them
     scalar_bytes: int = 2  # of the cached features
+    rough: bool = (
+        False  # the oracle: its moving dimensions are known with the demonstrations; here all of them
+    )
 
 
 def conv(side: int, c_in: int, c_out: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -142,13 +146,22 @@ def _pose(image_size: int) -> Seen:
 
 
 def seen_by(
-    encoder: str, *, image_size: int, state_dim: int, crop: Crop, pin: Mapping[str, Any] | None = None
+    encoder: str,
+    *,
+    image_size: int,
+    state_dim: int,
+    crop: Crop,
+    tasks: int = 1,
+    pin: Mapping[str, Any] | None = None,
 ) -> Seen:
     """What an encoder gives and costs, by name; ``pin``: what a checkpoint's name was resolved to, if it was."""
     if encoder == "blind":
         return Seen(1)
-    if encoder == "oracle" or encoder.startswith("oracle-"):
+    if encoder.startswith("oracle-"):
         return Seen(state_dim, scalar_bytes=4)
+    if reads_scaled_state(encoder):
+        side = int(encoder.removeprefix("oracle+retina-")) if encoder.startswith(BESIDE) else 0
+        return Seen(max(1, tasks * state_dim) + 3 * side**2, scalar_bytes=4, rough=True)
     if match := re.fullmatch(r"retina-([1-9]\d*)", encoder):
         return Seen(3 * int(match[1]) ** 2)
     if ladder.is_pose(encoder):
@@ -236,7 +249,7 @@ class Costs:
     encoder: int | None  # of these, the encoder's
     sample: int | None  # operations of one sample of a training step, forward and backward
     shared: int  # operations of a training step that do not grow with the batch
-    rough: bool  # FAST's sequences have an assumed length
+    rough: bool  # FAST's sequences have an assumed length, the oracle's features an assumed width
 
     def step(self, batch_size: int) -> int | None:
         """Operations of one training step."""
@@ -246,7 +259,14 @@ class Costs:
 def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
     """The costs of one policy."""
     crop = Crop.read(dict(shape.crop)) if shape.crop else Crop()
-    seen = seen_by(shape.encoder, image_size=shape.image_size, state_dim=shape.state_dim, crop=crop, pin=pin)
+    seen = seen_by(
+        shape.encoder,
+        image_size=shape.image_size,
+        state_dim=shape.state_dim,
+        tasks=shape.tasks,
+        crop=crop,
+        pin=pin,
+    )
     images = shape.n_obs_steps * shape.cameras
     encoder = None if seen.flops is None else seen.flops * images
     trained = seen.trained != 0
@@ -271,7 +291,7 @@ def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
         assert sample is not None
         sample += images * ((seen.flops or 0) + (seen.backward or 0))
     decision = None if encoder is None or head.decision is None else encoder + forward + head.decision
-    return Costs(counts, seen.frozen, decision, encoder, sample, head.shared, head.rough)
+    return Costs(counts, seen.frozen, decision, encoder, sample, head.shared, head.rough or seen.rough)
 
 
 def _adapter(shape: Shape, features: int, trained: bool) -> tuple[int, int, int]:

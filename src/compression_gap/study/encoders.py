@@ -1,7 +1,7 @@
 """Encoders in a plan: cached features, what the prepared ones are made from, and the probe; how these are built.
 
-A prepared encoder is an artefact of its own (kind "encoder"): the pin of a checkpoint, or a rung of the controlled
-ladder, which needs pretraining frames (kind "frames", in blocks that all rungs share) from the simulator and tasks
+A prepared encoder is an artefact of its own (kind "encoder"): the scales of the oracle's state, the pin of a
+checkpoint, or a rung of the controlled ladder, which needs pretraining frames (kind "frames", in blocks that all rungs share) from the simulator and tasks
 of the demonstrations. The steps import no torch; the builders import what they need.
 """
 
@@ -17,7 +17,8 @@ from ..artifacts import Recipe
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
-from ..encoders.registry import is_prepared
+from ..encoders.registry import is_prepared, reads_scaled_state
+from ..encoders.state import ROUNDING, SIGNAL
 from ..errors import UserError
 from ..sims import SimSpec, instruction_of, sim_info
 
@@ -31,25 +32,33 @@ SECONDS_PER_SAMPLE = 1.5e-3  # trained on, at 84 pixels
 
 
 def add_features(
-    graph: Graph, encoder: str, demos: Sequence[Recipe], crop: Crop | None = None
+    graph: Graph, encoder: str, demos: Sequence[Recipe], crop: Crop | None = None, seed: int = 0
 ) -> list[Recipe]:
-    """A frozen encoder's features of each set of demonstrations, of cropped images if ``crop`` says so."""
+    """A frozen encoder's features of each set of demonstrations, of cropped images if ``crop`` says so.
+
+    ``seed``: of an encoder that the study pretrains; it changes nothing of any other.
+    """
     spec: dict[str, Any] = {"encoder": encoder}
     if (own := (crop or Crop()).for_encoder(encoder)) is not None:
         spec["crop"] = own
-    needs = prepared_inputs(graph, encoder, demos)
+    needs = prepared_inputs(graph, encoder, demos, seed)
     return [graph.add("features", spec, {"demos": d, **needs}, f"features of {encoder}", 5) for d in demos]
 
 
-def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe]) -> dict[str, Recipe]:
+def prepared_inputs(graph: Graph, encoder: str, demos: Sequence[Recipe], seed: int = 0) -> dict[str, Recipe]:
     """The input "encoder" of features and policies: its artefact, if it is a prepared one; else nothing.
+
+    ``seed``: of its pretraining in this study. A checkpoint is the same whatever the seed.
 
     Raises ``UserError`` if the demonstrations do not say which simulator to pretrain in.
     """
     if not is_prepared(encoder):
         return {}
+    if reads_scaled_state(encoder):
+        sets = {f"demos/{i}": d for i, d in enumerate(demos)}
+        return {"encoder": graph.add("encoder", {"encoder": "oracle"}, sets, "scales of the true state", 1)}
     if is_pose(encoder):
-        return {"encoder": _add_pose(graph, encoder, demos)}
+        return {"encoder": _add_pose(graph, encoder, demos, seed)}
     from ..encoders.checkpoints import resolve
 
     pin = _resolved(graph, encoder, resolve)
@@ -76,10 +85,11 @@ def add_probe(
     demos: Sequence[Recipe],
     state_names: Sequence[str],
     crop: Crop | None = None,
+    seed: int = 0,
 ) -> Recipe:
     """How much of the true state a frozen encoder's features tell; the demonstrations must hold it."""
     inputs = {f"demos/{i}": d for i, d in enumerate(demos)}
-    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos, crop))}
+    inputs |= {f"features/{i}": f for i, f in enumerate(add_features(graph, encoder, demos, crop, seed))}
     spec = {"state_names": list(state_names)}
     return graph.add("probe", spec, inputs, f"probe of {encoder}", 10.0 * len(demos))
 
@@ -103,8 +113,11 @@ def add_instructions(
     return needs
 
 
-def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe]) -> Recipe:
-    """A rung: its frames are the first ones of each task, in the order of the demonstrations."""
+def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe], seed: int) -> Recipe:
+    """A rung: its frames are the first ones of each task, in the order of the demonstrations.
+
+    The seed draws initial weights and batches. Frames are data, like demonstrations: all seeds see the same.
+    """
     sims = []
     for recipe in demos:
         if recipe.kind != "demos" or "sim" not in recipe.spec:
@@ -121,18 +134,19 @@ def _add_pose(graph: Graph, name: str, demos: Sequence[Recipe]) -> Recipe:
     cameras = first.cameras or sim_info(first).cameras
     spec = {"encoder": name, "cameras": list(cameras), "image_size": first.image_size}
     if not frames:
-        spec["pretraining"] = {"seed": PRETRAINING["seed"]}
-        return graph.add("encoder", spec, {}, f"{name}: initial weights", 2)
+        spec["pretraining"] = {"seed": seed}
+        return graph.add("encoder", spec, {}, f"{name}: initial weights, seed {seed}", 2)
     shares = share(frames, len(demos))
     inputs = {}
     for i, recipe in enumerate(demos):
         blocks = -(-shares[i] // BLOCK)
         for block in range(VALIDATION, blocks + 1):
             inputs[f"frames/{i}/{block}"] = _add_frames(graph, recipe, block, f"{block} of {blocks}")
-    spec |= {"pretraining": dict(PRETRAINING), "shares": shares}
+    moving = {"signal": SIGNAL, "rounding": ROUNDING}  # which dimensions of the state are its targets
+    spec |= {"pretraining": {**PRETRAINING, "seed": seed}, "shares": shares, "moving": moving}
     samples = PRETRAINING["steps"] * PRETRAINING["batch_size"] * len(cameras)
     cost = 5 + SECONDS_PER_SAMPLE * samples * (first.image_size / 84) ** 2
-    return graph.add("encoder", spec, inputs, f"pretraining {name}", cost)
+    return graph.add("encoder", spec, inputs, f"pretraining {name}, seed {seed}", cost)
 
 
 def _add_frames(graph: Graph, demos: Recipe, block: int, which: str) -> Recipe:
@@ -155,6 +169,11 @@ def build_frames(job: Job) -> dict[str, Any]:
 
 def build_encoder(job: Job) -> dict[str, Any]:
     """A prepared folder. A rung's record holds curve, R² of its own heads, frames, seconds, FLOPs."""
+    if reads_scaled_state(job.spec["encoder"]):
+        from ..encoders.limits import Oracle
+
+        Oracle.prepare(job.demosets(), job.out)
+        return {}
     if not is_pose(job.spec["encoder"]):
         from ..encoders.checkpoints import prepare_pretrained
 

@@ -220,6 +220,7 @@ def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, Seen]:
                 name,
                 image_size=dims.image_size,
                 state_dim=dims.state_dim,
+                tasks=len(step.recipe.spec["tasks"]),
                 crop=plan.study.cameras.cropped(),
                 pin=_pin(step),
             )

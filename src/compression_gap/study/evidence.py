@@ -16,7 +16,8 @@ from ..errors import UserError
 from ..sims import EvaluationProtocol
 from ..tokenizers.levels import codebook_name
 from . import statistics
-from .plan import Cell, Code, Plan
+from .cells import Cell, Code, Reference
+from .plan import Plan
 from .spec import Study
 
 
@@ -49,6 +50,15 @@ class Group:
     def head(self) -> Cell:
         """A cell that stands for the levels."""
         return self.cells[0]
+
+
+@dataclass(frozen=True)
+class MeasuredReference:
+    """A reference with its evidence: one run, or a run for each fitted tokenizer."""
+
+    reference: Reference
+    seeds: tuple[int, ...]  # of the fitted tokenizers; empty where nothing random is fitted
+    success: np.ndarray  # float [runs, states]
 
 
 def episode_columns(store: Store, recipe: Recipe) -> dict[str, np.ndarray]:
@@ -88,6 +98,15 @@ def success_matrix(plan: Measured, rows: dict[str, np.ndarray]) -> np.ndarray:
     if set(states) != set(values) or any(len(v) != plan.protocol.repeats for v in values.values()):
         raise UserError("the episode rows are not those of the protocol; run the study again")
     return np.array([np.mean(list(values[s].values())) for s in states])
+
+
+def measured_reference(plan: Measured, store: Store, of: Reference) -> MeasuredReference | None:
+    """A reference's runs that are there; None without any."""
+    runs = {s: rows for s, recipe in of.runs.items() if (rows := read_rows(plan, store, recipe)) is not None}
+    if not runs:
+        return None
+    success = np.stack([success_matrix(plan, rows) for rows in runs.values()])
+    return MeasuredReference(of, tuple(s for s in runs if s is not None), success)
 
 
 def strata(plan: Measured) -> np.ndarray:
@@ -178,7 +197,8 @@ def code_words(code: Code | None, study: Study) -> list[str]:
     factors, parts = study.factors, []
     if code is not None and code.codebook is not None and len(factors.codebook) > 1:
         parts.append(f"codebook {codebook_name(code.codebook, factors.codebook)}")
-    if code is not None and code.seed is not None and len(factors.tokenizer_seed) > 1:
+    own = factors.tokenizer_seed
+    if code is not None and code.seed is not None and own != "training" and len(own) > 1:
         parts.append(f"tokenizer seed {code.seed}")
     return parts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..artifacts import Recipe, Store
+from ..encoders.registry import is_limit
 from .builders import make_actor
 from .evidence import label, read_rows
 from .plan import Cell, Plan
@@ -32,7 +33,7 @@ def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) ->
 def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
     """One policy per action representation: the best encoder of the file that is not a limit."""
     ready = [c for c in plan.cells if store.has(c.episodes)]
-    own = [c for c in ready if c.encoder not in ("blind", "oracle")] or ready
+    own = [c for c in ready if not is_limit(c.encoder)] or ready
     chosen: dict[str, Cell] = {}
     for cell in own:
         if cell.seed == plan.study.factors.seed[0]:

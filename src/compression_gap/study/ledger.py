@@ -6,13 +6,14 @@ episodes; σ* from disturbed experts where there is a simulator; what each polic
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
-from ..sims import EvaluationProtocol, sim_info
+from ..sims import EvaluationProtocol
 from ..tokenizers.levels import Levels
 from .cells import Code, Trained, code_names
 from .plan import (
@@ -24,17 +25,18 @@ from .plan import (
     add_tokenizer,
     check_code,
     codes_of,
+    encoder_seed,
+    fitted_codes,
     study_codes,
     study_tokenizer,
 )
+from .resolution import Disturbed, add_disturbed
 from .spec import Ledger, Tokenizer
 from .tokenizer_table import reference_protocol, simulator_of
 
 OWN = "own"  # the part of every context that sees: proprioception and task
 SHARES = (1, 2, 4)
 SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # where rates are kept
-DISTURBED = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)  # standard deviations of the disturbed experts
-DISTURBANCES = ("white", "offset")
 
 
 @dataclass
@@ -43,20 +45,24 @@ class LedgerSteps:
 
     section: Ledger
     encoders: tuple[str, ...]
-    codes: dict[Code, str]  # with the names that they go by here
+    codes: dict[Code, str]  # with the names that they go by here; as fitted for the seed ``first``
     contexts: dict[str, tuple[str, ...]]
-    protocol: EvaluationProtocol | None
+    first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
     rates: dict[int, Recipe] = field(default_factory=dict)  # by share
-    health: dict[Code, Recipe] = field(default_factory=dict)
-    disturbed: dict[tuple[str, float], Recipe] = field(default_factory=dict)  # kind, σ
-    undisturbed: Recipe | None = None
+    prefix: dict[int, Recipe] = field(default_factory=dict)  # the same of the actions executed of a chunk
+    health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
+    disturbed: Disturbed | None = None  # where σ* is measured
     delivered: list[tuple[Trained, Recipe]] = field(default_factory=list)
+
+    def health_of(self, code: Code) -> Recipe:
+        """The health of the code that stands in the ledger under this level."""
+        return self.health[code.fitted(self.first)]
 
     @property
     def wanted(self) -> list[Recipe]:
         """All of them."""
-        undisturbed = [] if self.undisturbed is None else [self.undisturbed]
-        recipes = [*self.rates.values(), *self.health.values(), *self.disturbed.values(), *undisturbed]
+        disturbed = [] if self.disturbed is None else self.disturbed.wanted
+        recipes = [*self.rates.values(), *self.prefix.values(), *self.health.values(), *disturbed]
         return recipes + [r for _, r in self.delivered]
 
 
@@ -79,49 +85,68 @@ def add_ledger(
     base: Mapping[str, Recipe],
     tasks: Sequence[str],
     features: Mapping[str, list[Recipe]],
+    levels: Sequence[Code],
     codes: Mapping[Code, tuple[Recipe, Recipe]],
     *,
     horizon: int,
+    execute: int,
     n_obs_steps: int,
     stride: int,
     protocol: EvaluationProtocol | None,
     cells: Sequence[Trained] = (),
+    first: int = 0,
 ) -> LedgerSteps:
     """Add the steps. ``base``: demonstrations and normaliser; ``features``: a recipe a set, by encoder;
-    ``codes``: tokenizer and target tokens; ``protocol``: where σ* is measured, unless the section gives σ."""
+    ``levels``: the codes that the ledger holds; ``codes``: tokenizer and target tokens as fitted; ``protocol``: where
+    σ* is measured, unless the section gives σ.
+
+    Where each training seed has its own tokenizer or encoder, bits are those of the seed ``first``; what the policies
+    of every seed deliver is measured with that seed's own.
+    """
     check_range(section.sigma)
     encoders = tuple(e for e in features if e != "blind")
-    names = code_names(list(codes))
-    parts = {code: f"code {name} {code.seed}" for code, name in names.items()}
+    names = code_names(levels)
+    parts = {code: f"code {name} {code.fitted(first).seed}" for code, name in names.items()}
     contexts: dict[str, tuple[str, ...]] = {"": (), "blind": (OWN,), **{e: (OWN, e) for e in encoders}}
     for code, name in names.items():
         contexts[name] = (parts[code],)
         contexts |= {pair(e, name): (*contexts[e], parts[code]) for e in ("blind", *encoders)}
-    steps = LedgerSteps(section, encoders, names, contexts, protocol)
+    steps = LedgerSteps(section, encoders, names, contexts, first)
     shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "stride": stride, "tasks": list(tasks)}
     inputs = dict(base)
     for i, encoder in enumerate(encoders):
         inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
-    inputs |= {f"tokens/{i}": tokens for i, (_, tokens) in enumerate(codes.values())}
-    for share in SHARES:
-        how = {
-            "steps": max(1, section.steps // share),
-            "batch_size": section.batch_size,
-            "seed": section.seed,
-        }
+    inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
+    how = {
+        "steps": section.steps,
+        "seeds": section.seeds,
+        "batch_size": section.batch_size,
+        "seed": section.seed,
+    }
+    seen = {name: of for name, of in contexts.items() if not set(of) & set(parts.values())}
+    for executed, share in itertools.product((horizon, execute) if execute < horizon else (horizon,), SHARES):
+        whole = executed == horizon
+        held = contexts if whole else seen
         spec = {
             **shape,
+            "executed": executed,
             "encoders": list(encoders),
-            "codes": list(parts.values()),
-            "contexts": [[name, list(of)] for name, of in contexts.items()],
+            "codes": list(parts.values()) if whole else [],
+            "contexts": [[name, list(of)] for name, of in held.items()],
             "sigmas": list(SIGMAS),
             "share": share,
             "denoising": how,
         }
-        label = f"rates of {len(contexts)} contexts" + (f", 1/{share} of the episodes" if share > 1 else "")
-        steps.rates[share] = graph.add(
-            "rates", spec, inputs, label, 20 + 0.09 * how["steps"] + 4 * len(contexts) / share
+        given = inputs if whole else {r: i for r, i in inputs.items() if not r.startswith("tokens/")}
+        label = f"rates of {len(held)} contexts" + ("" if whole else f", {executed} steps of a chunk")
+        label += f", 1/{share} of the episodes" if share > 1 else ""
+        runs = section.seeds if share == 1 else 1
+        cost = (
+            20
+            + (0.05 * section.steps * runs + 2 * len(held) * (1 + runs)) / share
+            + 60 * len(encoders) / share
         )
+        (steps.rates if whole else steps.prefix)[share] = graph.add("rates", spec, given, label, cost)
     for code, (tokenizer, tokens) in codes.items():
         steps.health[code] = graph.add(
             "health",
@@ -132,20 +157,31 @@ def add_ledger(
                 "prior_steps": section.prior_steps,
             },
             {**base, "tokenizer": tokenizer, "tokens": tokens},
-            f"health of {names[code]}",
+            f"health of {code.words}",
             20 + 0.15 * section.prior_steps,
         )
     if protocol is not None and section.sigma is None:
-        _add_disturbed(graph, steps, base["normaliser"], protocol, horizon)
+        steps.disturbed = add_disturbed(
+            graph,
+            base,
+            {name: codes[code.fitted(first)][1] for code, name in names.items()},
+            protocol,
+            episodes=section.episodes_per_sigma,
+            horizon=horizon,
+            stride=stride,
+            kinds=section.disturbances,
+            dimensions=section.dimensions,
+        )
     done = set()
     for cell in cells:
         if cell.policy.key in done or cell.trained_on != "chunk":
             continue
         done.add(cell.policy.key)
+        trained = graph.steps[cell.policy.key].inputs
         given = {**base, "policy": cell.policy}
-        given |= {f"features/{j}": r for j, r in enumerate(features[cell.encoder])}
+        given |= {role: recipe for role, recipe in trained.items() if role.startswith("features/")}
         if cell.code is not None and not cell.swapped:
-            given["tokens"] = codes[cell.code][1]
+            given["tokens"] = codes[cell.code.fitted(cell.seed)][1]
         recipe = graph.add(
             "delivered",
             {**shape, "sigmas": list(SIGMAS), "chunks": section.delivered_chunks},
@@ -162,6 +198,7 @@ def add_study_ledger(plan: Plan) -> None:
     study, most = plan.study, max(plan.study.factors.demos)
     assert study.ledger is not None
     base = add_base(plan, plan.demos[most])
+    first = study.factors.seed[0]
     encoders = [e for e in ("blind", *study.encoders) if not is_trained(e)]
     plan.ledger = add_ledger(
         plan,
@@ -169,15 +206,18 @@ def add_study_ledger(plan: Plan) -> None:
         base,
         plan.tasks,
         {
-            e: add_features(plan, e, plan.demos[most], study.cameras.cropped())
+            e: add_features(plan, e, plan.demos[most], study.cameras.cropped(), encoder_seed(study, first))
             for e in dict.fromkeys(encoders)
         },
-        {c: study_tokenizer(plan, base, c) for c in study_codes(study)},
+        study_codes(study),
+        {c: study_tokenizer(plan, base, c) for c in fitted_codes(study)},
         horizon=study.policy.horizon,
+        execute=plan.protocol.execute,
         n_obs_steps=study.policy.n_obs_steps,
         stride=study.policy.stride,
         protocol=plan.protocol,
         cells=[c for c in plan.cells if c.demos == most and not is_trained(c.encoder)],
+        first=first,
     )
 
 
@@ -234,34 +274,12 @@ def plan_ledger(
         base,
         tasks,
         {e: add_features(graph, e, recipes) for e in dict.fromkeys(("blind", *encoders))},
+        list(codes),
         codes,
         horizon=horizon,
+        execute=execute,
         n_obs_steps=n_obs_steps,
         stride=1,
         protocol=protocol,
     )
     return graph
-
-
-def _add_disturbed(
-    graph: Graph, steps: LedgerSteps, normaliser: Recipe, protocol: EvaluationProtocol, horizon: int
-) -> None:
-    per_task = -(-steps.section.episodes_per_sigma // len(protocol.sim.tasks))
-    if (most := sim_info(protocol.sim).evaluation_states) is not None:
-        per_task = min(per_task, most)
-    protocol = protocol.model_copy(update={"episodes_per_task": per_task, "repeats": 1})
-    steps.protocol = protocol
-    spec = {"protocol": protocol.model_dump(mode="json"), "horizon": horizon}
-    cost = 5 + 0.6 * len(protocol.episodes())
-    steps.undisturbed = graph.add(
-        "episodes", {**spec, "actor": "expert-chunked"}, {}, "episodes of expert-chunked", cost
-    )
-    for kind in DISTURBANCES:
-        for sigma in DISTURBED:
-            steps.disturbed[kind, sigma] = graph.add(
-                "episodes",
-                {**spec, "actor": "expert-disturbed", "disturbance": kind, "sigma": sigma},
-                {"normaliser": normaliser},
-                f"episodes of the expert disturbed by {kind} noise of {sigma:g}",
-                cost,
-            )

@@ -10,128 +10,168 @@ import numpy as np
 
 from ..artifacts import Recipe, Store
 from ..bits.estimate import estimate, resampled
+from ..encoders.ladder import is_pose
+from ..encoders.registry import is_limit
 from .cells import Code, Trained
-from .evidence import episode_columns
-from .ledger import DISTURBANCES, DISTURBED, SIGMAS, LedgerSteps, check_range, pair
+from .ledger import SIGMAS, LedgerSteps, check_range, pair
+from .resolution import bounded, measured, of_noise, read_disturbed
 from .verdict import LEAD
 
 SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
-_Gain = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # of the rates by context
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A sum and difference of rates: what it is of the rates by context, of whatever shape these have.
+
+    ``low``, ``high``: encoders whose width may make it come out too low, or too high. A rate given wide features comes
+    out too high (``bits/width.py``).
+    """
+
+    of: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+    low: frozenset[str] = frozenset()
+    high: frozenset[str] = frozenset()
+
+    def __add__(self, other: _Quantity) -> _Quantity:
+        return _Quantity(lambda b: self.of(b) + other.of(b), self.low | other.low, self.high | other.high)
+
+    def __sub__(self, other: _Quantity) -> _Quantity:
+        return _Quantity(lambda b: self.of(b) - other.of(b), self.low | other.high, self.high | other.low)
 
 
 @dataclass(frozen=True)
 class _Rates:
-    """Rates at one resolution: by share and context, per held-out chunk."""
+    """Rates at one resolution: by share and context, per held-out chunk.
+
+    ``by_seed``, ``by_sigma``: their means over chunks by the estimator's seed [K], and at each draw of σ* [B].
+    ``lost``: bits that the width control of an encoder lost.
+    """
 
     bits: dict[int, dict[str, np.ndarray]]
     linear: dict[str, np.ndarray]
+    by_seed: dict[str, np.ndarray]
+    by_sigma: dict[str, np.ndarray] | None
+    lost: dict[str, float]
     episode: np.ndarray
+    contexts: Mapping[str, tuple[str, ...]]
+
+    def rate(self, context: str) -> _Quantity:
+        """R(A_σ|context)."""
+        wide = frozenset(self.lost) & set(self.contexts[context])
+        return _Quantity(lambda bits: bits[context], high=wide)
+
+    def gap(self, encoder: str, code: str) -> _Quantity:
+        """I(Z; A_σ|T)."""
+        return self.rate(code) - self.rate(pair(encoder, code))
+
+    def supply(self, encoder: str) -> _Quantity:
+        """I(Z; A_σ)."""
+        return self.rate("") - self.rate(encoder)
+
+    def passes(self, encoder: str, code: str) -> _Quantity:
+        """What of the supply passes the code: I(Z; A_σ) − gap = I(Z; T) − I(Z; T|A_σ)."""
+        return self.supply(encoder) - self.gap(encoder, code)
 
     def difference(self, of: str, given: str) -> dict[str, Any]:
         """R(of) − R(given) as an ``Estimate``: what ``given`` tells beyond ``of``; its ceiling is R(of)."""
-        probe = self.linear[of] - self.linear[given]
-        ceiling = float(self.bits[1][of].mean())
-        return self.estimated(lambda bits: bits[of] - bits[given], ceiling=ceiling, probe=probe)
+        return self.estimated(self.rate(of) - self.rate(given), ceiling=float(self.bits[1][of].mean()))
 
-    def estimated(self, of: Callable[[Mapping[str, np.ndarray]], np.ndarray], **more: Any) -> dict[str, Any]:
-        """What ``of`` makes of the rates by context, as an ``Estimate`` over all shares."""
-        return asdict(estimate({k: of(b) for k, b in self.bits.items()}, self.episode, **more))
+    def estimated(self, quantity: _Quantity, ceiling: float | None = None) -> dict[str, Any]:
+        """The quantity as an ``Estimate`` over all shares."""
+        low, high = (
+            sum(max(0.0, sign * self.lost[e]) for sign, of in ((1, one), (-1, other)) for e in of)
+            for one, other in ((quantity.low, quantity.high), (quantity.high, quantity.low))
+        )
+        return asdict(
+            estimate(
+                {k: quantity.of(b) for k, b in self.bits.items()},
+                self.episode,
+                by_seed=quantity.of(self.by_seed),
+                by_sigma=None if self.by_sigma is None else quantity.of(self.by_sigma),
+                missing=(low, high),
+                ceiling=ceiling,
+                probe=quantity.of(self.linear),
+            )
+        )
 
 
 def _at(values: np.ndarray, sigma: float) -> np.ndarray:
     """Rates [..., S] at σ, linear in ln σ between the resolutions that are kept."""
-    at = np.interp(np.log(sigma), np.log(SIGMAS), np.arange(len(SIGMAS)))
-    i = min(int(at), len(SIGMAS) - 2)
-    return np.asarray(values[..., i] + (at - i) * (values[..., i + 1] - values[..., i]))
+    from ..bits.resolution import at_resolution
+
+    return at_resolution(values, SIGMAS, sigma)
 
 
-def _rates(steps: LedgerSteps, store: Store, sigma: float) -> _Rates:
-    names = list(steps.contexts)
-    bits, linear, episode = {}, {}, np.zeros(0)
-    for share, recipe in steps.rates.items():
-        folder = store.open(recipe)
-        found = _at(np.load(folder / "bits.npy", allow_pickle=False), sigma)
-        bits[share] = dict(zip(names, found, strict=True))
-        if share == 1:
-            linear = dict(
-                zip(names, _at(np.load(folder / "linear.npy", allow_pickle=False), sigma), strict=True)
-            )
-            episode = np.load(folder / "episode.npy", allow_pickle=False)
-    return _Rates(bits, linear, episode)
+def _rates(
+    found: Mapping[int, Recipe],
+    contexts: Mapping[str, tuple[str, ...]],
+    store: Store,
+    sigma: float,
+    drawn: np.ndarray | None = None,
+) -> _Rates:
+    """The rates of ``found``, by share. ``drawn``: draws of σ*, where it was measured."""
+    bits = {}
+    for share, recipe in found.items():
+        rows = np.load(store.open(recipe) / "bits.npy", allow_pickle=False)
+        bits[share] = dict(zip(contexts, _at(rows, sigma), strict=False))  # controls come after the contexts
+    folder, meta = store.open(found[1]), store.manifest(found[1])["meta"]
+    rows, linear, by_seed = (
+        np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "linear", "by_seed")
+    )
+    means = rows.mean(1)
+    controls = _at(means, sigma)[len(contexts) :]
+    known = None if meta["known"] is None else float(bits[1][meta["known"]].mean())
+    return _Rates(
+        bits,
+        dict(zip(contexts, _at(linear, sigma), strict=False)),
+        dict(zip(contexts, _at(by_seed, sigma), strict=False)),
+        None
+        if drawn is None
+        else dict(zip(contexts, np.stack([_at(means, s) for s in drawn], 1), strict=False)),
+        {}
+        if known is None
+        else {e: float(c) - known for e, c in zip(meta["controls"], controls, strict=True)},
+        np.load(folder / "episode.npy", allow_pickle=False),
+        contexts,
+    )
 
 
 def resolution(steps: LedgerSteps, store: Store) -> dict[str, Any]:
     """σ* with its interval, pooled and per task, for each disturbance; or the σ that was given."""
-    from ..bits.resolution import task_resolution
-
-    if steps.undisturbed is None or steps.protocol is None:
+    if steps.disturbed is None:
         sigma = steps.section.sigma or 0.1
         return {"sigma": sigma, "measured": False, "assumed": steps.section.sigma is None}
-    plain, tasks = _success(store, steps.undisturbed)
-    out: dict[str, Any] = {
-        "measured": True,
-        "assumed": False,
-        "episodes": len(plain),
-        "grid": list(DISTURBED),
-    }
-    names = list(dict.fromkeys(tasks))
-    for kind in DISTURBANCES:
-        success = np.stack([_success(store, steps.disturbed[kind, s])[0] for s in DISTURBED])
-        pooled = task_resolution(DISTURBED, success, plain, tasks)
-        per_task = {}
-        for name in names:
-            own = tasks == name
-            if plain[own].any():
-                per_task[name] = _plain(task_resolution(DISTURBED, success[:, own], plain[own], tasks[own]))
-        out[kind] = {**_plain(pooled), "per_task": per_task}
-    sigma = float(out["white"]["value"])
-    out["sigma"] = float(np.clip(sigma, SIGMAS[0], SIGMAS[-1]))
-    return out
+    found = read_disturbed(steps.disturbed, store)
+    sigma = float(np.clip(of_noise(found)["value"], SIGMAS[0], SIGMAS[-1]))
+    return {"measured": True, "assumed": False, "sigma": sigma, **found}
 
 
 def resolution_words(found: Mapping[str, Any]) -> str:
     """Where a ledger's resolution comes from, with its interval or its bound."""
     if not found["measured"]:
         return "an assumption: there is no simulator to measure it in" if found["assumed"] else "given"
-    white, offset = found["white"], found["offset"]
-    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {_bounded(white)}"
-    words += f"; for an offset that is constant over a chunk {_bounded(offset)}"
+    white = of_noise(found)
+    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {bounded(white)}"
     if found["sigma"] != white["value"]:
         words += f"; bits are taken at {found['sigma']:.2g}"
     return words
 
 
-def _bounded(at: Mapping[str, Any]) -> str:
-    """A resolution with its interval; ``bound``: it lies beyond what was tried."""
-    if at["bound"]:
-        return f"{'at least' if at['bound'] == 'above' else 'at most'} {at['value']:.2g}"
-    return f"{at['value']:.2g} [{at['low']:.2g}, {at['high']:.2g}]"
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as JSON values."""
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(value).items()}
-
-
-def _success(store: Store, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    rows = episode_columns(store, recipe)
-    return rows["success"].astype(float), rows["task"]
-
-
 def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) -> dict[str, Any]:
     """Everything that is shown, as JSON values. ``sigma``: another resolution than the ledger's own."""
-    found = resolution(steps, store)
+    found, drawn = resolution(steps, store), None
     if sigma is not None:
         check_range(sigma)
         found = {**found, "sigma": sigma}
+    elif steps.disturbed is not None:
+        drawn = np.clip(measured(steps.disturbed, store).draws, SIGMAS[0], SIGMAS[-1])
     sigma = float(found["sigma"])
-    rates = _rates(steps, store, sigma)
-    marginal = {k: b[""] for k, b in rates.bits.items()}
-    health = {c: store.manifest(r)["meta"] for c, r in steps.health.items()}
+    rates = _rates(steps.rates, steps.contexts, store, sigma, drawn)
+    health = {c: store.manifest(steps.health_of(c))["meta"] for c in steps.codes}
     codes = [
         {
             "code": name,
-            "tokenizer_seed": c.seed,
+            "tokenizer_seed": c.fitted(steps.first).seed,
             "capacity_bits": health[c]["capacity_bits"],
             "used_bits": health[c]["used_bits"],
             "prior_converged": health[c]["prior_converged"],
@@ -150,7 +190,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
             "code": name,
             "used_bits": health[c]["used_bits"],
             "gap": rates.difference(name, pair(e, name)),
-            "passes": _passes(rates, e, name),
+            "passes": rates.estimated(rates.passes(e, name)),
         }
         for c, name in steps.codes.items()
         for e in ("blind", *steps.encoders)
@@ -159,7 +199,10 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     meta = store.manifest(steps.rates[1])["meta"]
     return {
         "resolution": found,
-        "demand": asdict(estimate(marginal, rates.episode, probe=rates.linear[""])),
+        "fitted_seed": _fitted_seed(steps),
+        "width_control": {"known": meta["known"], "lost": rates.lost},
+        "prefix": _prefix(steps, store, sigma),
+        "demand": rates.estimated(rates.rate("")),
         "encoders": encoders,
         "codes": codes,
         "pairs": pairs,
@@ -167,7 +210,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
             _binding(rates, steps, e, name)
             for name in steps.codes.values()
             for e in steps.encoders
-            if e != "oracle"
+            if not is_limit(e)
         ],
         "law": [_law(rates, steps, health, e) for e in steps.encoders],
         "delivered": delivered,
@@ -182,15 +225,37 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     }
 
 
-def _passes(rates: _Rates, encoder: str, code: str) -> dict[str, Any]:
-    """What of the supply passes the code: I(Z; A_σ) − gap = I(Z; T) − I(Z; T|A_σ)."""
-    return rates.estimated(
-        lambda bits: _passing(bits, encoder, code), probe=_passing(rates.linear, encoder, code)
+def _prefix(steps: LedgerSteps, store: Store, sigma: float) -> dict[str, Any] | None:
+    """Demand and supply of the actions that are executed of a chunk; None where all of them are."""
+    if not steps.prefix:
+        return None
+    recipe = steps.prefix[1]
+    contexts = {name: steps.contexts[name] for name, _ in recipe.spec["contexts"]}
+    rates = _rates(steps.prefix, contexts, store, sigma)
+    return {
+        "steps": recipe.spec["executed"],
+        "demand": rates.estimated(rates.rate("")),
+        "encoders": [
+            {"encoder": e, "supply": rates.difference("", e), "visual_supply": rates.difference("blind", e)}
+            for e in ("blind", *steps.encoders)
+        ],
+    }
+
+
+def _fitted_seed(steps: LedgerSteps) -> int | None:
+    """The training seed whose tokenizers and pretrained encoders the bits are of; None where all seeds share them."""
+    own = any(c.seed == "training" for c in steps.codes) or any(is_pose(e) for e in steps.encoders)
+    return steps.first if own and steps.delivered else None
+
+
+def fitted_words(seed: int | None) -> str:
+    """The same in words; empty where there is nothing to say."""
+    if seed is None:
+        return ""
+    return (
+        f"Tokenizers and pretrained encoders are those of training seed {seed}: their luck is in no interval of supply, "
+        "kept, gap and passes. What policies deliver is measured with each seed's own."
     )
-
-
-def _passing(bits: Mapping[str, np.ndarray], encoder: str, code: str) -> np.ndarray:
-    return np.asarray(bits[""] - bits[encoder] - bits[code] + bits[pair(encoder, code)])
 
 
 def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict[str, Any]:
@@ -204,29 +269,27 @@ def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict
     bits = rates.bits[1]
     others = [e for e in steps.encoders if e != encoder]
     best = "oracle" if "oracle" in others else min(others, key=lambda e: float(bits[e].mean()), default=None)
-    gains: dict[str, _Gain] = {"code": lambda bits: bits[code] - bits[pair(encoder, code)]}
-    both: _Gain | None = None
+    gains = {"code": rates.gap(encoder, code)}
+    both: _Quantity | None = None
     if best is not None:
-        relaxed = best
-        gains["encoder"] = lambda bits: _passing(bits, relaxed, code) - _passing(bits, encoder, code)
-
-        def both(bits: Mapping[str, np.ndarray]) -> np.ndarray:
-            return np.asarray(bits[""] - bits[relaxed] - _passing(bits, encoder, code))
-
+        own = rates.passes(encoder, code)
+        gains["encoder"] = rates.passes(best, code) - own
+        both = rates.supply(best) - own
     found = {stage: rates.estimated(gain) for stage, gain in gains.items()}
     joint = None if both is None else rates.estimated(both)
     leader = max(found, key=lambda s: float(found[s]["value"]))
-    drawn = {stage: resampled(gain(bits), rates.episode) for stage, gain in gains.items()}
+    drawn = {stage: resampled(gain.of(bits), rates.episode) for stage, gain in gains.items()}
     rival = np.max([np.zeros(len(drawn[leader])), *(d for s, d in drawn.items() if s != leader)], axis=0)
     share = float((drawn[leader] > rival).mean())
-    above = [found[leader], *(_over(rates, gains[leader], g) for s, g in gains.items() if s != leader)]
+    leads = [rates.estimated(gains[leader] - g) for s, g in gains.items() if s != leader]
+    above = [found[leader], *leads]
     stage = leader if share >= LEAD and all(e["low"] > 0 for e in above) else None
     jointly = (
         both is not None
         and joint is not None
         and joint["low"] > 0
         and all(abs(g["value"]) < SMALL and g["low"] <= 0 <= g["high"] for g in found.values())
-        and all(_over(rates, both, gain)["low"] > 0 for gain in gains.values())
+        and all(rates.estimated(both - gain)["low"] > 0 for gain in gains.values())
     )
     return {
         "encoder": encoder,
@@ -238,11 +301,6 @@ def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict
         "gains": found,
         "joint": joint,
     }
-
-
-def _over(rates: _Rates, one: _Gain, other: _Gain) -> dict[str, Any]:
-    """How much more one gain is than another, as an ``Estimate``."""
-    return rates.estimated(lambda bits: one(bits) - other(bits))
 
 
 def _law(
@@ -314,7 +372,8 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
                     values.setdefault(k, []).append(of[""][among] - own)
             else:
                 assert cell.code is not None
-                prior = np.load(store.open(steps.health[cell.code]) / "prior.npy", allow_pickle=False)
+                own_code = steps.health[cell.code.fitted(cell.seed)]
+                prior = np.load(store.open(own_code) / "prior.npy", allow_pickle=False)
                 rows = np.load(folder / "rows.npy", allow_pickle=False)
                 values.setdefault(1, []).append(prior[rows] - bits)
         means = {k: np.mean(v, 0) for k, v in values.items()}

@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .comparisons import ORACLE
+
 MOST_FURTHER_EPISODES = 10_000
 
 
 def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One answer per policy under test, from the success of its study. JSON values.
 
-    ``costs``: parameters, FLOPs a decision and training hours of the policy, and of each relaxation that could be
-    bought; the true state cannot, so what the encoder gains is a limit.
+    ``unconverged``: of the trainings that it rests on, how those ended that had not converged. ``costs``: parameters,
+    FLOPs a decision and training hours of the policy, and of each relaxation that could be bought; the true state
+    cannot, so what the encoder gains is a limit.
     """
     cells = {c["label"]: c for c in summary["cells"]}
+    refused = {r["label"]: r["next"] for r in summary["refusals"] if r["reference"] == ORACLE}
     out = []
     for v in summary["verdicts"]:
         own = cells[v["label"]]
@@ -30,7 +34,8 @@ def of_study(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "kind": v["kind"],
                 "sentence": v["sentence"],
                 "costs": costs,
-                "next": _next_in_study(v),
+                "unconverged": v["unconverged"],
+                "next": refused.get(v["label"]) or _next_in_study(v),
             }
         )
     return out
@@ -80,10 +85,15 @@ def _span(g: Mapping[str, float]) -> str:
 def _sentence(row: Mapping[str, Any]) -> str:
     gains = row["gains"]
     parts = [f"continuous actions in place of the code would let {_span(gains['code'])} more through"]
-    if "encoder" in gains:
+    if _oracle_below(row):
+        parts.append(
+            f"no gain of the encoder is given: through the code the true state was found to supply "
+            f"{_span(_negated(gains['encoder']))} less than {row['encoder']}, which cannot be, so its supply has not settled"
+        )
+    elif "encoder" in gains:
         what = "the true state" if row["relaxed_to"] == "oracle" else row["relaxed_to"]
         parts.append(f"{what} in place of {row['encoder']} {_span(gains['encoder'])}")
-    if row["joint"] is not None and row["stage"] is None:
+    if row["joint"] is not None and row["stage"] is None and not _oracle_below(row):
         parts.append(f"both together {_span(row['joint'])}")
     if row["stage"]:
         head = f"the {row['stage']} holds the bits back"
@@ -96,7 +106,18 @@ def _sentence(row: Mapping[str, Any]) -> str:
     return f"With {row['encoder']} and {row['code']}, {head}: {'; '.join(parts)}."
 
 
+def _oracle_below(row: Mapping[str, Any]) -> bool:
+    """Whether the true state passes significantly fewer bits than features of its image: then it bounds nothing."""
+    return row["relaxed_to"] == "oracle" and row["gains"]["encoder"]["high"] < 0
+
+
+def _negated(g: Mapping[str, float]) -> dict[str, float]:
+    return {"value": -g["value"], "low": -g["high"], "high": -g["low"]}
+
+
 def _next_in_bits(row: Mapping[str, Any], ledger: Mapping[str, Any]) -> str:
+    if _oracle_below(row):
+        return "raise ledger.steps or record more demonstrations, until the supply of oracle has settled"
     if row["stage"] == "code":
         return "a finer code, or continuous actions: compare tokenizers with cgap tokenizers"
     if row["stage"] == "encoder":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ..bits.gaussian import Part
 from ..bits.immse import Denoising, conditional_rates
 from ..bits.points import Points, decision_points, feature_part, own_part
+from ..bits.width import hidden
 from ..demos import DemoSet, Normaliser
 from ..demos.demoset import SPLITS
 from ..errors import UserError
@@ -22,7 +24,11 @@ VALIDATED = 256  # chunks by which a policy's estimates are stacked
 
 
 def build_rates(job: Job) -> dict[str, Any]:
-    """``bits`` and ``linear`` [contexts, N, S] of the held-out chunks, and each one's ``episode`` [N]."""
+    """``bits`` and ``linear`` [contexts, N, S] of the held-out chunks, ``by_seed`` [contexts, K, S], ``episode`` [N].
+
+    After the contexts come those of the width control (``bits/width.py``), one for each encoder that is wider than the
+    ``known`` one: the oracle, or the narrowest.
+    """
     spec, demosets = job.spec, job.demosets()
     points = {s: _points(job, demosets, s, spec["share"] if s == "train" else 1) for s in SPLITS}
     held = len(np.unique(points["test"].episode))
@@ -39,23 +45,51 @@ def build_rates(job: Job) -> dict[str, Any]:
         folder = job.store.open(job.step.inputs[f"tokens/{i}"])
         coded = {s: np.load(folder / f"coded-{s}.npy", mmap_mode="r", allow_pickle=False) for s in SPLITS}
         parts[code] = Part({s: coded[s][p.rows].reshape(len(p.rows), -1) for s, p in points.items()})
+    contexts = {name: tuple(of) for name, of in spec["contexts"]}
+    known, controls = _add_controls(
+        parts, contexts, spec["encoders"], {s: p.episode for s, p in points.items()}
+    )
+    how = Denoising(**spec["denoising"])
     rates, converged = conditional_rates(
-        {s: p.chunks.reshape(len(p.rows), -1) for s, p in points.items()},
+        {s: p.chunks[:, : spec["executed"]].reshape(len(p.rows), -1) for s, p in points.items()},
         parts,
-        {name: tuple(of) for name, of in spec["contexts"]},
+        contexts,
         points["train"].episode,
         spec["sigmas"],
-        Denoising(**spec["denoising"]),
+        how if spec["share"] == 1 else how.shared(spec["share"]),
         work=job.store.work(job.step.recipe),
         should_stop=job.should_stop,
         progress=job.progress,
     )
-    for name in ("bits", "linear"):
+    for name in ("bits", "linear", "by_seed"):
         np.save(
             job.out / f"{name}.npy", np.stack([getattr(r, name) for r in rates.values()]), allow_pickle=False
         )
     np.save(job.out / "episode.npy", points["test"].episode, allow_pickle=False)
-    return {"network_converged": converged, "training_episodes": len(np.unique(points["train"].episode))}
+    return {
+        "network_converged": converged,
+        "training_episodes": len(np.unique(points["train"].episode)),
+        "known": known,
+        "controls": controls,
+    }
+
+
+def _add_controls(
+    parts: dict[str, Part],
+    contexts: dict[str, tuple[str, ...]],
+    encoders: Sequence[str],
+    episode: Mapping[str, np.ndarray],
+) -> tuple[str | None, list[str]]:
+    """Add the width control of each encoder wider than the known one; returns that one, and those."""
+    width = {e: parts[e].values["train"].shape[1] for e in encoders}
+    known = "oracle" if "oracle" in width else min(width, key=lambda e: width[e], default=None)
+    controls = [] if known is None else [e for e in encoders if width[e] > width[known]]
+    for encoder in controls:
+        assert known is not None
+        name = f"{encoder}, control"
+        parts[name] = Part(hidden(parts[known].values, parts[encoder].values, episode), wide=True)
+        contexts[name] = (OWN, name)
+    return known if controls else None, controls
 
 
 def build_delivered(job: Job) -> dict[str, Any]:

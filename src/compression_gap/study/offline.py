@@ -29,6 +29,8 @@ from .plan import (
     add_policy,
     add_tokenizer,
     check_actions,
+    encoder_seed,
+    fitted_codes,
     study_codes,
 )
 from .setting import EXECUTE, check_execute
@@ -89,11 +91,14 @@ class OfflineCell:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Something that needs no training: the mean action, the last action, a code's round trip."""
+    """Something that is no policy: the mean action, the last action, a code's round trip.
+
+    ``runs``: its error, by the seed of the fitted tokenizer; one, of seed None, where nothing random is fitted.
+    """
 
     name: str
     code: Code | None
-    error: Recipe
+    runs: dict[int | None, Recipe]
 
 
 @dataclass
@@ -123,7 +128,8 @@ class OfflinePlan(Graph):
         """Policies and errors of all cells, the predictors' errors, the probes, the ledger."""
         cells = [r for c in self.cells for r in (c.policy, c.error)]
         ledger = [] if self.ledger is None else self.ledger.wanted
-        return cells + [p.error for p in self.predictors] + [*self.probes.values()] + ledger
+        errors = [e for p in self.predictors for e in p.runs.values()]
+        return cells + errors + [*self.probes.values()] + ledger
 
 
 def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> OfflinePlan:
@@ -141,23 +147,28 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
     base = add_base(plan, recipes)
     codes = {
         code: add_tokenizer(plan, base, code, study.tokenizer, policy.horizon, policy.stride)
-        for code in study_codes(study)
+        for code in fitted_codes(study)
     }
     for name in ("mean", "last"):
-        plan.predictors.append(Predictor(name, None, _add_error(plan, name, base, f"error of {name} action")))
-    for known, (_, tokens) in codes.items():
-        error = _add_error(plan, "coded", {**base, "tokens": tokens}, f"error of {known.name} alone")
-        plan.predictors.append(Predictor("coded", known, error))
+        error = _add_error(plan, name, base, f"error of {name} action")
+        plan.predictors.append(Predictor(name, None, {None: error}))
     factors = study.factors
-    crop = study.cameras.cropped()
+    for level in study_codes(study):
+        runs: dict[int | None, Recipe] = {}
+        for fitted in dict.fromkeys(level.fitted(seed) for seed in factors.seed):
+            inputs = {**base, "tokens": codes[fitted][1]}
+            runs[fitted.seed_number] = _add_error(plan, "coded", inputs, f"error of {fitted.words} alone")
+        plan.predictors.append(Predictor("coded", level, runs))
+    crop, first = study.cameras.cropped(), factors.seed[0]
     texts = add_instructions(plan, study, plan.tasks, {})
     for encoder, size, action, task, seed in itertools.product(
         plan.encoders, factors.size, factors.action, factors.task, factors.seed
     ):
-        seen = {}
+        seen, own_seed = {}, encoder_seed(study, seed)
         if not is_trained(encoder):
-            seen = {f"features/{i}": f for i, f in enumerate(add_features(plan, encoder, recipes, crop))}
-        inputs = base | prepared_inputs(plan, encoder, recipes) | seen | texts[task]
+            features = add_features(plan, encoder, recipes, crop, own_seed)
+            seen = {f"features/{i}": f for i, f in enumerate(features)}
+        inputs = base | prepared_inputs(plan, encoder, recipes, own_seed) | seen | texts[task]
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for code in own:
@@ -180,20 +191,26 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
             plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error, task=task))
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:
-        plan.probes = {e: add_probe(plan, e, recipes, (), crop) for e in frozen}
+        plan.probes = {e: add_probe(plan, e, recipes, (), crop, encoder_seed(study, first)) for e in frozen}
     if study.ledger is not None:
         plan.ledger = add_ledger(
             plan,
             study.ledger,
             base,
             plan.tasks,
-            {e: add_features(plan, e, recipes, crop) for e in dict.fromkeys(("blind", *frozen))},
+            {
+                e: add_features(plan, e, recipes, crop, encoder_seed(study, first))
+                for e in dict.fromkeys(("blind", *frozen))
+            },
+            study_codes(study),
             codes,
             horizon=policy.horizon,
+            execute=plan.execute,
             n_obs_steps=policy.n_obs_steps,
             stride=policy.stride,
             protocol=None,
             cells=[c for c in plan.cells if c.encoder in frozen],
+            first=first,
         )
     return plan
 

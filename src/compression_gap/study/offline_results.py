@@ -15,21 +15,19 @@ import numpy as np
 
 from .. import __version__
 from ..artifacts import Store
+from ..encoders.registry import is_limit
 from ..errors import UserError
 from . import statistics
 from .chunk_error import EpisodeErrors, read_errors
 from .evidence import code_words, conditioning_words
 from .offline import OfflineCell, OfflinePlan, Predictor
-from .results import code_levels, machine, probes, tokenizers, trained
+from .results import code_levels, fixed_fits, machine, probes, tokenizers, trained
 from .variance import ERRORS
 
 CAUTION = (
     "A chunk error is no success rate: it says how near sampled chunks come to demonstrated ones on held-out "
     "recordings, not what the robot would do. Which stage binds on the robot is not decided by it."
 )
-
-
-LIMITS = ("blind", "oracle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +76,10 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
             "execute": plan.execute,
         },
         "encoders": list(plan.encoders),
+        "fixed": fixed_fits(plan.study),
         "headline": [CAUTION, *_findings(plan, contrasts)],
         "cells": [_cell(plan, store, g) for g in groups],
-        "references": [_reference(plan, p, store) for p in plan.predictors if store.has(p.error)],
+        "references": [r for p in plan.predictors if (r := _reference(plan, p, store)) is not None],
         "contrasts": contrasts,
         "probes": probes(plan.probes, store),
         "tokenizers": tokenizers(plan, store),
@@ -175,7 +174,10 @@ def _cell(plan: OfflinePlan, store: Store, group: _Group) -> dict[str, Any]:
     }
 
 
-def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[str, Any]:
+def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[str, Any] | None:
+    there = {seed: recipe for seed, recipe in predictor.runs.items() if store.has(recipe)}
+    if not there:
+        return None
     words = {"mean": "the mean action", "last": "the last action, repeated"}
     name = words.get(predictor.name, "")
     if predictor.code is not None:
@@ -185,7 +187,8 @@ def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[st
         "label": name,
         "predictor": predictor.name,
         **code_levels(predictor.code),
-        **_measured(plan, [read_errors(store, predictor.error)]),
+        "fitted_seeds": [seed for seed in there if seed is not None],
+        **_measured(plan, [read_errors(store, e) for e in there.values()]),
     }
 
 
@@ -206,7 +209,7 @@ def _contrasts(plan: OfflinePlan, groups: Sequence[_Group], task: np.ndarray) ->
     for ladder in ladders.values():
         ladder.sort(key=lambda g: plan.encoders.index(g.head.encoder))
         pairs = list(itertools.pairwise(ladder))
-        own = [g for g in ladder if g.head.encoder not in LIMITS]
+        own = [g for g in ladder if not is_limit(g.head.encoder)]
         ends = [(ladder[0], ladder[-1])] + [(ladder[0], g) for g in own[-1:]]
         pairs += [p for p in ends if p[0] is not p[1] and p not in pairs]
         for low, high in dict.fromkeys(pairs):
@@ -228,7 +231,7 @@ def _contrasts(plan: OfflinePlan, groups: Sequence[_Group], task: np.ndarray) ->
 
 def _findings(plan: OfflinePlan, contrasts: Sequence[dict[str, Any]]) -> list[str]:
     """What the best encoder of the file changes against the one that sees nothing, one sentence a head."""
-    own = [e for e in plan.encoders if e not in LIMITS]
+    own = [e for e in plan.encoders if not is_limit(e)]
     out = []
     for c in contrasts:
         if own and c["encoders"] == ["blind", own[-1]]:

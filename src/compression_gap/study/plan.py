@@ -19,7 +19,7 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
-from .cells import Cell, Code, Executed, Reference, TrainedOn, representation, task_words
+from .cells import Cell, Code, Executed, OwnSeed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .setting import check_experts, evaluation_of, resolve_suite
 from .spec import Study, Tokenizer
@@ -33,7 +33,7 @@ CONTINUOUS = ("diffusion", "flow", "regression")
 BUILDER_VERSIONS = {
     "demos": 2,
     "normaliser": 1,
-    "tokenizer": 3,
+    "tokenizer": 4,
     "tokens": 3,
     "frames": 1,
     "encoder": 1,
@@ -45,9 +45,10 @@ BUILDER_VERSIONS = {
     "episodes": 1,
     "health": 3,
     "replay": 1,
-    "rates": 2,
+    "rates": 3,
     "delivered": 2,
-    "known": 2,
+    "known": 3,
+    "wide": 1,
     "verdicts": 1,
     "coverage": 1,
 }
@@ -106,7 +107,8 @@ class Plan(Graph):
         """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
         cells = [r for c in self.cells for r in (c.episodes, c.policy, *(e for _, e in c.checkpoints))]
         ledger = [] if self.ledger is None else self.ledger.wanted
-        return cells + [r.episodes for r in self.references] + [*self.probes.values()] + ledger
+        runs = [e for r in self.references for e in r.runs.values()]
+        return cells + runs + [*self.probes.values()] + ledger
 
 
 def demos_step(
@@ -153,11 +155,12 @@ def _check_swap(study: Study) -> None:
         tokenizer_entry(tokenizer)
 
 
-def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int]) -> list[Code]:
-    """The codes of one tokenizer: codebooks × seeds, where it has them."""
+def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int] | OwnSeed) -> list[Code]:
+    """The codes of one tokenizer: codebooks × seeds, where it has them; "training" is one level."""
     entry = tokenizer_entry(tokenizer)
     levels = codebooks if entry.codebook else (None,)
-    return [Code(tokenizer, *c) for c in itertools.product(levels, seeds if entry.trained else (None,))]
+    of: Sequence[int | OwnSeed | None] = (seeds,) if seeds == "training" else seeds
+    return [Code(tokenizer, *c) for c in itertools.product(levels, of if entry.trained else (None,))]
 
 
 def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
@@ -190,6 +193,17 @@ def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
     ]
 
 
+def fitted_codes(study: Study) -> list[Code]:
+    """What is fitted for all training seeds: a code that is fixed, or fitted without a seed, once."""
+    return list(dict.fromkeys(c.fitted(seed) for c in study_codes(study) for seed in study.factors.seed))
+
+
+def encoder_seed(study: Study, seed: int) -> int:
+    """The seed with which an encoder is pretrained for this training seed."""
+    own = study.factors.encoder_seed
+    return seed if own == "training" else own
+
+
 def check_actions(study: Study) -> None:
     """Refuse action representations and codes that cannot be."""
     for action in study.factors.action:
@@ -218,7 +232,8 @@ def make_plan(study: Study, *, sketch: bool = False) -> Plan:
     if info.state_dim:
         most = plan.demos[max(plan.demos)]
         frozen = [e for e in study.encoders if not is_trained(e)]
-        plan.probes = {e: add_probe(plan, e, most, info.state_names, study.cameras.cropped()) for e in frozen}
+        crop, first = study.cameras.cropped(), encoder_seed(study, study.factors.seed[0])
+        plan.probes = {e: add_probe(plan, e, most, info.state_names, crop, first) for e in frozen}
     if study.references:
         _add_plain_references(plan)
     if study.ledger is not None:
@@ -256,7 +271,7 @@ def _add_plain_references(plan: Plan) -> None:
             f"episodes of {actor}",
             _episodes_cost(plan, 0.3),
         )
-        plan.references.append(Reference(actor, None, None, episodes))
+        plan.references.append(Reference(actor, None, None, {None: episodes}))
 
 
 def _add_cells(plan: Plan, n_demos: int) -> None:
@@ -270,34 +285,33 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
     plan.demos[n_demos] = demos
     base = add_base(plan, demos)
 
-    codes: dict[Code, tuple[Recipe, Recipe]] = {}
-    for code in study_codes(study):
-        codes[code] = study_tokenizer(plan, base, code)
-        if study.references:
-            episodes = plan.add(
+    codes = {code: study_tokenizer(plan, base, code) for code in fitted_codes(study)}
+    for code in study_codes(study) if study.references else ():
+        runs: dict[int | None, Recipe] = {}
+        for fitted in dict.fromkeys(code.fitted(seed) for seed in factors.seed):
+            runs[fitted.seed_number] = plan.add(
                 "episodes",
                 {
                     "protocol": plan.protocol.model_dump(mode="json"),
                     "actor": "expert-coded",
                     "horizon": study.policy.horizon,
                 },
-                {"tokenizer": codes[code][0], "normaliser": base["normaliser"]},
-                f"episodes of expert-coded ({code.name})",
+                {"tokenizer": codes[fitted][0], "normaliser": base["normaliser"]},
+                f"episodes of expert-coded ({fitted.words})",
                 _episodes_cost(plan, 0.6),
             )
-            plan.references.append(Reference("expert-coded", code, n_demos, episodes))
+        plan.references.append(Reference("expert-coded", code, n_demos, runs))
 
     actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
     texts = add_instructions(plan, study, plan.tasks, plan.instructions)
     for encoder, size, action, task, seed in itertools.product(
         study.encoders, factors.size, actions, factors.task, factors.seed
     ):
-        inputs = base | prepared_inputs(plan, encoder, demos) | texts[task]
+        own_seed = encoder_seed(study, seed)
+        inputs = base | prepared_inputs(plan, encoder, demos, own_seed) | texts[task]
         if not is_trained(encoder):
-            inputs |= {
-                f"features/{i}": f
-                for i, f in enumerate(add_features(plan, encoder, demos, study.cameras.cropped()))
-            }
+            seen = add_features(plan, encoder, demos, study.cameras.cropped(), own_seed)
+            inputs |= {f"features/{i}": f for i, f in enumerate(seen)}
         add = partial(_add_cells_of, plan, inputs, codes, encoder, size, seed, n_demos, task, action)
         tokenizer = action_parts(action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
@@ -324,7 +338,7 @@ def add_policy(
     trained_on: TrainedOn = "chunk",
     task: str = "embedding",
 ) -> Recipe:
-    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens of each.
+    """One training. ``inputs``: what is seen and learnt from; ``codes``: tokenizer and target tokens as fitted.
 
     What stands at its default in later additions to the study file is left out of the specification, so that the
     keys of older policies hold.
@@ -356,9 +370,10 @@ def add_policy(
         spec["checkpoints"] = checkpoints
     name = representation(action, code, trained_on, "chunk")
     if tokenizer and code:
-        inputs = inputs | {"tokenizer": codes[code][0], "tokens": codes[code][1]}
+        fitted, tokens = codes[code.fitted(seed)]
+        inputs = inputs | {"tokenizer": fitted, "tokens": tokens}
     elif trained_on == "coded" and code:
-        inputs = inputs | {"tokens": codes[code][1]}
+        inputs = inputs | {"tokens": codes[code.fitted(seed)][1]}
     name += _codebook_words(code) if "tokens" in inputs else ""
     slow = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}[size] * training["batch_size"] / 128
     slow *= 3 if tokenizer and tokenizer.startswith("bins") else 1  # a token a step and dimension
@@ -393,7 +408,8 @@ def _add_cells_of(
     for executed in executions:
         actor, needs = {"actor": "policy"}, {"policy": policy}
         if executed == "snapped" and code:
-            actor, needs = {"actor": "snapped"}, {"policy": policy, "tokenizer": codes[code][0]}
+            actor = {"actor": "snapped"}
+            needs = {"policy": policy, "tokenizer": codes[code.fitted(seed)][0]}
         spec = {"protocol": plan.protocol.model_dump(mode="json"), **actor}
         name = f"episodes of {representation(action, code, trained_on, executed)}{codebook} · {at}"
         cost = _episodes_cost(plan, 1.0)
@@ -423,7 +439,10 @@ def _add_cells_of(
 def add_tokenizer(
     graph: Graph, base: dict[str, Recipe], code: Code, section: Tokenizer, horizon: int, stride: int = 1
 ) -> tuple[Recipe, Recipe]:
-    """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser."""
+    """A fitted tokenizer and the target tokens of all splits; ``base``: demonstrations and normaliser.
+
+    A tokenizer that is fitted without a seed has none in its key: equal fits are one artefact.
+    """
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
     options = {name: values[name] for name in entry.takes if name != "dropout" or section.dropout}
     if code.codebook is not None:
@@ -437,14 +456,14 @@ def add_tokenizer(
     }
     cost = 10.0
     if entry.trained:
-        spec["fitting"] = {"seed": code.seed, **{n: values[n] for n in ("steps", "batch_size", "lr")}}
+        spec["fitting"] = {"seed": code.seed_number, **{n: values[n] for n in ("steps", "batch_size", "lr")}}
         cost = 5 + {"xs": 0.15, "S": 0.8, "M": 4}[section.size] * section.steps * section.batch_size / 256
-    tokenizer = graph.add("tokenizer", spec, base, f"tokenizer {code.name}", cost)
+    tokenizer = graph.add("tokenizer", spec, base, f"tokenizer {code.words}", cost)
     tokens = graph.add(
         "tokens",
         {"horizon": horizon, "stride": stride},
         {**base, "tokenizer": tokenizer},
-        f"target tokens of {code.name}",
+        f"target tokens of {code.words}",
         5,
     )
     return tokenizer, tokens

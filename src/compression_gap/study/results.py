@@ -9,42 +9,49 @@ import numpy as np
 
 from .. import __version__
 from ..artifacts import Recipe, Store
+from ..encoders.ladder import is_pose
 from ..errors import UserError
+from ..nn.convergence import convergence, end_of_fit, in_words
 from . import comparisons, statistics
-from .cells import Code, Reference, Trained
+from .cells import Code, Trained
 from .engine import failure_file
-from .evidence import Group, code_words, groups, label, rate, read_rows, strata, success_matrix
-from .plan import Graph, Plan
+from .evidence import Group, MeasuredReference, code_words, groups, label, measured_reference, rate, strata
+from .plan import Graph, Plan, study_codes
 from .published import published_beside
+from .spec import Study
 
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     """Everything the report and the terminal show. Raises ``UserError`` if nothing was measured yet."""
     found = groups(plan, store)
-    references = [(r, read_rows(plan, store, r.episodes)) for r in plan.references]
-    measured = [(r, success_matrix(plan, rows)) for r, rows in references if rows is not None]
+    measured = [m for r in plan.references if (m := measured_reference(plan, store, r)) is not None]
     if all(g.success is None for g in found) and not measured:
         raise UserError(f"the study '{plan.study.name}' has no results yet; run it first: cgap study run")
     tasks = strata(plan)
     # The controlled swap's mixed cells (trained with the code or executed with it) stand in its own tables.
     whole = [g for g in found if g.head.trained_on == "chunk" or g.head.executed == "snapped"]
     whole = [g for g in whole if g.head.trained_on == "coded" or g.head.executed == "chunk"]
-    verdicts = comparisons.verdicts(plan, whole, tasks)
+    refused = comparisons.refusals(plan, whole, measured, tasks)
+    verdicts = comparisons.verdicts(plan, whole, refused, tasks)
     contrasts = comparisons.contrasts(plan, whole, tasks)
     protocol = {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")}
     cells = [_cell(plan, store, g, tasks) for g in found]
+    for v in verdicts:
+        v["unconverged"] = _unconverged(v, cells)
     return {
         "study": plan.study.model_dump(mode="json"),
         "version": __version__,
         "tasks": list(plan.tasks),
         "protocol": protocol,
         "headline": _headline(plan, verdicts),
+        "fixed": fixed_fits(plan.study),
         "selection": _selected(plan),
         "cells": cells,
-        "references": [_reference(plan, r, s, tasks) for r, s in measured],
+        "references": [_reference(plan, m, tasks) for m in measured],
         "contrasts": contrasts,
         "trends": comparisons.trends(plan, whole, tasks),
-        "waterfalls": comparisons.waterfalls(plan, whole, measured, tasks),
+        "refusals": refused,
+        "waterfalls": comparisons.waterfalls(plan, whole, measured, refused, tasks),
         "verdicts": verdicts,
         "swaps": comparisons.swaps(plan, found, tasks),
         "tokenizers": tokenizers(plan, store),
@@ -151,7 +158,7 @@ def trained(cells: Sequence[Trained], store: Store) -> dict[str, Any]:
     first = metas[0] if metas else None
     return {
         "failures": failures,
-        "converged": all(m["converged"] for m in metas) if metas else None,
+        **training_ends([m["curve"] for m in metas]),
         "parameters": first and first["parameters"],
         "flops": first and first["flops"],
         "latency_seconds": first and float(np.median([m["latency_seconds"] for m in metas])),
@@ -161,15 +168,37 @@ def trained(cells: Sequence[Trained], store: Store) -> dict[str, Any]:
     }
 
 
+def training_ends(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How each training of a cell ended, in the seeds' order; ``converged``: whether all had, None without any."""
+    ends = [convergence(c["validation"]) for c in curves]
+    return {"convergence": ends, "converged": all(e == "converged" for e in ends) if ends else None}
+
+
 def code_levels(code: Code | None) -> dict[str, Any]:
     """A code's levels as JSON values."""
     if code is None:
         return {"tokenizer": None, "codebook": None, "tokenizer_seed": None}
     codebook = None if code.codebook is None else [list(p) for p in code.codebook]
-    return {"tokenizer": code.tokenizer, "codebook": codebook, "tokenizer_seed": code.seed}
+    return {"tokenizer": code.tokenizer, "codebook": codebook, "tokenizer_seed": code.seed}  # or "training"
 
 
-def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray) -> dict[str, Any]:
+def fixed_fits(study: Study) -> list[str]:
+    """What was fitted once for all training seeds, a sentence each: no interval holds how that fit turned out."""
+    out, factors = [], study.factors
+    seeds = factors.tokenizer_seed
+    if seeds != "training" and any(c.seed is not None for c in study_codes(study)):
+        row = "in each row (tokenizer seeds are rows)" if len(seeds) > 1 else "for all training seeds"
+        out.append(f"One fitted tokenizer {row}: its luck is in no interval.")
+    if factors.encoder_seed != "training" and any(is_pose(e) for e in factors.encoder):
+        out.append(
+            f"One pretrained encoder of each name for all training seeds (seed {factors.encoder_seed}): its luck is in "
+            "no interval."
+        )
+    return out
+
+
+def _reference(plan: Plan, of: MeasuredReference, tasks: np.ndarray) -> dict[str, Any]:
+    r, success = of.reference, of.success
     name = r.actor
     if r.code is not None:
         several = len({x.code.tokenizer for x in plan.references if x.code is not None}) > 1
@@ -181,9 +210,20 @@ def _reference(plan: Plan, r: Reference, success: np.ndarray, tasks: np.ndarray)
         "actor": r.actor,
         **code_levels(r.code),
         "demos": r.demos,
+        "fitted_seeds": list(of.seeds),
         "episodes": len(plan.protocol.episodes()),
-        "rate": rate(success[None], tasks),
-        "per_task": _per_task(plan, success[None], tasks),
+        "rate": rate(success, tasks),
+        "per_task": _per_task(plan, success, tasks),
+    }
+
+
+def _unconverged(verdict: dict[str, Any], cells: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How the trainings ended that a verdict rests on, by cell; those that converged are left out."""
+    wanted = (verdict["label"], *verdict["relaxed"].values())
+    return {
+        c["label"]: in_words(c["convergence"])
+        for c in cells
+        if c["label"] in wanted and c["converged"] is False
     }
 
 
@@ -198,7 +238,10 @@ def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
     chosen: dict[str, str] = {}
     for v in verdicts:
         if v["encoder"] == last:
-            chosen.setdefault(v["action"], v["sentence"])
+            ended = "; ".join(f"{name} ({how})" for name, how in v["unconverged"].items())
+            chosen.setdefault(
+                v["action"], v["sentence"] + (f" Trainings not converged: {ended}." if ended else "")
+            )
     return [f"On {plan.study.suite} with {last} and {a}, {s}" for a, s in chosen.items()]
 
 
@@ -213,7 +256,7 @@ def tokenizers(plan: Graph, store: Store) -> list[dict[str, Any]]:
                     "label": step.label,
                     "capacity_bits": meta["capacity_bits"],
                     "distortion": meta["distortion"],
-                    "converged": meta["training"].get("converged"),  # None: nothing to train
+                    "convergence": end_of_fit(meta["training"]),
                     "train_seconds": meta["build_seconds"],
                 }
             )

@@ -21,11 +21,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ..encoders.crops import SHARE, Crop, Mode
+from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
+from ..policies.registry import check_sampler
 from ..tokenizers.levels import as_levels
 
 
@@ -64,6 +67,9 @@ class Factors(_Model):
     """What is crossed. Every combination is a cell.
 
     ``codebook`` applies to tokenizers with FSQ levels (oat, quest), ``tokenizer_seed`` to those that are trained.
+    A replicate repeats everything that is fitted: "training" gives each training seed a tokenizer and a pretrained
+    encoder of its own, fitted with that seed. A number fixes one for all training seeds, and its luck is then in no
+    interval; several tokenizer seeds are crossed with the training seeds.
     """
 
     encoder: Factor[str]
@@ -71,7 +77,8 @@ class Factors(_Model):
     size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
     seed: Factor[Seed] = (0, 1)
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
-    tokenizer_seed: Factor[Seed] = (0,)
+    tokenizer_seed: Literal["training"] | Factor[Seed] = "training"
+    encoder_seed: Literal["training"] | Seed = "training"  # of pose-K
     demos: Factor[Demos] = (100,)
     task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
 
@@ -163,13 +170,21 @@ class Policy(_Model):
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
     attention: Literal["full", "causal-as-published"] = "full"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
-    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
+    sampler: Literal["ddim", "ddim-trailing", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
     sampling_steps: int = Field(default=10, ge=1, le=100)  # diffusion, flow
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
     offset_weight: Rate = 1.0  # hybrid: of the offset's error beside the cross-entropy
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
+
+    @model_validator(mode="after")
+    def _a_start_that_can_be_sampled(self) -> Policy:
+        try:
+            check_sampler(self.sampler, self.prediction)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
@@ -221,14 +236,25 @@ class Ledger(_Model):
     """How bits are measured. Without ``sigma`` the task's resolution σ* is measured in the simulator."""
 
     sigma: Rate | None = None  # standard deviations
-    steps: int = Field(default=4000, ge=1)  # of the denoiser of all contexts
+    steps: int = Field(default=1500, ge=1)  # of the denoiser of all contexts
+    seeds: int = Field(default=3, ge=1, le=20)  # of the denoiser: their spread is in the intervals
     batch_size: int = Field(default=512, ge=8)
     seed: Seed = 0
     prior_steps: int = Field(default=300, ge=1)  # of each code's prior
     episodes_per_sigma: int = Field(default=60, ge=1)  # of disturbed experts, over all tasks
+    # What the expert is disturbed by; "code": noise like each code's error. σ* itself is that of white noise.
+    disturbances: Factor[Literal["white", "offset", "code"]] = ("white", "offset", "code")
+    dimensions: bool = False  # white noise in each action dimension alone, too
     delivered_chunks: int = Field(
         default=1000, ge=8
     )  # at most, of each policy: its network runs 200 times a chunk
+
+    @field_validator("disturbances")
+    @classmethod
+    def _white(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "white" not in value:
+            raise ValueError("σ* is that of white noise: add 'white'")
+        return value
 
 
 class Study(_Model):
@@ -266,11 +292,11 @@ class Study(_Model):
     @property
     def encoders(self) -> tuple[str, ...]:
         """The encoder levels from the lower limit to the upper, the file's own order between them."""
-        own = tuple(e for e in self.factors.encoder if e not in ("blind", "oracle"))
+        own = tuple(e for e in self.factors.encoder if not is_limit(e))
         has = self.factors.encoder
         lower = ("blind",) if self.limits or "blind" in has else ()
         upper = ("oracle",) if self.limits or "oracle" in has else ()
-        return (*lower, *own, *upper)
+        return (*lower, *own, *upper, *(e for e in has if e.startswith(BESIDE)))
 
 
 SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings to another file's factors

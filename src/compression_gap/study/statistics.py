@@ -5,10 +5,8 @@ of a cell is the mean over tasks of the task means. A contrast is a weighted sum
 for the gain of an encoder and ``(1, -1, -1, 1)`` for an interaction.
 """
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,13 +16,10 @@ from .variance import (
     Outcomes,
     checked_cells,
     components,
-    residual_variance,
     task_means,
 )
 
 Array = NDArray[np.float64]
-BOOTSTRAP_SEEDS = 5  # from this many seeds in every cell the bootstrap is used, below it the t distribution
-BOOTSTRAP_DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Trend:
-    """Page's L, the one-sided p of an increasing trend, and how it was found."""
+    """Page's L, the one-sided p of an increasing trend, and how it was found.
+
+    ``at_floor``: no permutation reached L, so that the true p is ``p`` or less.
+    """
 
     statistic: float
     p: float
+    at_floor: bool
     method: str
     blocks: int
     seed_variance_unknown: bool
@@ -109,23 +108,22 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
 def rate_interval(cell: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
     """The interval of one rate: Wilson's; with two or more seeds the seed variance is in it."""
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
     _check_level(level)
     (array,), _, a = checked_cells([cell], strata)
     value = min(max(float((array @ a).mean()), 0.0), 1.0)
     episodes = 1.0 / float((a**2).sum())  # the number of states when tasks have equally many
+    z = float(norm.ppf((1 + level) / 2))
     if len(array) == 1:
-        low, high = _wilson(value, episodes, float(norm.ppf((1 + level) / 2)))
+        low, high = _wilson(value, episodes, z)
         return Interval(value, low, high, "Wilson (one seed: seed variance unknown)")
-    parts = components([array], [1.0], strata)
     if value * (1 - value) < 1e-12:
-        effective, quantile = episodes, float(norm.ppf((1 + level) / 2))
-    else:
-        effective = value * (1 - value) / parts.variance
-        effective = min(max(effective, 1e-3), episodes * len(array))
-        quantile = float(t.ppf((1 + level) / 2, parts.df))
-    low, high = _wilson(value, effective, quantile)
+        effective = episodes
+    else:  # so many that a normal interval is as wide as the error's
+        half = components([array], [1.0], strata).error.half_width(level)
+        effective = min(max(value * (1 - value) / (half / z) ** 2, 1e-3), episodes * len(array))
+    low, high = _wilson(value, effective, z)
     return Interval(value, low, high, "Wilson with effective episodes (seed variance included)")
 
 
@@ -143,67 +141,39 @@ def _state_weights(rng: np.random.Generator, draws: int, tasks: NDArray[np.int64
     return out
 
 
-def _bootstrap(arrays: list[Array], w: Array, tasks: NDArray[np.int64], draws: int, seed: int) -> Array:
-    """Two-way resamples of a contrast: states within tasks, shared by the cells, and seeds in each cell."""
-    rng = np.random.default_rng(seed)
-    states = _state_weights(rng, draws, tasks)
-    total = np.zeros(draws)
-    for wi, array in zip(w, arrays, strict=True):
-        seeds = _counts(rng, draws, len(array)) / len(array)
-        total += wi * np.einsum("dn,dn->d", seeds @ array, states)
-    return total
-
-
 def contrast(
     cells: Sequence[ArrayLike],
     weights: Sequence[float],
     strata: ArrayLike,
     level: float = 0.95,
     outcomes: Outcomes = RATES,
+    references: Collection[int] = (),
 ) -> Contrast:
     """A weighted sum of cell rates (or mean errors: ``outcomes``) with its interval and two-sided p.
 
-    Five or more seeds in every cell: two-way bootstrap (seeds in each cell, states within tasks), its spread set
-    to that of the variance components, since resampling both ways counts the episodes' own noise more than once.
-    Fewer: Satterthwaite's t from the components. One seed anywhere: paired states only.
-
-    Coverage of 95 % intervals over all settings of coverage.py (docs/calibration.md): differences 92.5 to 98 %,
-    interactions 93 to 98 %, ``rate_interval`` 92 to 99 %. It is widest with 2 seeds that hardly differ, which no
-    rule tried could cure: what is too wide there is too narrow at 8 points.
+    Each cell's seeds count with their own variance, weighed against its prior (``variance.components``); states are
+    paired. A cell with one seed adds no seed variance: unknown, unless it is one of ``references`` (indices of cells
+    that are the one run of a deterministic actor). With one seed in every cell it is the t interval over states.
+    docs/calibration.md has the coverage.
     """
-    from scipy.stats import t
-
     _check_level(level)
     arrays, tasks, _ = checked_cells(cells, strata, outcomes)
     w = np.asarray(weights, dtype=np.float64)
-    parts = components(arrays, weights, strata, outcomes)
-    live = [array for wi, array in zip(w, arrays, strict=True) if wi != 0]
-    seeds = min(len(array) for array in live)
-    unknown = seeds == 1
+    parts = components(arrays, weights, strata, outcomes, references)
     least = sum((float(x) * (outcomes.high if x < 0 else outcomes.low) for x in w if x), 0.0)
     most = sum((float(x) * (outcomes.low if x < 0 else outcomes.high) for x in w if x), 0.0)
-    quantile = float(t.ppf((1 + level) / 2, parts.df))
-    error = float(np.sqrt(parts.variance))
-    if seeds >= BOOTSTRAP_SEEDS:
-        method = "two-way bootstrap (seeds x states), spread from variance components"
-        used = [i for i in range(len(arrays)) if w[i] != 0]
-        draws = _bootstrap(live, w[used], tasks, BOOTSTRAP_DRAWS, 0)
-        spread = float(draws.std())
-        if spread > 1e-12:
-            normal = float(t.ppf((1 + level) / 2, np.inf))
-            shifted = parts.value + (draws - draws.mean()) * (error / spread) * (quantile / normal)
-            low, high = (float(q) for q in np.quantile(shifted, [(1 - level) / 2, (1 + level) / 2]))
-            beyond = min(int((shifted <= 0).sum()), int((shifted >= 0).sum()))
-            p = min(1.0, 2.0 * (beyond + 1) / (len(shifted) + 1))
-            return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
-    if unknown:
-        method = "t over paired states (seed variance unknown)"
-    else:
-        method = "Satterthwaite t from seed and state components"
-    half = quantile * error
-    p = float(2 * t.sf(abs(parts.value) / error, parts.df)) if error > 0 else float(parts.value == 0)
-    low, high = parts.value - half, parts.value + half
-    return _contrast(parts.value, low, high, p, method, seeds, len(tasks), unknown, least, most)
+    half, p = parts.test(parts.value, level)
+    method = (
+        "seed variance of each cell with its prior, paired states" if parts.parts else "t over paired states"
+    )
+    if parts.unknown:
+        method += " (seed variance unknown)"
+    seeds = min(
+        (len(array) for i, array in enumerate(arrays) if w[i] != 0 and i not in references), default=1
+    )
+    low, high = max(parts.value - half, least), min(parts.value + half, most)
+    low, high = min(low, parts.value), max(high, parts.value)
+    return Contrast(parts.value, low, high, p, method, seeds, len(tasks), parts.unknown)
 
 
 def paired_bootstrap(
@@ -234,65 +204,39 @@ def paired_bootstrap(
     return Interval(value, min(max(low, -1.0), value), max(min(high, 1.0), value), method)
 
 
-def _contrast(
-    value: float, low: float, high: float, p: float, method: str, seeds: int, states: int, unknown: bool,
-    least: float, most: float,
-) -> Contrast:  # fmt: skip
-    """A contrast with its interval cut to what is possible and around its value."""
-    low, high = min(max(low, least), value), max(min(high, most), value)
-    return Contrast(value, low, high, p, method, seeds, states, unknown)
-
-
 def interaction_log_odds(
     cells: Sequence[Sequence[ArrayLike]], strata: ArrayLike, level: float = 0.95
 ) -> Contrast:
-    """The interaction of a 2 x 2 table on the log-odds scale, from a binomial GLM over training runs.
+    """The interaction of a 2 x 2 table on the log-odds scale: that of the saturated binomial GLM, in closed form.
 
-    ``cells[i][j]`` is a cell; the value is ``(a00 - a01) - (a10 - a11)`` in log odds. The error is robust over
-    seeds and states: ``components`` of the cell rates, each weighted by the slope of its log odds (delta method),
-    with its t. All seeds run the same states, so a state that one cell alone finds hard does not average out
-    over seeds; the GLM's own error, overdispersion over seeds included, leaves that out. If any cell is at 0 or
-    100 %, half a success and half a failure are added to each cell, ``method`` says so, and the error is at least
-    the GLM's, since such a cell shows no variance of its own.
+    ``cells[i][j]`` is a cell; the value is ``(a00 - a01) - (a10 - a11)`` in log odds. The error is that of
+    ``contrast``, each cell weighted by the slope of its log odds (delta method), so that a cell's seed variance
+    counts with its own slope. If any cell is at 0 or 100 %, half a success and half a failure are added to each
+    cell, ``method`` says so, and the error is at least the binomial's, since such a cell shows no variance of its own.
     """
-    import statsmodels.api as sm
-    from scipy.stats import t
+    from scipy.special import logit
 
     _check_level(level)
     if len(cells) != 2 or any(len(row) != 2 for row in cells):
         raise ValueError("needs a 2 x 2 table of cells")
-    arrays, tasks, a = checked_cells([cell for row in cells for cell in row], strata)
-    episodes = 1.0 / float((a**2).sum())
+    arrays, _, a = checked_cells([cell for row in cells for cell in row], strata)
+    means = np.array([float((array @ a).mean()) for array in arrays])
+    trials = np.array([len(array) for array in arrays]) / float((a**2).sum())
     extreme = any(not 0 < float(array.mean()) < 1 for array in arrays)
-    rows: list[list[float]] = []
-    design: list[list[float]] = []
-    signs = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
-    for (i, j), array in zip(signs, arrays, strict=True):
-        for rate in array @ a:
-            add = 0.5 / len(array) if extreme else 0.0
-            rows.append([rate * episodes + add, (1 - rate) * episodes + add])
-            design.append([1.0, i, j, i * j])
-    table = np.asarray(rows)
-    with warnings.catch_warnings():  # one parameter per cell: perfect prediction is meant
-        warnings.simplefilter("ignore")
-        model: Any = sm.GLM(table, np.asarray(design), family=sm.families.Binomial()).fit()
-        value, binomial = float(model.params[3]), float(model.bse[3]) ** 2
     added = 0.5 if extreme else 0.0
-    fitted = np.array([
-        (float((array @ a).mean()) * episodes * len(array) + added) / (episodes * len(array) + 2 * added)
-        for array in arrays
-    ])  # fmt: skip
-    weights = np.array([1.0, -1.0, -1.0, 1.0]) / (fitted * (1 - fitted))
-    parts = components(arrays, [float(w) for w in weights], strata)
-    error = float(np.sqrt(max(parts.variance, binomial) if extreme else parts.variance))
+    fitted = (means * trials + added) / (trials + 2 * added)
+    signs, slope = np.array([1.0, -1.0, -1.0, 1.0]), 1 / (fitted * (1 - fitted))
+    value, binomial = float(signs @ logit(fitted)), float((slope / (trials + 2 * added)).sum())
+    parts = components(arrays, [float(w) for w in signs * slope], strata)
+    if extreme:
+        parts = replace(parts, states=max(parts.states, binomial))
     seeds = min(len(array) for array in arrays)
-    method = "binomial GLM, log odds, robust over "
+    method = "log odds of the saturated binomial GLM, delta method over "
     method += "seeds and paired states" if seeds >= 2 else "paired states, seed variance unknown"
     if extreme:
         method += ", half a success and half a failure added to each cell"
-    quantile, p = float(t.ppf((1 + level) / 2, parts.df)), float(2 * t.sf(abs(value) / error, parts.df))
-    low, high = value - quantile * error, value + quantile * error
-    return Contrast(value, low, high, p, method, seeds, len(tasks), seeds == 1)
+    half, p = parts.test(value, level)
+    return Contrast(value, value - half, value + half, p, method, seeds, arrays[0].shape[1], seeds == 1)
 
 
 def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999, seed: int = 0) -> Trend:
@@ -324,7 +268,7 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
         mixed = rng.permuted(ranks, axis=1)
         hits = int((np.einsum("k,dkt->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, levels permuted within tasks (seed variance unknown)"
-    return Trend(statistic, (hits + 1) / (draws + 1), method, seeds * rates.shape[2], seeds == 1)
+    return Trend(statistic, (hits + 1) / (draws + 1), not hits, method, seeds * rates.shape[2], seeds == 1)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -355,8 +299,8 @@ def resample_rates(
     """Joint resamples of the cell rates [draws, cells], honest for few seeds.
 
     States are resampled within tasks, the same for all cells; each cell with two or more seeds also gets a
-    seed error whose pooled variance is itself drawn from its sampling distribution (Student-t tails). Cells
-    with one seed carry no seed error: its size is unknown.
+    seed error whose variance is itself drawn from its posterior (``variance.seed_posterior``). Cells with one seed
+    carry no seed error: its size is unknown.
     """
     arrays, tasks, a = checked_cells(cells, strata)
     means = np.stack([array.mean(0) for array in arrays])  # [cells, states]
@@ -366,15 +310,11 @@ def resample_rates(
     weights = _state_weights(rng, draws, tasks)
     weights = a + (weights - a) * grow[tasks]
     rates = weights @ means.T
-    several = [i for i, array in enumerate(arrays) if len(array) > 1]
-    if several:
-        free = np.array([len(arrays[i]) - 1 for i in several])
-        raw = np.array([float((arrays[i] @ a).var(ddof=1)) for i in several])
-        noise = np.array([residual_variance(arrays[i], tasks) for i in several])
-        df = int(free.sum())
-        between = float((free * raw).sum()) / df
-        residual = float((free * noise).sum()) / df
-        drawn = np.maximum(df * between / rng.chisquare(df, draws) - residual, 0.0)
-        per_cell = np.array([1.0 / len(arrays[i]) for i in several])
-        rates[:, several] += rng.standard_normal((draws, len(several))) * np.sqrt(drawn[:, None] * per_cell)
+    for i, part in zip(
+        [i for i, array in enumerate(arrays) if len(array) > 1],
+        (components([array], [1.0], strata).parts[0] for array in arrays if len(array) > 1),
+        strict=True,
+    ):
+        variances = rng.choice(part.posterior.variances, draws, p=part.posterior.weights)
+        rates[:, i] += rng.standard_normal(draws) * np.sqrt(part.share * variances)
     return np.asarray(rates)

@@ -73,7 +73,7 @@ def open_demos(folders: Sequence[Path]) -> tuple[Store, list[Recipe]]:
         try:
             about = json.loads((folder / "artifact.json").read_text())
             recipe = Recipe(about["kind"], about["spec"], about["inputs"], about["version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{folder} holds no demonstrations: name a suite, or folders STORE/demos/KEY "
                 f"as 'cgap demos make' prints them ({error})"

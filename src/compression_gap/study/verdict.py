@@ -1,12 +1,13 @@
 """Which stage binds: relax one stage at a time, measure the gain, and say no more than the evidence holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from compression_gap.study.power import TARGET, chance
 from compression_gap.study.statistics import Contrast, components, contrast, resample_rates
 
 STAGES = ("encoder", "code", "policy")
@@ -49,12 +50,14 @@ def locate(
     strata: ArrayLike,
     *,
     seed: int = 0,
+    advise: bool = True,
 ) -> Verdict:
     """The stage that binds the policy under test, ``cell``.
 
     ``relaxed`` maps a stage to the outcomes with that stage relaxed and to words for how; ``joint`` has encoder
     and code relaxed together. A stage binds when it leads in at least 95 % of the resamples, its own gain's
-    interval is above 0 and so is that of its lead over every other stage.
+    interval is above 0 and so is that of its lead over every other stage. Where a cell has one seed none is named.
+    ``advise``: where none is named, say how many further seeds or episodes would name one.
     """
     if not relaxed:
         raise ValueError("no stage was relaxed")
@@ -79,9 +82,16 @@ def locate(
     leads = [contrast([arrays[best], arrays[i]], [1, -1], strata) for i in others]
 
     kind: Kind = "not-separated"
-    if shares[best] >= LEAD and gains[best].contrast.low > 0 and all(lead.low > 0 for lead in leads):
+    # with one seed a lead may be that seed's luck, and nothing says how large such luck is
+    known = all(len(array) > 1 for array in (base, *arrays))
+    if (
+        known
+        and shares[best] >= LEAD
+        and gains[best].contrast.low > 0
+        and all(lead.low > 0 for lead in leads)
+    ):
         kind = "binds"
-    elif both is not None and joint_gain is not None and len(stages) > 1:
+    elif known and both is not None and joint_gain is not None and len(both) > 1 and len(stages) > 1:
         near_zero = all(
             gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL
             for gain in gains
@@ -91,74 +101,56 @@ def locate(
             kind = "jointly-bound"
 
     further = episodes = None
-    if kind == "not-separated":
+    if kind == "not-separated" and advise:
         pairs = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
-        further, episodes = _further_seeds(pairs, strata), _further_episodes(pairs, strata)
+        further, episodes = _further(pairs, strata)
     cells = [base, *arrays, *([] if both is None else [both])]
     sentence = _sentence(kind, best, gains, joint_gain, further, episodes, cells)
     stage = stages[best] if kind == "binds" else None
     return Verdict(kind, stage, shares[best], gains, joint_gain, sentence, further, episodes)
 
 
-def _further_seeds(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> int | None:
-    """The least number of further seeds per cell that puts every difference's interval above 0.
+def _further(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> tuple[int | None, int | None]:
+    """The least further seeds per cell, and further episodes per seed in tens, with which all differences are found.
 
-    Differences and variance components are taken to stay as measured, so it is an even chance, not a promise.
-    None with one seed in a cell (nothing is known of their spread), or if 50 would not do.
+    The chance that every one of them is found is to be 80 % (``power.chance``; taken as independent, which is too
+    low rather than too high), if the differences are as measured and each cell's seeds spread by the median of their
+    posterior. None with one seed in a cell (nothing is known of their spread), for a difference that is not above 0,
+    and where 50 seeds or 1,000 episodes would not do.
     """
-    from scipy.stats import t
+    found = [components(pair, [1, -1], strata) for pair in pairs]
+    if any(parts.unknown or parts.value <= 0 for parts in found):
+        return None, None
+    states = float(pairs[0][0].shape[1])
 
-    needed = 1
-    for pair in pairs:
-        counts = np.array([len(array) for array in pair], dtype=np.float64)
-        parts = components(pair, [1, -1], strata)
-        if counts.min() < 2 or parts.value <= 0:
-            return None
-        now = float((1 / counts).sum())
-        lasting = max(parts.states - parts.residual, 0.0)
-        for extra in range(1, MOST_FURTHER_SEEDS + 1):
-            share = float((1 / (counts + extra)).sum())
-            seeds = parts.seed_variance * share
-            noise = parts.residual * share / now
-            states = lasting + noise
-            seed_df = float((counts + extra - 1).sum())
-            df = (seeds + states) ** 2 / ((seeds + noise) ** 2 / seed_df + states**2 / parts.state_df)
-            if parts.value > float(t.ppf(0.975, max(df, seed_df))) * np.sqrt(seeds + states):
-                needed = max(needed, extra)
-                break
-        else:
-            return None
-    return needed
-
-
-def _further_episodes(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> int | None:
-    """The least number of further episodes per seed, in tens, that puts every difference's interval above 0.
-
-    As ``_further_seeds``, with the seeds as they are: only what states and episodes add to the variance falls.
-    None with one seed in a cell, or if 1,000 would not do.
-    """
-    from scipy.stats import t
-
-    needed = 10
-    for pair in pairs:
-        counts = np.array([len(array) for array in pair], dtype=np.float64)
-        parts = components(pair, [1, -1], strata)
-        if counts.min() < 2 or parts.value <= 0:
-            return None
-        now = float(pair[0].shape[1])
-        seeds = parts.seed_variance * float((1 / counts).sum())
-        for extra in range(10, MOST_FURTHER_EPISODES + 1, 10):
-            shrink = now / (now + extra)
-            states, noise = parts.states * shrink, parts.residual * shrink
-            df = (seeds + states) ** 2 / (
-                (seeds + noise) ** 2 / parts.seed_df + states**2 / (parts.state_df + extra)
+    def together(seeds: int, episodes: int) -> float:
+        shrink = states / (states + episodes)
+        chances = [
+            chance(
+                parts.value,
+                [part.posterior.median for part in parts.parts],
+                [part.noise * shrink for part in parts.parts],
+                [part.seeds + seeds for part in parts.parts],
+                [part.scale for part in parts.parts],
+                max(parts.states - parts.residual, 0.0) * shrink,
+                parts.state_df + episodes,
             )
-            if parts.value > float(t.ppf(0.975, max(df, parts.seed_df))) * np.sqrt(seeds + states):
-                needed = max(needed, extra)
-                break
-        else:
+            for parts in found
+        ]
+        return float(np.prod(chances))
+
+    def least(reached: Callable[[int], bool], most: int) -> int | None:
+        if not reached(most):
             return None
-    return needed
+        low, high = 0, most  # more never lowers the chance
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reached(middle) else (middle, high)
+        return high
+
+    seeds = least(lambda k: together(k, 0) >= TARGET, MOST_FURTHER_SEEDS)
+    tens = least(lambda k: together(0, 10 * k) >= TARGET, MOST_FURTHER_EPISODES // 10)
+    return seeds, None if tens is None else 10 * tens
 
 
 def _points(x: float) -> str:
@@ -194,13 +186,16 @@ def _sentence(
     if joint is not None and (kind != "binds"):
         measured.append(_measured("encoder and code together", joint))
     found = "; ".join(measured)
-    worse = all(gain.contrast.high < 0 for gain in gains)
+    seeds = sorted({len(array) for array in cells})
+    worse = seeds[0] > 1 and all(gain.contrast.high < 0 for gain in gains)
     if kind == "binds":
         text = f"the {gains[best].stage} binds: {found}."
     elif kind == "jointly-bound":
         text = f"{_list([f'the {gain.stage}' for gain in gains])} bind jointly: {found}."
     elif worse:
         text = f"relaxing {_list([f'the {gain.stage}' for gain in gains])} does not help: {found}."
+    elif seeds[0] == 1:
+        text = f"not separated: seed variance is unknown: {found}."
     elif len(gains) == 1:
         text = f"a limit at the {gains[0].stage} is not separated from none: {found}."
     else:
@@ -209,10 +204,9 @@ def _sentence(
     if missing:
         verb = "was" if len(missing) == 1 else "were"
         text += f" {_list([f'the {stage}' for stage in missing]).capitalize()} {verb} not relaxed."
-    seeds = sorted({len(array) for array in cells})
     counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
-    text += "seed variance is unknown." if seeds[0] == 1 else "seed variance is included."
+    text += "two seeds or more would tell." if seeds[0] == 1 else "seed variance is included."
     if kind == "not-separated":
         more = [] if further is None else [f"{further} further seed{'' if further == 1 else 's'} per cell"]
         more += [] if episodes is None else [f"{episodes} further episodes per seed"]
@@ -221,10 +215,13 @@ def _sentence(
                 " What was to be a limit did worse, so it is none here: train to convergence and judge again."
             )
         elif more:
-            text += f" About {' or '.join(more)} would separate them, if the gains hold."
+            text += (
+                f" About {' or '.join(more)} would separate them with a chance of {100 * TARGET:.0f} %,"
+                " if gains and seed spreads are as measured."
+            )
         elif seeds[0] > 1:
             text += (
                 f" Neither {MOST_FURTHER_SEEDS} further seeds nor {MOST_FURTHER_EPISODES} further episodes"
-                " would separate them."
+                f" would separate them with a chance of {100 * TARGET:.0f} %."
             )
     return text

@@ -117,8 +117,7 @@ def fit_autoencoder(
     )
     # Without the seconds: a tokenizer's files are the same whenever it is fitted.
     shown = {name: values for name, values in vars(curve).items() if name != "seconds"}
-    report = {"curve": shown, "converged": curve.converged()}
-    return average.eval().requires_grad_(False), report
+    return average.eval().requires_grad_(False), {"curve": shown}
 
 
 @torch.no_grad()

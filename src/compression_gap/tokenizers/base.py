@@ -186,7 +186,7 @@ class ActionTokenizer(ABC):
         arrays = {"range/low": self.low, "range/high": self.high}
         arrays |= {f"learned/{n}": np.asarray(a, order="C") for n, a in self._arrays().items()}
         save_file(arrays, folder / "tokenizer.safetensors")
-        (folder / "tokenizer.json").write_text(json.dumps(about, indent=1))
+        (folder / "tokenizer.json").write_text(json.dumps(about, indent=1, allow_nan=False))
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
