@@ -51,6 +51,7 @@ def progress_bar(what: str) -> Iterator[Any]:
 
 def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[str, Any]:
     """Import a data set into the store, and describe the set; an import that is there already is reused."""
+    from .demos import DemoSet
     from .demos.importing import import_demos, locate, open_source
 
     if wanted.image_size is not None and not 8 <= wanted.image_size <= 4096:
@@ -63,7 +64,23 @@ def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[s
         with progress_bar(f"importing {folder.name}") as progress:
             recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
     found = {**describe(recipe, store), "reused": reused}
-    return {**found, "notes": [*source.notes, *camera_notes(found["cameras"])]}
+    still = _still(DemoSet.load(store.open(recipe)))
+    return {**found, "notes": [*source.notes, *camera_notes(found["cameras"]), *still]}
+
+
+def _still(demos: Any) -> list[str]:
+    """What the user should know of dimensions that hardly move."""
+    from .demos.rounding import notes
+
+    found = []
+    arrays = {"action": demos.actions, "proprio": demos.proprio, "state": demos.state}
+    for part, values in arrays.items():
+        if values is not None:
+            split = [vector.rpartition("[") for vector in demos.source[part]]
+            spans = [(name, span.removesuffix("]").split(":")) for name, _, span in split]
+            names = [f"{name}[{i}]" for name, (a, b) in spans for i in range(int(a), int(b))]
+            found += notes(values, names)
+    return found
 
 
 def camera_notes(cameras: dict[str, list[int]]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from compression_gap.artifacts import Store
 from compression_gap.cli import main
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import Wanted, import_demos, locate, open_source, resize, resolve
+from compression_gap.demos.lerobot_export import export_lerobot
 from compression_gap.errors import UserError
 
 from .conftest import CAMERAS, FPS
@@ -70,6 +72,24 @@ def test_zarr(replay, recordings, tmp_path):
     assert demos.tasks == ("anything",)
     by_number = imported(replay, tmp_path / "store", task_key="task_uid")
     assert [e.task for e in by_number.episodes] == ["task 0", "task 1"] * 3
+
+
+def test_numbers_that_hardly_move_are_named_by_their_field(recordings, tmp_path, capsys):
+    """A joint that holds, up to rounding: said at import, with the source's own name and column."""
+    still = [a.copy() for a in recordings.actions]
+    still[2][3, 1] = np.nextafter(np.float32(90), np.float32(0))
+    for i, actions in enumerate(still):
+        actions[:, 1] = 90 if i != 2 else np.where(np.arange(len(actions)) == 3, actions[3, 1], 90)
+    made = replace(recordings, actions=still).demoset(tmp_path / "made")
+    export_lerobot(made, tmp_path / "v3", fps=FPS, images=True)
+    words = ["demos", "import", tmp_path / "v3", "--store", tmp_path / "store"]
+    for said in ("imported", "there already"):
+        code, out, err = run(capsys, *words)
+        assert code == 0
+        assert said in out
+        assert err.strip() == (
+            "action[1] stays within 3.8e-06 of 90, which is rounding: it counts as constant"
+        )
 
 
 def test_every_task_is_split_three_ways(v3, tmp_path):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,21 @@ def test_constant_proprioception_is_left_unscaled():
     made.fit(normal(100, 2, 2), proprio)
     assert made.proprio_std[1] == 1
     assert made.proprio_mean[1] == pytest.approx(0.3)
+
+
+def test_rounding_is_not_blown_up_and_small_units_are():
+    """A joint that holds at 90 ± 1 unit in the last place of float32; one that moves by 1e-7; a feature of float16."""
+    made, flicker = adapter("retina-1", 2), torch.arange(100) % 2
+    proprio = normal(100, 3)
+    proprio[:, 1] = 90 + flicker * float(np.spacing(np.float32(90)))
+    proprio[:, 2] *= 1e-7
+    features = normal(100, 2, 2)
+    features[..., 1] = 200 + flicker[:, None] * 2**-3
+    made.fit(features.half(), proprio)
+    assert made.proprio_std[1] == 1
+    assert made.proprio_std[2] == pytest.approx(1e-7, rel=0.3)
+    assert made.std[:, 1].tolist() == [1, 1]
+    torch.testing.assert_close(made.std[:, 0], features.half().float().std(0)[:, 0])
 
 
 @torch.no_grad()

@@ -48,6 +48,14 @@ def test_all_and_nothing():
     assert nothing["mean"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_a_feature_of_rounding_noise_is_no_feature():
+    """Float16 features at 8 that flicker by one unit in the last place are dropped as constant ones are."""
+    x, y = linear(4000, features=3)
+    flicker = 8 + 2.0**-7 * (np.random.default_rng(0).integers(0, 2, (4000, 1)))
+    assert Ridge(np.hstack([x, flicker]).astype(np.float16), y).kept.tolist() == [0, 1, 2]
+    assert Ridge(1e-12 * np.hstack([x, 0 * flicker]), y).kept.tolist() == [0, 1, 2]
+
+
 def test_ridge_is_the_closed_form():
     """Both forms, and against the normal equations written out."""
     rng = np.random.default_rng(3)

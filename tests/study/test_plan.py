@@ -470,6 +470,18 @@ def test_the_tokenizer_s_published_mode_is_one_of_policies_with_its_tokens():
     assert modes == {"diffusion": None, "oat": "train-as-published", "fast": None, "oat-hybrid": None}
 
 
+def test_the_offset_s_weight_is_one_of_hybrid_policies_and_left_out_at_its_default():
+    actions = {"factors__action": ["diffusion", "oat", "oat-hybrid"]}
+    weighed = plan(**actions, policy__offset_weight=3.0)
+    assert added(plan(**actions), weighed) == {"policy": 6, "episodes": 6}
+    weights = {
+        c.action: weighed.steps[c.policy.key].recipe.spec["options"].get("offset_weight")
+        for c in weighed.cells
+    }
+    assert weights == {"diffusion": None, "oat": None, "oat-hybrid": 3.0}
+    assert plan(**actions, policy__offset_weight=1.0).steps.keys() == plan(**actions).steps.keys()
+
+
 def test_without_dropout_the_published_mode_is_refused():
     with pytest.raises(
         UserError, match=r"'tokenizer'.*there is none: set 'dropout' \(0\.1 in the published code\)"

@@ -81,7 +81,8 @@ def test_quantile_edges_are_the_first_and_the_last_per_cent():
     tokenizer = Bins(bins=98, edges="quantile").fit(chunks)  # 1 … 99: bins of width 1
     tokens = tokenizer.encode(chunks)
     assert tokens.ids[[0, 1, 2, 50, 98, 99, 100], 0].tolist() == [0, 0, 1, 49, 97, 97, 97]
-    assert tokens.clipped.sum() == 0  # inside the range seen
+    assert np.flatnonzero(tokens.clipped).tolist() == [0, 100]  # what the outermost bins take from outside
+    assert tokenizer.encode(chunks * np.float32(10)).clipped.sum() == 1 + 101 - 10  # 0, and 100, 110, …
     decoded = tokenizer.decode(tokens).chunk.ravel()
     assert decoded[[0, 1, 50, 100]].tolist() == [1.5, 1.5, 50.5, 98.5]
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..demos.rounding import is_constant
 from ..sims import Observation
 
 Conditioning = Literal["embedding", "index", "text"]
@@ -35,7 +36,7 @@ class Encoder(Protocol):
     needs_images: bool
     frozen: bool  # its features can be cached
     dtype: type[np.generic]  # of the cached features
-    std_floor: float  # feature dimensions that vary less than this are not blown up when standardised
+    std_floor: float  # in the features' units: dimensions that vary less are not blown up when standardised
     feature_dim: int  # of a camera's features, or of the network's vectors; 0: as many as the data has
 
     def features(self, obs: Observation) -> np.ndarray:
@@ -123,14 +124,20 @@ class ContextAdapter(nn.Module):
         self.tokens = n_obs_steps * cameras + n_obs_steps + (self.task is not None)
 
     def fit(self, features: Tensor | None, proprio: Tensor) -> None:
-        """Take the training split's statistics: features [F, C, d] (None if trained), proprio [F, p]."""
+        """Take the training split's statistics: features [F, C, d] (None if trained), proprio [F, p].
+
+        What is constant up to rounding is not blown up: ``demos.rounding``.
+        """
         if features is not None:
             std, mean = torch.std_mean(features.float(), dim=0)
             self.mean.copy_(mean)
-            self.std.copy_(std.clamp_min(self.std_floor))
+            constant, unit = _constant(features)
+            noise = constant & (std > self.std_floor)
+            self.std.copy_(torch.where(noise, unit, std.clamp_min(self.std_floor)))
         std, mean = torch.std_mean(proprio.float(), dim=0)
         self.proprio_mean.copy_(mean)
-        self.proprio_std.copy_(torch.where(std < 1e-4, torch.ones_like(std), std))
+        constant, unit = _constant(proprio)
+        self.proprio_std.copy_(torch.where(constant, unit, std))
 
     def forward(self, features: Tensor, proprio: Tensor, task: Tensor) -> Tensor:
         """The context: visual tokens (oldest step first), proprio tokens, the task token if there is one."""
@@ -148,3 +155,9 @@ class ContextAdapter(nn.Module):
         if self.task is not None:
             tokens.append(self.task(task)[:, None])
         return torch.cat(tokens, 1)
+
+
+def _constant(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Which columns of [N, ...] are constant up to rounding, and the unit of those: bool and float32 [...]."""
+    width = (values.amax(0).float() - values.amin(0).float()).clamp_min(1.0)
+    return torch.from_numpy(is_constant(values.cpu().numpy())).to(values.device), width

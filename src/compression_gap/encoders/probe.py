@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..demos import DemoSet
+from ..demos.rounding import is_constant
 from ..errors import UserError
 from .state import moving_dimensions
 
@@ -35,10 +36,10 @@ class Ridge:
     """All strengths of one regression from one eigendecomposition, of the smaller of XᵀX and XXᵀ."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Features [n, p] (any p, constant ones are dropped) and targets [n, m]."""
+        """Features [n, p] (any p; those constant up to rounding are dropped) and targets [n, m]."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         self.x_mean, self.y_mean, std = x.mean(0), y.mean(0), x.std(0)
-        self.kept = np.flatnonzero(std > 1e-9 * (1 + np.abs(self.x_mean)))
+        self.kept = np.flatnonzero(~is_constant(x))
         self.std = std[self.kept]
         x, y, n = self._standardise(x), y - self.y_mean, len(x)
         # G's eigenvalues λᵢ and vectors Q give W(λ) = left · (right / (λᵢ + λ))

@@ -175,6 +175,7 @@ class Policy(_Model):
     temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
     top_k: int | None = Field(default=10, ge=1)
     constrained: bool = True  # sample only tokens that can still decode (fast)
+    offset_weight: Rate = 1.0  # hybrid: of the offset's error beside the cross-entropy
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
 
     @model_validator(mode="after")
@@ -188,12 +189,14 @@ class Policy(_Model):
     def of_head(self, head: str) -> dict[str, Any]:
         """The switches that this head has."""
         tokens = {"temperature": self.temperature, "top_k": self.top_k, "constrained": self.constrained}
+        # At its default it is left out: policies of before it was a key have the same recipe.
+        weight = {} if self.offset_weight == 1 else {"offset_weight": self.offset_weight}
         denoiser = {"attention": self.attention, "sampling_steps": self.sampling_steps}
         known: dict[str, dict[str, Any]] = {
             "diffusion": {**denoiser, "prediction": self.prediction, "sampler": self.sampler},
             "flow": denoiser,
             "autoregressive": tokens,
-            "hybrid": tokens,
+            "hybrid": {**tokens, **weight},
         }
         return known.get(head, {})
 

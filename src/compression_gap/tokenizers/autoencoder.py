@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..demos.rounding import spread
 from ..errors import unknown_name
 from ..nn import Schedule, train
 from .base import ActionTokenizer, Arrays, Chunks, Fitting
@@ -17,7 +18,6 @@ from .base import ActionTokenizer, Arrays, Chunks, Fitting
 # width, encoder layers, decoder layers, heads; M is OAT's published size.
 SIZES = {"xs": (64, 2, 2, 4), "S": (128, 2, 3, 4), "M": (256, 2, 4, 4)}
 BATCH = 64  # larger ones fall out of the processor's cache
-CONSTANT_SPREAD = 1e-6  # a dimension that moves less is left unscaled
 
 
 class Units(nn.Module):
@@ -33,10 +33,8 @@ class Units(nn.Module):
 
     def fit(self, actions: np.ndarray) -> None:
         """Take mean and standard deviation of actions [M, d]; a constant dimension keeps std 1."""
-        spread = actions.std(0, dtype=np.float64)
-        spread[spread < CONSTANT_SPREAD] = 1
         self.centre.copy_(torch.from_numpy(actions.mean(0, dtype=np.float64)))
-        self.spread.copy_(torch.from_numpy(spread))
+        self.spread.copy_(torch.from_numpy(spread(actions)))
 
     def forward(self, chunks: Tensor) -> Tensor:
         """Chunks [..., d] in the network's units."""

@@ -2,7 +2,8 @@
 
 Chunks are NumPy arrays or torch tensors of any robot, in one unit per dimension (a study hands over
 standardised ones: THEORY, section 1). A tokenizer is fitted once and frozen from then on. Actions outside the
-range seen in fitting are clipped to it, and counted.
+range seen in fitting are clipped to it, and counted. A dimension that is constant up to rounding is one value. No
+unit is preferred: chunks times a power of two give the same tokens, and reconstructions times it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..demos.rounding import is_constant, rounding
 from ..errors import UserError
+
+SLACK = 1e-5  # of a dimension's range: what arithmetic on the way adds to the outermost action is no clipping
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,8 +32,8 @@ Arrays = dict[str, np.ndarray]
 class Tokens:
     """Token ids int64 [B, L], and how many of each row count (int64 [B]); the rest is padding.
 
-    ``clipped`` int64 [B]: how many of the row's actions lay outside the range seen in fitting, and how many of
-    its coefficients did, in codes that have any (FAST).
+    ``clipped`` int64 [B]: how many of the row's actions lay outside the range that the code can tell apart (that
+    seen in fitting, or less: quantile bins), and how many of its coefficients did, in codes that have any (FAST).
     """
 
     ids: np.ndarray
@@ -132,7 +136,7 @@ class ActionTokenizer(ABC):
         """
         train = _checked(chunks, valid)
         self.horizon, self.action_dim = train.values.shape[1:]
-        self.low, self.high = train.actions.min(0), train.actions.max(0)
+        train = self._take_range(train)
         held = train if validation is None else _checked(*validation, like=train.values)
         self.fitted = False
         self.report = self._fit(train, held, Fitting(**how))
@@ -143,11 +147,8 @@ class ActionTokenizer(ABC):
         """Tokens of chunks [B, H, d]."""
         self._need_fit()
         array = self._as_chunks(chunks)
-        inside = np.clip(array, self.low, self.high)
-        # What float32 arithmetic on the way here may add to the outermost action is no clipping.
-        slack = 1e-5 * np.maximum(1, np.abs([self.low, self.high]).max(0))
-        clipped = (np.abs(array - inside) > slack).sum((1, 2))
-        ids, lengths = self._encode(inside)
+        clipped = outside(array, self.low, self.high)
+        ids, lengths = self._encode(np.clip(array, self.low, self.high))
         return Tokens(ids, lengths, clipped)
 
     def decode(self, tokens: Tokens) -> Decoded:
@@ -206,6 +207,18 @@ class ActionTokenizer(ABC):
         tokenizer.fitted = True
         return tokenizer
 
+    def _take_range(self, train: Chunks) -> Chunks:
+        """Keep the range of the actions that count; a dimension that is constant up to rounding becomes one value."""
+        self.low, self.high = train.actions.min(0), train.actions.max(0)
+        constant = is_constant(train.actions)
+        if np.array_equal(self.low[constant], self.high[constant]):
+            return train
+        middle = (self.low + (self.high - self.low) / 2)[constant]
+        self.low[constant] = self.high[constant] = middle
+        values = train.values.copy()
+        values[..., constant] = middle
+        return Chunks(values, train.valid)
+
     def _need_fit(self) -> None:
         if not self.fitted:
             raise UserError(f"this {self.name} tokenizer has not been fitted; call fit(chunks) first")
@@ -250,10 +263,19 @@ class ActionTokenizer(ABC):
         return ids.astype(np.int64), lengths.astype(np.int64)
 
 
+def outside(chunks: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How many actions of each of the chunks [B, H, d] lie outside low … high ([d] each): int64 [B]."""
+    width = high.astype(np.float64) - low
+    slack = np.maximum(SLACK * width, rounding(np.maximum(np.abs(low), np.abs(high))))
+    count: np.ndarray = (np.abs(chunks - np.clip(chunks, low, high)) > slack).sum((1, 2))
+    return count
+
+
 def as_chunks(chunks: Any) -> np.ndarray:
     """Chunks as a contiguous float32 array [N, H, d], or ``UserError`` that says what is wrong."""
     array = chunks.detach().cpu().float().numpy() if hasattr(chunks, "detach") else np.asarray(chunks)
-    array = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 3 or 0 in array.shape[1:]:
         raise UserError(
             f"chunks have shape {array.shape}; a tokenizer takes [N, H, d]: chunks, steps, dimensions"

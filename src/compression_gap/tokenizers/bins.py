@@ -6,20 +6,23 @@ Each dimension's range [low, high] is cut into V bins of width w = (high − low
 
 Inside the range |â − a| ≤ w / 2, and no code with V values does better. The range is that of the actions
 (``uniform``, RT-1), or from their 1st to their 99th percentile (``quantile``, OpenVLA): narrower bins, for
-which the outermost bins also take the two per cent of actions outside, at an error without a bound.
+which the outermost bins also take the two per cent of actions outside, at an error without a bound:
+``Tokens.clipped`` counts them. What is left between the percentiles of a gripper that hardly ever closes is noise;
+``percentile_range`` then takes the whole range.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, unknown_name
-from .base import ActionTokenizer, Arrays, Chunks, Fitting
+from .base import ActionTokenizer, Arrays, Chunks, Fitting, Tokens, outside
 
 EDGES = ("uniform", "quantile")
-NARROW = 1e-6  # of the whole range: percentiles nearer to each other than this are one value in float32
+NARROW = 0.01  # of the whole range, less than three of its 256 bins: percentiles so near enclose noise alone
 
 
 class Bins(ActionTokenizer):
@@ -42,6 +45,12 @@ class Bins(ActionTokenizer):
         """V for each action."""
         bins: int = self.options["bins"]
         return (bins,) * (self.horizon * self.action_dim)
+
+    def encode(self, chunks: Any) -> Tokens:
+        """Tokens of chunks [B, H, d]; ``clipped`` counts what the outermost bins take from outside them, too."""
+        tokens = super().encode(chunks)
+        end = self._start + self.options["bins"] * self._width
+        return replace(tokens, clipped=outside(self._as_chunks(chunks), self._start, end))
 
     def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
         if self.options["edges"] == "quantile":
@@ -72,14 +81,14 @@ class Bins(ActionTokenizer):
             )
 
 
-def percentile_range(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def percentile_range(actions: np.ndarray, narrow: float = NARROW) -> tuple[np.ndarray, np.ndarray]:
     """Actions [M, d] → float64 [d], [d]: each dimension's 1st and 99th percentile.
 
-    Where the two are one value (a gripper that is open in more than 98 % of the actions) but the dimension
-    moves, its least and its greatest action: there would be nothing between the percentiles.
+    Where the two enclose no more than the share ``narrow`` of the whole range (a gripper that is open in more than
+    98 % of the actions, exactly or with some noise): the least and the greatest action.
     """
     exact = actions.astype(np.float64)
     least, greatest = exact.min(0), exact.max(0)
     low, high = np.percentile(exact, (1, 99), axis=0)
-    narrow = high - low <= NARROW * (greatest - least)
-    return np.where(narrow, least, low), np.where(narrow, greatest, high)
+    whole = high - low <= narrow * (greatest - least)
+    return np.where(whole, least, low), np.where(whole, greatest, high)

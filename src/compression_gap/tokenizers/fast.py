@@ -1,6 +1,6 @@
 """FAST (arXiv 2501.09747): quantised cosine coefficients of a chunk, compressed by byte-pair encoding.
 
-    x = (a − centre) / half: the 1st … 99th percentile of each dimension to [−1, 1]
+    x = (a − centre) / half: the 1st … 99th percentile of each dimension to [−1, 1] (``bins.percentile_range``)
     C = DCT-II of x over time, orthonormal;     q = round(scale · C), integers [H, d]
     tokens = BPE of q, the lowest frequency of all dimensions first
 
@@ -29,12 +29,13 @@ from tokenizers.trainers import BpeTrainer
 
 from ..errors import UserError
 from .base import ActionTokenizer, Arrays, Chunks, Fitting, Tokens
-from .bins import percentile_range
+from .bins import NARROW, percentile_range
 
 # Integers are the characters from U+0001 up to the surrogates: without a normaliser none of them is special, and
 # those take fewer bytes, which means less time, than the supplementary planes. U+0000 stands between sequences.
 FIRST, SURROGATES = 0x1, 0xD800
 LEADING = 8  # merges done on all sequences at once
+RARE = 0.1  # of the whole range: where the vocabulary is too small, percentiles so near give way to it
 MOST_INTEGERS = SURROGATES - FIRST - LEADING
 ROWS = 512  # sequences at a time: more fall out of the cache
 
@@ -148,6 +149,8 @@ class IntegerBPE:
 class FAST(ActionTokenizer):
     """``FAST(vocabulary=1024, scale=10.0)``: at most H·d tokens a chunk, fewer for smooth ones.
 
+    What lies far outside the percentiles makes large integers. Where these would not fit into the vocabulary, a
+    dimension whose percentiles enclose less than a tenth of its range is scaled by the whole range instead.
     Every integer between the least and the greatest coefficient seen in fitting is a token, so that every
     chunk can be encoded; a coefficient outside is clipped, and counted in ``Tokens.clipped`` with the actions
     that were. A vocabulary that cannot be filled (few chunks) stays smaller: ``codebook_sizes`` says so.
@@ -219,16 +222,23 @@ class FAST(ActionTokenizer):
         return np.append(sizes <= left, left == 0)
 
     def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
-        low, high = percentile_range(chunks.actions)
-        self._centre, self._half = (low + high) / 2, np.where(high > low, (high - low) / 2, 1)
         # As in encoding: what stands after an episode's end may lie outside the range.
-        q = self._quantised(np.clip(chunks.values, self.low, self.high))
+        clipped = np.clip(chunks.values, self.low, self.high)
         vocabulary, scale = self.options["vocabulary"], self.options["scale"]
-        alphabet = q.max() - q.min() + 1
+        for narrow in (NARROW, RARE):
+            low, high = percentile_range(chunks.actions, narrow)
+            self._centre, self._half = (low + high) / 2, np.where(high > low, (high - low) / 2, 1)
+            q = self._quantised(clipped)
+            alphabet = q.max() - q.min() + 1
+            if alphabet < vocabulary and alphabet <= MOST_INTEGERS:
+                break
         if not alphabet < vocabulary:
+            of_dimension = q.reshape(len(q), -1, self.action_dim)
+            widest = int(np.ptp(of_dimension, axis=(0, 1)).argmax())
             raise UserError(
-                f"the coefficients take {alphabet:.0f} values at scale {scale:g}, and the vocabulary of {vocabulary} "
-                f"must hold them all and more: raise vocabulary above {alphabet:.0f}, or lower scale"
+                f"the coefficients take {alphabet:.0f} values at scale {scale:g}, most of them in dimension {widest}, "
+                f"and the vocabulary of {vocabulary} must hold them all and more: raise vocabulary above "
+                f"{alphabet:.0f}, or lower scale"
             )
         if alphabet > MOST_INTEGERS:
             raise UserError(
