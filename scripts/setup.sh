@@ -2,7 +2,7 @@
 # Make the virtual environment and install the program on a machine that has Python 3.11 or newer, in the versions
 # of constraints.txt. torch: one that is there is kept; else a wheel that pip is offered locally (a CPU build, on
 # machines without a GPU); else the default. Mesa's EGL is installed where it is missing and the user is root.
-#   EXTRAS=metaworld,data  CONSTRAINTS=FILE  PYTHON=/path/to/python  bash scripts/setup.sh [FOLDER]
+#   EXTRAS=metaworld,data  CONSTRAINTS=FILE  PYTHON=/path/to/python  ONLY=torch  bash scripts/setup.sh [FOLDER]
 set -euo pipefail
 venv=${1:-.venv}
 python=${PYTHON:-python3}
@@ -23,6 +23,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   pip install --quiet --no-index --no-deps torch 2>/dev/null || true
 fi
+if [ "${ONLY:-}" = torch ]; then exit; fi
 pip install --quiet ${constraints:+--constraint "$constraints"} --editable ".${extras:+[$extras]}" \
   2> >(grep -v '^WARNING: Location' >&2)
 "$venv/bin/python" -c 'import compression_gap, torch'

@@ -4,7 +4,7 @@
 
 Everything is done twice: with the lowest version of each package that pyproject.toml allows, and with the newest.
 torch is the one exception: it is taken as scripts/setup.sh takes it. An environment is a copy, by hard links, of one
-that holds torch and the core; what an extra adds is installed anew. Needs a Linux machine that can render.
+that holds torch alone (the core's) or torch and the core (an extra's); the rest is installed anew. Needs a Linux machine that can render.
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ def main() -> int:
     asked = parser.parse_args()
     failed: list[str] = []
     passed = 0
-    for versions in asked.versions:
-        with tempfile.TemporaryDirectory(prefix="extras-") as work:
+    with tempfile.TemporaryDirectory(prefix="extras-") as work:
+        subprocess.run(
+            ["bash", "scripts/setup.sh", f"{work}/torch"],
+            cwd=ROOT,
+            env={**os.environ, "ONLY": "torch"},
+            check=True,
+        )
+        for versions in asked.versions:
             bench = Bench(Path(work), versions)
             for name in ["core", *(e for e in asked.extras if e != "core")]:
                 begun = time.monotonic()
@@ -57,16 +63,18 @@ def main() -> int:
 class Bench:
     """The environments of one choice of versions, and the folder in which they work."""
 
-    def __init__(self, work: Path, versions: str) -> None:
-        self.work, self.versions = work, versions
-        self.base = work / "core"
-        self.store = work / "store"
-        self.constraints = work / "constraints.txt"
+    def __init__(self, root: Path, versions: str) -> None:
+        self.torch, self.work = root / "torch", root / versions
+        self.work.mkdir()
+        self.base = self.work / "core"
+        self.store = self.work / "store"
+        self.constraints = self.work / "constraints.txt"
         lines = lowest() if versions == "lowest" else []
         self.constraints.write_text("".join(f"{line}\n" for line in lines))
 
     def core(self) -> str:
         """Make the base environment; what is wrong with it, or nothing."""
+        subprocess.run(["cp", "-al", self.torch, self.base], check=True)
         setup = {"CONSTRAINTS": str(self.constraints), "EXTRAS": ""}
         return self._run("bash", "scripts/setup.sh", str(self.base), **setup) or self._verb(self.base, "core")
 

@@ -258,6 +258,8 @@ def study_tables(summary: dict[str, Any]) -> None:
         offline_tables(summary)
     else:
         summary_tables(summary)
+    for words in summary["version_words"]:
+        console.print(words, markup=False)
 
 
 def offline_tables(summary: dict[str, Any]) -> None:

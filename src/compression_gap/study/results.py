@@ -16,6 +16,7 @@ from .engine import failure_file
 from .evidence import Group, code_words, groups, label, rate, read_rows, strata, success_matrix
 from .plan import Graph, Plan
 from .published import published_beside
+from .versions import version_words
 
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "published": published_beside(plan.study, protocol, cells),
         "ledger": _ledger(plan, store, contrasts),
         "machine": machine(plan.cells, store),
+        "version_words": version_words(plan, store),
     }
 
 
