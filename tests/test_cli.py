@@ -108,11 +108,12 @@ def test_doctor_names_every_check(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(opengl, "render_check", lambda: "a renderer")
     found = spoken(capsys, "doctor", "--store", tmp_path / "not" / "yet")
     names = [c["name"] for c in found["checks"]]
-    assert names == ["python", "torch", "cores", "memory", "disk", "rendering"]
+    extra = [f"extra {name}" for name in ("data", "libero", "metaworld", "serve", "text")]
+    assert names == ["python", "packages", "torch", "cores", "memory", "disk", "rendering", *extra]
     assert all(set(c) == {"name", "ok", "found", "advice"} for c in found["checks"])
     by_name = {c["name"]: c for c in found["checks"]}
     assert by_name["python"]["found"] == sys.version.split()[0]
-    assert by_name["rendering"]["found"].startswith("a renderer (metaworld ")
+    assert by_name["rendering"]["found"].startswith("a renderer (mujoco ")
     assert found["ok"] == all(c["ok"] for c in found["checks"])
     assert not (tmp_path / "not").exists()
 

@@ -21,9 +21,8 @@ with h5py.File(work / "small.hdf5", "w") as file:
         group.attrs["num_samples"] = e.length
 root = zarr.open_group(work / "small.zarr", mode="w", zarr_format=2)
 ends = np.cumsum([e.length for e in demos.episodes])
-arrays = {
-    "action": demos.actions, "robot_state": demos.proprio, "front_rgb": frames,
-}  # fmt: skip
+arrays = {"action": demos.actions, "robot_state": demos.proprio, "front_rgb": frames}
 for name, rows in arrays.items():
-    root.create_array(f"data/{name}", data=np.asarray(rows), chunks=(16, *rows.shape[1:]))
-root.create_array("meta/episode_ends", data=ends)
+    made = root.create_array(f"data/{name}", shape=rows.shape, dtype=rows.dtype, chunks=(16, *rows.shape[1:]))
+    made[:] = np.asarray(rows)
+root.create_array("meta/episode_ends", shape=ends.shape, dtype=ends.dtype)[:] = ends
