@@ -34,6 +34,18 @@ def test_an_extra_s_packages_are_its_own_and_not_the_program_s(declared):
     assert [r.name for r in extras.needs("libero")] == ["mujoco"]
 
 
+def test_the_extras_are_those_of_the_project_without_the_developers_tools():
+    assert extras.names() == sorted(set(PROJECT["optional-dependencies"]) - {"dev"})
+
+
+def test_a_source_that_is_not_installed_asks_for_nothing(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    assert extras.names() == extras.needs() == []
+
+
 def test_what_is_there_what_is_missing_and_what_was_not_tested(declared):
     needs = [f'{r}; extra == "libero"' for r in ("mujoco==3.3.0", "robosuite==1.4.0", "av>=13,<19")]
     declared(needs, {"mujoco": "3.17.0", "av": "18.1.0"})

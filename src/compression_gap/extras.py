@@ -5,6 +5,7 @@ What is needed stands in pyproject.toml alone; an installed program carries it i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -34,19 +35,27 @@ def install(extra: str) -> str:
 
 def names() -> list[str]:
     """The extras that users install; developers' tools are none of them."""
-    found = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    return sorted(set(found) - {"dev"})
+    marks = (re.search(r"extra == [\"']([\w-]+)", line) for line in _asked())
+    return sorted({mark[1] for mark in marks if mark} - {"dev"})
 
 
 def needs(extra: str = "") -> list[Requirement]:
     """What an extra needs, or the program itself if none is named."""
     found = []
-    for line in metadata.requires(DISTRIBUTION) or ():
+    for line in _asked():
         need = Requirement(line)
         own = need.marker is None or "extra" not in str(need.marker)
         if own != bool(extra) and (need.marker is None or need.marker.evaluate({"extra": extra})):
             found.append(need)
     return found
+
+
+def _asked() -> list[str]:
+    """What the installed program's metadata asks for; nothing, where its source alone is on the path."""
+    try:
+        return metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def installed(extra: str = "") -> Extra:
