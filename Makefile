@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo libero test test-libero soak lint bench clean
+.PHONY: demo libero test test-libero test-extras soak lint bench constraints clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
@@ -20,6 +20,10 @@ test-libero: $(VENV)/libero
 soak: $(VENV)/ready
 	MUTANTS=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/demos/test_mutations.py
 
+# Each extra alone in a fresh environment, with the lowest versions that pyproject.toml allows and with the newest.
+test-extras: $(VENV)/ready
+	$(BIN)/python scripts/test_extras.py
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,12 +37,15 @@ bench: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/feature_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/import_speed.py
 
-$(VENV)/ready: scripts/setup.sh pyproject.toml
+constraints:
+	bash scripts/constraints.sh
+
+$(VENV)/ready: scripts/setup.sh pyproject.toml constraints.txt
 	bash scripts/setup.sh $(VENV)
 	touch $@
 
 $(VENV)/libero: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libero]' 2>&1 | grep -v '^WARNING: Location' || true
+	EXTRAS=metaworld,data,serve,text,dev,libero bash scripts/setup.sh $(VENV)
 	$(BIN)/python -c 'import libero'
 	touch $@
 

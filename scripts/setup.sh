@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Make the virtual environment and install the program on a machine that has Python 3.11 or newer.
-# torch: one that is there is kept; else a wheel that pip is offered locally (a CPU build, on machines
-# without a GPU); else the default. Mesa's EGL is installed where it is missing and the user is root.
+# Make the virtual environment and install the program on a machine that has Python 3.11 or newer, in the versions
+# of constraints.txt. torch: one that is there is kept; else a wheel that pip is offered locally (a CPU build, on
+# machines without a GPU); else the default. Mesa's EGL is installed where it is missing and the user is root.
+#   EXTRAS=metaworld,data  CONSTRAINTS=FILE  PYTHON=/path/to/python  ONLY=torch  bash scripts/setup.sh [FOLDER]
 set -euo pipefail
 venv=${1:-.venv}
 python=${PYTHON:-python3}
+extras=${EXTRAS-metaworld,data,serve,text,dev}
+constraints=${CONSTRAINTS-constraints.txt}
 
 "$python" - <<'PY' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it" >&2; exit 2; }
 import sys
@@ -20,10 +23,15 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   pip install --quiet --no-index --no-deps torch 2>/dev/null || true
 fi
-pip install --quiet --editable '.[metaworld,data,serve,text,dev]' 2>&1 | grep -v '^WARNING: Location' || true
-"$venv/bin/python" -c 'import compression_gap, torch, metaworld'
+if [ "${ONLY:-}" = torch ]; then exit; fi
+pip install --quiet ${constraints:+--constraint "$constraints"} --editable ".${extras:+[$extras]}" \
+  2> >(grep -v '^WARNING: Location' >&2)
+"$venv/bin/python" -c 'import compression_gap, torch'
 
-egl() { MUJOCO_GL=egl "$venv/bin/python" -c 'from compression_gap.sims.metaworld import render_check; render_check()' 2>/dev/null; }
+egl() {  # nothing renders without MuJoCo
+  ! "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("mujoco"))' ||
+    MUJOCO_GL=egl "$venv/bin/python" -c 'from compression_gap.sims.opengl import render_check; render_check()' 2>/dev/null
+}
 packages="libegl1 libegl-mesa0 libgl1-mesa-dri libgl1"
 if [ "$(uname)" = Linux ] && ! egl; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -103,16 +103,17 @@ def test_power_as_a_table(capsys):
 
 
 def test_doctor_names_every_check(capsys, tmp_path, monkeypatch):
-    from compression_gap.sims import metaworld
+    from compression_gap.sims import opengl
 
-    monkeypatch.setattr(metaworld, "render_check", lambda: "a renderer")
+    monkeypatch.setattr(opengl, "render_check", lambda: "a renderer")
     found = spoken(capsys, "doctor", "--store", tmp_path / "not" / "yet")
     names = [c["name"] for c in found["checks"]]
-    assert names == ["python", "torch", "cores", "memory", "disk", "rendering"]
+    extra = [f"extra {name}" for name in ("data", "libero", "metaworld", "serve", "text")]
+    assert names == ["python", "packages", "torch", "cores", "memory", "disk", "rendering", *extra]
     assert all(set(c) == {"name", "ok", "found", "advice"} for c in found["checks"])
     by_name = {c["name"]: c for c in found["checks"]}
     assert by_name["python"]["found"] == sys.version.split()[0]
-    assert by_name["rendering"]["found"].startswith("a renderer (metaworld ")
+    assert by_name["rendering"]["found"].startswith("a renderer (mujoco ")
     assert found["ok"] == all(c["ok"] for c in found["checks"])
     assert not (tmp_path / "not").exists()
 
@@ -122,9 +123,9 @@ def no_gl():
 
 
 def test_doctor_says_how_to_mend_rendering(capsys, tmp_path, monkeypatch):
-    from compression_gap.sims import metaworld
+    from compression_gap.sims import opengl
 
-    monkeypatch.setattr(metaworld, "render_check", no_gl)
+    monkeypatch.setattr(opengl, "render_check", no_gl)
     assert cli.main(["doctor", "--store", str(tmp_path)]) == 2
     said = capsys.readouterr().out
     assert "FAIL  rendering: no frame could be rendered" in said
@@ -132,9 +133,9 @@ def test_doctor_says_how_to_mend_rendering(capsys, tmp_path, monkeypatch):
 
 
 def test_a_study_that_cannot_render_says_so_before_it_builds(capsys, tmp_path, monkeypatch):
-    from compression_gap.sims import metaworld
+    from compression_gap.sims import opengl
 
-    monkeypatch.setattr(metaworld, "render_check", no_gl)
+    monkeypatch.setattr(opengl, "render_check", no_gl)
     assert cli.main(["study", "run", "--preset", "demo", "--store", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.out == ""

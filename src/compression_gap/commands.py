@@ -79,8 +79,8 @@ def folder_of(path: Path) -> Path:
 
 def _check_rendering(plan: Plan) -> None:
     """Fail in a sentence now, not in a worker after minutes, when frames cannot be rendered."""
-    if plan.protocol.sim.sim == "metaworld":
-        from .sims.metaworld import render_check
+    if plan.protocol.sim.sim in ("metaworld", "libero"):
+        from .sims.opengl import render_check
 
         render_check()
 
@@ -125,7 +125,7 @@ def run_study(
         left = len(missing_steps(plan, store))
         print(f"stopped with {left} steps to go; the same command goes on from here")
     crashed = [f for f in wanted_failures.values() if f["kind"] == "crash"]
-    refused = [f for f in wanted_failures.values() if f["kind"] == "user"]
+    refused = [f for f in wanted_failures.values() if f["kind"] in ("user", "simulator")]
     if report and not outcome.stopped and not crashed and not refused:
         path, summary = report_plan(study, plan, store, None, 2, command=_command(file, preset))
         if as_json:

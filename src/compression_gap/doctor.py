@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
+from . import extras
 from .errors import UserError
 
 
@@ -23,13 +23,37 @@ class Check:
 
 
 def checks(store: Path) -> list[Check]:
-    """All checks, in the order in which problems should be mended."""
-    return [_python(), _torch(), _cores(), _memory(), _disk(store), _rendering()]
+    """All checks, in the order in which problems should be mended; an extra that is not there is no problem."""
+    extra = [_extra(name) for name in extras.names()]
+    return [_python(), _packages(), _torch(), _cores(), _memory(), _disk(store), _rendering(), *extra]
 
 
 def _python() -> Check:
     ok = sys.version_info >= (3, 11)
     return Check("python", ok, sys.version.split()[0], "" if ok else "install Python 3.11 or newer")
+
+
+def _packages() -> Check:
+    program = extras.installed()
+    words = program.untested_words()
+    if program.missing:
+        words = f"missing: {', '.join(program.missing)}"
+    return Check(
+        "packages", not words, words or f"{len(program.found)} in tested versions",
+        f"pip install --upgrade {extras.DISTRIBUTION}" if words else "",
+    )  # fmt: skip
+
+
+def _extra(name: str) -> Check:
+    """What one extra needs: all there, not installed (which is fine), or in versions that were not tested."""
+    extra = extras.installed(name)
+    if extra.untested:
+        return Check(f"extra {name}", False, extra.untested_words(), extras.install(name))
+    if extra.missing:
+        return Check(
+            f"extra {name}", True, f"not installed: {', '.join(extra.missing)}", extras.install(name)
+        )
+    return Check(f"extra {name}", True, ", ".join(f"{p} {v}" for p, v in extra.found.items()))
 
 
 def _torch() -> Check:
@@ -63,10 +87,14 @@ def _disk(store: Path) -> Check:
 
 
 def _rendering() -> Check:
-    from .sims.metaworld import render_check
+    from .sims.opengl import render_check
 
+    mujoco = extras.version_of("mujoco")
+    if mujoco is None:
+        words = f"{extras.install('metaworld')}, or with [libero], for a simulator that renders"
+        return Check("rendering", True, "MuJoCo is not installed", words)
     try:
         renderer = render_check()
     except UserError as error:
         return Check("rendering", False, "no frame could be rendered", str(error))
-    return Check("rendering", True, f"{renderer} (metaworld {metadata.version('metaworld')})")
+    return Check("rendering", True, f"{renderer} (mujoco {mujoco})")

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from .errors import UserError
 from .policies import Emission
-from .sims import EvaluationProtocol, Observation, Sim, SimPool, make_sim
+from .sims import EvaluationProtocol, Observation, Sim, SimPool, make_sim, simulating
 from .sims.pool import Drive, EpisodeRunner, Job, Outcome
 
 Asks = Literal["observation", "expert-chunk", "expert", "recording"]
@@ -324,11 +324,14 @@ def record_episode(
             frames.append(next(iter(camera.observe().images.values()))[0, 0])
 
     try:
-        camera.reset(task, initial_state)
         runner = EpisodeRunner(sim, decider.drive, after_step=film)
-        asked = runner.start(task, initial_state)
+        with simulating(protocol.sim, task, initial_state):
+            camera.reset(task, initial_state)
+            asked = runner.start(task, initial_state)
         while not isinstance(asked, Outcome):
-            asked = runner.execute(decider.decide([0], [asked])[0])
+            chunk = decider.decide([0], [asked])[0]
+            with simulating(protocol.sim, task, initial_state):
+                asked = runner.execute(chunk)
     finally:
         sim.close()
         camera.close()

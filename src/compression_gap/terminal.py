@@ -101,10 +101,12 @@ class RunWatcher:
         self._end(step)
         self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")
 
-    def failed(self, step: Step, sentence: str) -> None:
-        """A step failed."""
+    def failed(self, step: Step, record: dict[str, str]) -> None:
+        """A step failed: its sentence for all to read, its traceback for the log."""
         self._end(step)
-        self._say(f"FAILED {step.label}: {sentence}")
+        self._say(f"FAILED {step.label}: {record['sentence']}")
+        if record["traceback"]:
+            self.log.info("%s", record["traceback"].rstrip())
 
 
 def failures_list(failures: Sequence[dict[str, str]]) -> None:
@@ -309,6 +311,8 @@ def study_tables(summary: dict[str, Any]) -> None:
         offline_tables(summary)
     else:
         summary_tables(summary)
+    for words in summary["version_words"]:
+        console.print(words, markup=False)
 
 
 def _runs(reference: dict[str, Any], episodes: int) -> str:

@@ -123,6 +123,6 @@ def test_a_simulator_that_does_not_repeat_is_found_out(tmp_path, monkeypatch):
         original(self, task, state + 1000 * len(resets))
 
     monkeypatch.setattr(Channel, "reset", drifting)
-    with pytest.raises(RuntimeError, match="did not repeat"):
+    with pytest.raises(UserError, match="did not repeat"):
         collect_demos(CHANNEL, "reach", 3, tmp_path)
     assert module.FAIR_ATTEMPTS > 3

@@ -339,7 +339,7 @@ def test_missing_opengl_says_what_to_install(sim, monkeypatch):
 
     sim.reset(TASK, EVALUATION_STATES)
     sim.environment._close_renderer()
-    monkeypatch.setattr(mujoco, "Renderer", broken)
+    monkeypatch.setattr(mujoco, "MjrContext", broken)
     sim.observe(images=False)
     with pytest.raises(UserError, match="gladLoadGL error") as caught:
         sim.observe()

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 
 import numpy as np
 import pytest
 
+from compression_gap import extras
 from compression_gap.errors import UserError
-from compression_gap.sims import SimPool, SimSpec, make_sim
+from compression_gap.extras import Extra
+from compression_gap.sims import SimPool, SimSpec, SimulatorError, failure, make_sim
 from compression_gap.sims.base import arrays_equal
 from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome, expert_chunk
 
@@ -135,6 +138,37 @@ def test_a_workers_sentence_reaches_the_user():
         with pytest.raises(UserError, match="unknown task of this simulator 'swim'"):
             pool.run([("swim", 0)], LOOK, lambda jobs, asked: [], lambda job, outcome: None)
         assert play(pool, 2)[0]  # and the pool is usable afterwards
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_inside_a_simulator_is_a_sentence_that_names_the_episode(workers):
+    wrong = Drive("expert-chunk", execute=1, step_limit=4, horizon="eight")
+    with SimPool(CHANNEL, workers) as pool, pytest.raises(SimulatorError) as caught:
+        pool.run([("reach", 7)], wrong, lambda jobs, asked: [], lambda job, outcome: None)
+    said = str(caught.value)
+    assert said.startswith(
+        "the simulator 'channel' failed at reach, initial state 7 (TypeError: 'str' object"
+    )
+    assert "\n" not in said
+    cause = "".join(traceback.format_exception(caught.value))
+    assert "in expert_chunk" in cause  # where it arose, for the log
+
+
+def test_an_error_inside_a_simulator_suggests_what_the_installed_versions_do(monkeypatch):
+    def seen(missing=(), untested=None):
+        found = Extra("libero", {"mujoco": "3.17.0"}, missing, untested or {})
+        monkeypatch.setattr(extras, "installed", lambda name: found)
+        return failure.describe("libero", "libero_object-0", 3, KeyError("mujoco.gl_context"))
+
+    start = (
+        "the simulator 'libero' failed at libero_object-0, initial state 3 (KeyError: 'mujoco.gl_context')"
+    )
+    install = 'pip install "compression-gap[libero]"'
+    assert seen(untested={"mujoco": "==3.3.0"}) == (
+        f"{start}; not a tested version: mujoco 3.17.0 (tested: ==3.3.0): {install}"
+    )
+    assert seen(missing=("h5py",)) == f"{start}; h5py is not installed: {install}"
+    assert seen().startswith(f"{start}, with the tested versions mujoco 3.17.0: see what  cgap doctor")
 
 
 def test_an_error_of_the_decider_leaves_no_old_answers_behind(pool):

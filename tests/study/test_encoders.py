@@ -50,8 +50,8 @@ class Quiet:
 
     def finished(self, step, seconds): ...
 
-    def failed(self, step, sentence):
-        self.sentences.append(sentence)
+    def failed(self, step, record):
+        self.sentences.append(record["sentence"])
 
 
 def plan_of(*names):

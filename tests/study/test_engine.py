@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from compression_gap import cli
-from compression_gap.artifacts import Store
+from compression_gap.artifacts import Recipe, Store
 from compression_gap.errors import UserError
+from compression_gap.sims import SimulatorError
 from compression_gap.study import builders, engine
 from compression_gap.study.builders import close_pools
 from compression_gap.study.engine import failure_file, missing_steps, run_plan
-from compression_gap.study.plan import make_plan
+from compression_gap.study.plan import Step, make_plan
 from compression_gap.study.spec import parse_study
 
 MINI = {
@@ -47,7 +48,7 @@ class Quiet:
     def started(self, step): pass
     def progress(self, step, done, total): pass
     def finished(self, step, seconds): pass
-    def failed(self, step, sentence): print(sentence, file=sys.stderr)
+    def failed(self, step, record): print(record["sentence"], file=sys.stderr)
 
 def run(root, commit_point, processes=0, watcher=None):
     artifacts.commit_point = commit_point
@@ -143,8 +144,8 @@ class Recorder:
     def finished(self, step, seconds):
         self.done.append(step)
 
-    def failed(self, step, sentence):
-        self.sentences.append((step.recipe.kind, sentence))
+    def failed(self, step, record):
+        self.sentences.append((step.recipe.kind, record["sentence"]))
 
 
 def study_file(folder, **changes):
@@ -434,13 +435,98 @@ def test_damage_in_the_store_is_a_sentence_and_the_same_command_mends_it(undistu
     assert checksums(undisturbed.plan, root) == checksums(undisturbed.plan, undisturbed.root)
 
 
+# What a failure leaves nothing to do for
+
+
+def demos_of(count):
+    """Steps of demonstrations of as many tasks, and a normaliser of all of them."""
+    recipes = [Recipe("demos", {"task": f"t{i}"}) for i in range(count)]
+    steps = [Step(r, f"demonstrations of {r.spec['task']}", {}, 1.0) for r in recipes]
+    inputs = {f"demos/{i}": r for i, r in enumerate(recipes)}
+    last = Recipe("normaliser", {}, {role: r.key for role, r in inputs.items()})
+    return steps, Step(last, "normaliser", inputs, 1.0)
+
+
+def failing(which, error):
+    """A builder that fails at these tasks, and what it was asked for."""
+    asked = []
+
+    def build(job):
+        asked.append(job.spec["task"])
+        if job.spec["task"] in which:
+            raise error
+        return {}
+
+    return build, asked
+
+
+def test_a_simulator_that_fails_every_time_is_not_tried_on(tmp_path, monkeypatch):
+    steps, _ = demos_of(6)
+    build, asked = failing({f"t{i}" for i in range(6)}, SimulatorError("the simulator 'x' failed: mend it"))
+    monkeypatch.setitem(builders.BUILDERS, "demos", build)
+    watcher = Recorder()
+    outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=watcher)
+    assert asked == ["t0", "t1"]
+    assert watcher.sentences == [("demos", "the simulator 'x' failed: mend it")] * 2
+    assert [f["kind"] for f in outcome.failures.values()] == ["simulator"] * 6
+    assert sum("because" not in f for f in outcome.failures.values()) == 2
+
+
+def test_a_simulator_that_works_elsewhere_is_tried_on(tmp_path, monkeypatch):
+    steps, _ = demos_of(6)
+    build, asked = failing({"t1", "t2", "t4"}, SimulatorError("failed"))
+    monkeypatch.setitem(builders.BUILDERS, "demos", build)
+    outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=Recorder())
+    assert asked == [f"t{i}" for i in range(6)]
+    assert len(outcome.failures) == 3
+
+
+def test_demonstrations_that_no_result_can_use_any_more_are_not_made(tmp_path, monkeypatch):
+    steps, last = demos_of(6)
+    build, asked = failing({"t2"}, UserError("the expert failed: choose another task"))
+    monkeypatch.setitem(builders.BUILDERS, "demos", build)
+    goals = {last.recipe.key, steps[4].recipe.key}  # these are wanted for themselves
+    outcome = engine.run_steps([*steps, last], Store(tmp_path), processes=0, watcher=Recorder(), goals=goals)
+    assert asked == ["t0", "t1", "t2", "t4"]
+    first = outcome.failures[steps[2].recipe.key]
+    assert "because" not in first
+    left = {s.recipe.key for s in (steps[3], steps[5], last)}
+    assert {k for k, f in outcome.failures.items() if "because" in f} == left
+    assert {f["sentence"] for f in outcome.failures.values()} == {first["sentence"]}
+
+
+def test_a_failed_simulator_is_a_sentence_with_exit_code_2(tmp_path, monkeypatch, capsys):
+    from compression_gap.sims.channel import Channel
+
+    def broken(self, *, images=True):
+        raise KeyError("mujoco.gl_context")
+
+    monkeypatch.setattr(Channel, "observe", broken)
+    where = ["--store", str(tmp_path / "store"), "--processes", "0"]
+    assert cli.main(["study", "run", str(study_file(tmp_path)), *where]) == 2
+    said = capsys.readouterr().err
+    assert "the simulator 'channel' failed at reach, initial state 0 (KeyError: 'mujoco.gl_context'" in said
+    assert "Traceback" not in said
+    log = (tmp_path / "store" / "studies" / "mini" / "run.log").read_text()
+    assert log.count("Traceback (most recent call last)") == 2  # the error, and what it was told as
+    assert not list((tmp_path / "store").glob("failures/*"))  # mended, the next run tries it again
+
+
 # Bookkeeping of the pool, without processes
 
 
 def test_a_step_whose_worker_dies_three_times_is_a_failure_that_says_so(undisturbed, tmp_path):
     steps = list(undisturbed.plan.steps.values())
     watcher = Recorder()
-    pool = engine._Pool(steps, Store(tmp_path), 1, watcher, None, engine.Outcome())
+    pool = engine._Pool(
+        steps,
+        Store(tmp_path),
+        1,
+        watcher,
+        None,
+        engine.Outcome(),
+        {s.recipe.key for s in undisturbed.plan.steps.values()},
+    )
     waiting = list(steps[1:])
     for deaths in (1, 2, 3):
         pool.workers["pipe"] = SimpleNamespace(join=lambda: None, exitcode=-9)
@@ -468,7 +554,15 @@ def test_a_worker_that_died_while_idle_is_replaced(undisturbed, tmp_path, monkey
             self.sent.append(step)
 
     step = next(iter(undisturbed.plan.steps.values()))
-    pool = engine._Pool([step], Store(tmp_path), 1, Recorder(), None, engine.Outcome())
+    pool = engine._Pool(
+        [step],
+        Store(tmp_path),
+        1,
+        Recorder(),
+        None,
+        engine.Outcome(),
+        {s.recipe.key for s in undisturbed.plan.steps.values()},
+    )
     pool.workers[Broken()] = SimpleNamespace(join=lambda: None, exitcode=-9)
 
     def hire():

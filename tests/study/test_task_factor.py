@@ -37,7 +37,7 @@ class Quiet:
     def finished(self, step, seconds):
         pass
 
-    def failed(self, step, sentence):
+    def failed(self, step, record):
         pass
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..sims import DEMONSTRATION_STATES, PRETRAINING_STATES, Observation, Sim, SimSpec, make_sim
+from ..sims import DEMONSTRATION_STATES, PRETRAINING_STATES, Observation, Sim, SimSpec, make_sim, simulating
 from .demoset import DemoWriter
 
 FAIR_ATTEMPTS = 12  # before an expert may be called hopeless
@@ -36,7 +36,8 @@ def collect_demos(
     and listed. An episode ends with the step that reached success. Raises ``UserError`` if less than a
     quarter of a fair number of attempts succeed, ``Stopped`` if ``should_stop()`` becomes true.
     """
-    sim = make_sim(spec)
+    with simulating(spec, task, first_state):
+        sim = make_sim(spec)
     source = {"kind": "expert", "sim": spec.model_dump(mode="json"), "versions": sim.info.versions}
     writer = DemoWriter(out, source=source)
     failed: list[int] = []
@@ -48,12 +49,15 @@ def collect_demos(
                 raise Stopped
             _check_range(state)
             # Physics first: it is far cheaper than frames, which a failed attempt does not need.
-            actions = expert_actions(sim, task, state)
+            with simulating(spec, task, state):
+                actions = expert_actions(sim, task, state)
             if actions is None:
                 failed.append(state)
                 _check_hope(task, len(lengths), len(failed))
             else:
-                writer.add(task, state, _watch(sim, task, state, actions), actions)
+                with simulating(spec, task, state):
+                    seen = _watch(sim, task, state, actions)
+                writer.add(task, state, seen, actions)
                 lengths.append(len(actions))
                 if progress:
                     progress(len(lengths), episodes)

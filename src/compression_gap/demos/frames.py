@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..sims import PRETRAINING_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim
+from ..sims import PRETRAINING_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim, simulating
 
 BLOCK = 500  # frames of an artefact
 VALIDATION = 0  # the number of the block that is not trained on
@@ -101,15 +101,16 @@ def collect_frames(
             f"there are initial states for {BLOCKS - 1} blocks of {BLOCK} pretraining frames a task, "
             f"not for block {block}: pretrain on fewer frames"
         )
-    sim = make_sim(spec)
+    first = PRETRAINING_STATES + block * STATES_PER_BLOCK
+    with simulating(spec, task, first):
+        sim = make_sim(spec)
     try:
         if sim.info.state_dim == 0:
             raise UserError(f"{spec.sim} gives no true state to pretrain on: take another encoder")
         arrays: dict[str, np.ndarray] = {}
-        done, state = 0, PRETRAINING_STATES + block * STATES_PER_BLOCK
-        first = state
+        done, state = 0, first
         while done < frames:
-            for seen in disturbed_episode(sim, task, state):
+            for seen in _in_words(disturbed_episode(sim, task, state), spec, task, state):
                 for name, row in _rows(seen, state).items():
                     if name not in arrays:
                         shape = (frames, *row.shape)
@@ -160,6 +161,18 @@ def disturbed_episode(sim: Sim, task: str, initial_state: int) -> Iterator[Obser
     for moment in (np.arange(FRAMES_PER_EPISODE) + rng.random(FRAMES_PER_EPISODE)) * part:
         sim.set_state(states[int(moment)])
         yield sim.observe()
+
+
+def _in_words(
+    frames: Iterator[Observation], spec: SimSpec, task: str, initial_state: int
+) -> Iterator[Observation]:
+    """The same frames; an error of the simulator becomes a sentence."""
+    while True:
+        with simulating(spec, task, initial_state):
+            seen = next(frames, None)
+        if seen is None:
+            return
+        yield seen
 
 
 def _rows(seen: Observation, initial_state: int) -> dict[str, np.ndarray]:

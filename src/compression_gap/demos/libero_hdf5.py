@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import UserError
-from ..sims import Observation, SimSpec
+from ..sims import Observation, SimSpec, simulating
 from ..sims.libero import Libero
 from ..sims.libero_assets import ROBOSUITE
 from ..sims.libero_environment import CONTROL_RATE
@@ -270,9 +270,11 @@ def _watch_job(job: tuple[SimSpec, str, Path, str, Frames]) -> tuple[str, np.nda
     key = spec.model_dump_json()
     if key not in _simulators:
         _close_simulator()
-        _simulators[key] = Libero(spec)
+        with simulating(spec, task, name):
+            _simulators[key] = Libero(spec)
     recording = read_recording(file, name)
-    return name, recording.actions, watch(_simulators[key], task, recording, file, frames)
+    with simulating(spec, task, name):
+        return name, recording.actions, watch(_simulators[key], task, recording, file, frames)
 
 
 def _close_simulator() -> None:

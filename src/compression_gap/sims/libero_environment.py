@@ -24,7 +24,7 @@ from ..errors import UserError
 from .base import SimSpec
 from .libero_assets import bddl_file, import_libero, initial_states
 from .libero_protocols import LiberoProtocol
-from .opengl import free_renderer, import_mujoco, make_renderer
+from .opengl import Renderer, import_mujoco, make_renderer
 
 OPEN_AND_STILL = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # what the harnesses send while the scene settles
 CONTROL_RATE = 20  # Hz
@@ -86,9 +86,9 @@ class LiberoEnvironment:
         self._official: np.ndarray | None = None
         self._pristine = self._copy(self.model, _MODEL_FIELDS)
         self._unplace_fixtures()
-        self._scene = self.mujoco.MjvOption()
-        self._scene.geomgroup[0] = 0  # collision shapes are not drawn
-        self._renderer: Any = None
+        self._visible = self.mujoco.MjvOption()
+        self._visible.geomgroup[0] = 0  # collision shapes are not drawn
+        self._renderer: Renderer | None = None
         self.scene: Any = None  # what an expert sees, made when one first acts
         self.seen: dict[str, np.ndarray] = {}
         self.holds: tuple[bool, ...] = ()
@@ -265,10 +265,9 @@ class LiberoEnvironment:
         present = self._now()
         self._show(self.seen)
         try:
-            self._renderer.update_scene(self.data, camera=camera, scene_option=self._scene)
+            return self._renderer.render(self.data, camera=camera, option=self._visible)
         finally:
             self._show(present)
-        return np.array(self._renderer.render())
 
     def _grip(self) -> np.ndarray:
         return self.seen["site_xpos"][self.robot.eef_site_id]
@@ -352,7 +351,7 @@ class LiberoEnvironment:
 
     def _close_renderer(self) -> None:
         if self._renderer is not None:
-            free_renderer(self._renderer)
+            self._renderer.close()
             self._renderer = None
 
 

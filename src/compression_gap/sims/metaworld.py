@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import extras
 from ..errors import UserError, unknown_name
 from .base import Observation, SimInfo, SimSpec
-from .opengl import INSTALL_GL, choose_backend, free_renderer, import_mujoco, make_renderer, render_check
+from .opengl import INSTALL_GL, Renderer, choose_backend, import_mujoco, make_renderer
 
-__all__ = ["INSTALL_GL", "TASKS", "MetaWorld", "canonical_task", "choose_backend", "render_check"]
+__all__ = ["INSTALL_GL", "TASKS", "MetaWorld", "canonical_task", "choose_backend"]
 
 # fmt: off
 TASKS = (
@@ -68,7 +69,7 @@ STATE_NAMES = (
 )
 
 CONTROL_RATE = 80.0  # Hz: a control step is five of physics, of 2.5 ms each
-INSTALL_METAWORLD = 'pip install "compression-gap[metaworld]"'
+INSTALL_METAWORLD = extras.install("metaworld")
 
 _PLAIN = (int, float, bool, str, bytes, np.generic, np.ndarray, list, tuple, dict, type(None))
 # Not part of an episode: what gymnasium and the constructor set once and for all.
@@ -242,7 +243,7 @@ class _Environment:
         self.kind = self.mujoco.mjtState.mjSTATE_INTEGRATION
         self.size = self.mujoco.mj_stateSize(env.model, self.kind)
         self.observation = np.zeros(39)
-        self.renderer: Any = None
+        self.renderer: Renderer | None = None
         self._pristine = (self._model_fields(), self._attributes())
 
     def reset(self, seed: int) -> None:
@@ -288,11 +289,7 @@ class _Environment:
         if self.renderer is None:
             self.renderer = make_renderer(self.mujoco, self.env.model, self.spec)
             atexit.register(self._close_renderer)  # runs before EGL's own exit, which would leave it broken
-        self.renderer.update_scene(self.env.data, camera=camera)
-        if self.spec.rendering == "fast":  # update_scene brings the flags back
-            self.renderer.scene.flags[self.mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            self.renderer.scene.flags[self.mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        pixels = self.renderer.render()
+        pixels = self.renderer.render(self.env.data, camera=camera, shadows=self.spec.rendering != "fast")
         return np.ascontiguousarray(pixels[::-1] if camera in FLIPPED else pixels)
 
     def get_state(self) -> tuple[Any, ...]:
@@ -320,7 +317,7 @@ class _Environment:
 
     def _close_renderer(self) -> None:
         if self.renderer is not None:
-            free_renderer(self.renderer)
+            self.renderer.close()
             self.renderer = None
 
     def _model_fields(self) -> dict[str, np.ndarray]:

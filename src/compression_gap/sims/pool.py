@@ -27,6 +27,7 @@ import numpy as np
 
 from ..errors import UserError
 from .base import Observation, Sim, SimSpec
+from .failure import SimulatorError, simulating
 from .registry import make_sim
 
 Asks = Literal["observation", "expert-chunk", "expert", "step"]
@@ -310,59 +311,78 @@ class _Inline:
 
     def close(self) -> None:
         """Free the simulator."""
-        self.service.sim.close()
+        self.service.close()
+
+
+class WorkerTraceback(Exception):
+    """Where an error arose in a worker: the cause of what is raised here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 @dataclass(frozen=True)
 class _Failure:
-    user: bool
-    text: str
+    kind: type[Exception]
+    sentence: str
+    traceback: str
 
 
 class _Service:
-    """What a worker does with its messages."""
+    """What a worker does with its messages. Raises ``UserError`` alone, but for a bug of this program."""
 
     def __init__(self, spec: SimSpec) -> None:
-        self.sim = make_sim(spec)
+        self.spec = spec
+        self.sim: Sim | None = None  # made with the first episode
         self.runner: EpisodeRunner | None = None
+        self.episode = ("", 0)
 
     def handle(self, message: tuple[Any, ...]) -> Any:
+        """Start an episode, or go on with it, up to the next decision."""
         if message[0] == "start":
-            _, drive, task, initial_state = message
-            self.runner = EpisodeRunner(self.sim, drive)
-            return self.runner.start(task, initial_state)
+            _, drive, *episode = message
+            self.episode = (episode[0], episode[1])
+            with simulating(self.spec, *self.episode):
+                self.sim = self.sim or make_sim(self.spec)
+                self.runner = EpisodeRunner(self.sim, drive)
+                return self.runner.start(*self.episode)
         assert self.runner is not None
-        return self.runner.execute(message[1])
+        with simulating(self.spec, *self.episode):
+            return self.runner.execute(message[1])
+
+    def close(self) -> None:
+        """Free the simulator."""
+        if self.sim is not None:
+            self.sim.close()
 
 
 def _serve(pipe: Connection, spec: SimSpec) -> None:
     """A worker's life: it ends when the parent closes the pipe, or ends itself."""
     os.environ.update(_ENVIRONMENT)  # once more: the fork server may have been started by someone else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers in order
-    service: _Service | None = None
+    service = _Service(spec)
     try:
         while True:
             message = pipe.recv()
             try:
-                service = service or _Service(spec)
                 reply = service.handle(message)
-            except UserError as error:
-                reply = _Failure(True, str(error))
-            except Exception:
-                reply = _Failure(False, traceback.format_exc())
+            except Exception as error:
+                reply = _Failure(_kind(error), str(error), traceback.format_exc())
             pipe.send(reply)
     except (EOFError, OSError):
         pass
     finally:
-        if service is not None:
-            service.sim.close()
+        service.close()
+
+
+def _kind(error: Exception) -> type[Exception]:
+    """The class that an error of a worker is raised as in the parent, which may not have its own."""
+    return next((k for k in (SimulatorError, UserError) if isinstance(error, k)), RuntimeError)
 
 
 def _checked(reply: Any) -> Any:
     if isinstance(reply, _Failure):
-        if reply.user:
-            raise UserError(reply.text)
-        raise RuntimeError(f"a simulator worker failed:\n{reply.text}")
+        raise reply.kind(reply.sentence) from WorkerTraceback(reply.traceback)
     return reply
 
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -25,6 +25,9 @@ from typing import Any, Protocol
 from ..artifacts import Recipe, Store, write_json
 from ..errors import UserError
 from .plan import Graph, Step
+
+SIMULATED = {"demos", "frames", "episodes", "replay"}  # kinds of steps that run a simulator
+SIMULATOR_FAILURES = 2  # with nothing simulated before them, the rest is not tried
 
 
 @dataclass
@@ -48,8 +51,8 @@ class Watcher(Protocol):
     def finished(self, step: Step, seconds: float) -> None:
         """The step's artefact is committed."""
 
-    def failed(self, step: Step, sentence: str) -> None:
-        """The step has failed."""
+    def failed(self, step: Step, record: dict[str, str]) -> None:
+        """The step has failed (``failure_record``)."""
 
 
 def missing_steps(plan: Graph, store: Store) -> list[Step]:
@@ -88,10 +91,17 @@ def run_plan(
     """Build what is missing. ``processes`` = 0 builds in this process, step after step.
 
     ``budget`` (seconds) stops at the end of a step or at a training's checkpoint. A step that failed for
-    good (a diverged training) is not tried again unless ``retry``.
+    good (a diverged training) is not tried again unless ``retry``. Nothing is built for results alone that a
+    failure has put out of reach.
     """
     return run_steps(
-        missing_steps(plan, store), store, processes=processes, watcher=watcher, budget=budget, retry=retry
+        missing_steps(plan, store),
+        store,
+        processes=processes,
+        watcher=watcher,
+        budget=budget,
+        retry=retry,
+        goals={r.key for r in plan.wanted},
     )
 
 
@@ -103,8 +113,13 @@ def run_steps(
     watcher: Watcher,
     budget: float | None = None,
     retry: bool = False,
+    goals: Set[str] | None = None,
 ) -> Outcome:
-    """Build these steps, which stand in an order in which they can run. See ``run_plan``."""
+    """Build these steps, which stand in an order in which they can run. See ``run_plan``.
+
+    ``goals``: the keys that are wanted for themselves; all of them, if it is left out.
+    """
+    goals = {s.recipe.key for s in steps} if goals is None else goals
     store.sweep()
     outcome = Outcome()
     for step in steps:
@@ -117,9 +132,9 @@ def run_steps(
                 outcome.failures[step.recipe.key] = json.loads(record.read_text())
     deadline = None if budget is None else time.monotonic() + budget
     if processes == 0:
-        _run_here(steps, store, watcher, deadline, outcome)
+        _run_here(steps, store, watcher, deadline, outcome, goals)
     else:
-        _Pool(steps, store, processes, watcher, deadline, outcome).run()
+        _Pool(steps, store, processes, watcher, deadline, outcome, goals).run()
     return outcome
 
 
@@ -135,6 +150,44 @@ def _give_up_dependents(steps: list[Step], key: str, outcome: Outcome) -> None:
             _give_up_dependents(steps, step.recipe.key, outcome)
 
 
+def _give_up_useless(steps: list[Step], waiting: list[Step], goals: Set[str], outcome: Outcome) -> None:
+    """Mark those that wait for nothing: whatever needs them has failed. They keep that failure's sentence."""
+    useful = set(goals)
+    for step in reversed(steps):
+        if step.recipe.key not in outcome.failures and step.recipe.key in useful:
+            useful |= {i.key for i in step.inputs.values()}
+    for step in reversed(waiting):  # those that need a step stand behind it
+        key = step.recipe.key
+        if key not in useful and key not in outcome.failures:
+            needs = [s.recipe.key for s in steps if any(i.key == key for i in s.inputs.values())]
+            failed = next(k for k in needs if k in outcome.failures)
+            outcome.failures[key] = {"because": failed, **outcome.failures[failed]}
+
+
+def _give_up_simulator(steps: list[Step], waiting: list[Step], outcome: Outcome) -> None:
+    """Mark all that is simulated where the simulator itself fails every time: trying on would only take long."""
+    at = {s.recipe.key: s for s in steps}
+    if any(at[key].recipe.kind in SIMULATED for key in outcome.built):
+        return
+    failed = [
+        k for k, f in outcome.failures.items() if k in at and f["kind"] == "simulator" and "because" not in f
+    ]
+    if len(failed) < SIMULATOR_FAILURES:
+        return
+    for step in waiting:
+        if step.recipe.kind in SIMULATED and step.recipe.key not in outcome.failures:
+            outcome.failures[step.recipe.key] = {**outcome.failures[failed[-1]], "because": failed[-1]}
+            _give_up_dependents(steps, step.recipe.key, outcome)
+
+
+def _after_failures(steps: list[Step], waiting: list[Step], goals: Set[str], outcome: Outcome) -> None:
+    """Mark, of the waiting steps, all that is not to be tried after the failures so far."""
+    for key in list(outcome.failures):
+        _give_up_dependents(steps, key, outcome)
+    _give_up_simulator(steps, waiting, outcome)
+    _give_up_useless(steps, waiting, goals, outcome)
+
+
 def _note_failure(store: Store, step: Step, record: dict[str, str], outcome: Outcome) -> None:
     outcome.failures[step.recipe.key] = record
     if record["kind"] == "diverged":
@@ -144,10 +197,12 @@ def _note_failure(store: Store, step: Step, record: dict[str, str], outcome: Out
 
 
 def failure_record(step: Step, error: BaseException) -> dict[str, str]:
-    """A failed step's record: kind ("diverged", "user", "crash"), sentence and traceback."""
+    """A failed step's record: kind ("diverged", "simulator", "user", "crash"), sentence and traceback."""
     from ..nn import Diverged
+    from ..sims import SimulatorError
 
-    kind = "diverged" if isinstance(error, Diverged) else "user" if isinstance(error, UserError) else "crash"
+    kinds = {"diverged": Diverged, "simulator": SimulatorError, "user": UserError, "crash": BaseException}
+    kind = next(name for name, of in kinds.items() if isinstance(error, of))
     sentence = str(error) if kind != "crash" else f"{type(error).__name__}: {error}"
     return {
         "kind": kind,
@@ -158,7 +213,12 @@ def failure_record(step: Step, error: BaseException) -> dict[str, str]:
 
 
 def _run_here(
-    steps: list[Step], store: Store, watcher: Watcher, deadline: float | None, outcome: Outcome
+    steps: list[Step],
+    store: Store,
+    watcher: Watcher,
+    deadline: float | None,
+    outcome: Outcome,
+    goals: Set[str],
 ) -> None:
     from ..nn import Interrupted
     from .builders import build
@@ -166,9 +226,8 @@ def _run_here(
     def past() -> bool:
         return deadline is not None and time.monotonic() >= deadline
 
-    for key in list(outcome.failures):
-        _give_up_dependents(steps, key, outcome)
-    for step in steps:
+    _after_failures(steps, steps, goals, outcome)
+    for at, step in enumerate(steps):
         if step.recipe.key in outcome.failures:
             continue
         if past():
@@ -183,8 +242,8 @@ def _run_here(
             return
         except Exception as error:
             _note_failure(store, step, failure_record(step, error), outcome)
-            _give_up_dependents(steps, step.recipe.key, outcome)
-            watcher.failed(step, outcome.failures[step.recipe.key]["sentence"])
+            _after_failures(steps, steps[at + 1 :], goals, outcome)
+            watcher.failed(step, outcome.failures[step.recipe.key])
             continue
         outcome.built.append(step.recipe.key)
         watcher.finished(step, time.monotonic() - begun)
@@ -201,7 +260,9 @@ class _Pool:
         watcher: Watcher,
         deadline: float | None,
         outcome: Outcome,
+        goals: Set[str],
     ) -> None:
+        self.goals = goals
         self.steps, self.store, self.watcher, self.deadline = steps, store, watcher, deadline
         self.outcome = outcome
         self.context = multiprocessing.get_context("spawn")
@@ -216,8 +277,7 @@ class _Pool:
         """Give out ready steps until none is left, or the budget is spent."""
         waiting = list(self.steps)
         missing = {s.recipe.key for s in waiting}
-        for key in list(self.outcome.failures):
-            _give_up_dependents(self.steps, key, self.outcome)
+        _after_failures(self.steps, waiting, self.goals, self.outcome)
         waiting = [s for s in waiting if s.recipe.key not in self.outcome.failures]
         interrupt = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupted)
@@ -303,9 +363,9 @@ class _Pool:
 
     def _fail(self, step: Step, record: dict[str, str], waiting: list[Step]) -> None:
         _note_failure(self.store, step, record, self.outcome)
-        _give_up_dependents(self.steps, step.recipe.key, self.outcome)
+        _after_failures(self.steps, waiting, self.goals, self.outcome)
         waiting[:] = [s for s in waiting if s.recipe.key not in self.outcome.failures]
-        self.watcher.failed(step, record["sentence"])
+        self.watcher.failed(step, record)
 
     def _bury(self, connection: Connection, step: Step, waiting: list[Step]) -> None:
         """A worker died (killed, out of memory): its step goes to another one, at most twice."""

@@ -23,6 +23,7 @@ from .evidence import code_words, conditioning_words
 from .offline import OfflineCell, OfflinePlan, Predictor
 from .results import code_levels, fixed_fits, machine, probes, tokenizers, trained
 from .variance import ERRORS
+from .versions import version_words
 
 CAUTION = (
     "A chunk error is no success rate: it says how near sampled chunks come to demonstrated ones on held-out "
@@ -85,6 +86,7 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
         "tokenizers": tokenizers(plan, store),
         "ledger": _ledger(plan, store),
         "machine": machine(plan.cells, store),
+        "version_words": version_words(plan, store, plan.recordings.recipes),
     }
 
 

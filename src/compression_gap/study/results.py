@@ -19,6 +19,7 @@ from .evidence import Group, MeasuredReference, code_words, groups, label, measu
 from .plan import Graph, Plan, study_codes
 from .published import published_beside
 from .spec import Study
+from .versions import version_words
 
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "published": published_beside(plan.study, protocol, cells),
         "ledger": _ledger(plan, store, contrasts),
         "machine": machine(plan.cells, store),
+        "version_words": version_words(plan, store),
     }
 
 
