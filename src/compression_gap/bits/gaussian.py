@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..demos.rounding import is_constant
 from .reduction import folds_of
 
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1)  # times the number of chunks
 SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the covariance towards its diagonal
-STILL = 1e-6  # a column that varies less is constant
 
 Columns = Mapping[str, Tensor]  # values [N, p] of a context by split
 
@@ -45,8 +45,8 @@ class Part:
         }
         mean = x["train"].mean(0)
         spread = (x["train"] - mean).square().mean(0).sqrt()
-        moves = spread > STILL
-        return {s: ((v - mean) / spread)[:, moves] for s, v in x.items()}
+        moves = torch.from_numpy(~is_constant(self.values["train"])).to(device)
+        return {s: (v - mean)[:, moves] / spread[moves] for s, v in x.items()}
 
 
 @dataclass(frozen=True)
