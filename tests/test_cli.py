@@ -1,12 +1,15 @@
 """The command line: every verb, its help, its JSON, and the one sentence that an error is."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from compression_gap import __version__, cli
+from compression_gap import __version__, cli, terminal
 from compression_gap.errors import UserError
 from compression_gap.study import builders
 from compression_gap.study.power import power
@@ -384,6 +387,32 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(published, "published_contrasts", interrupted)
     assert cli.main(["published"]) == 130
     assert capsys.readouterr().err == "cgap: stopped; the same command goes on where this one ended\n"
+
+
+@pytest.mark.parametrize("verb", [["study", "run"], ["ledger"]], ids=" ".join)
+def test_ctrl_c_ends_a_run_with_130_keeps_what_is_built_and_says_how_to_go_on(
+    verb, tmp_path, small_study_text, capsys, monkeypatch
+):
+    """The worker is deaf to it and ends its step; what it built is there for the next run."""
+    started = terminal.RunWatcher.started
+
+    def pressed(self, step):
+        started(self, step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(terminal.RunWatcher, "started", pressed)
+    file = tmp_path / "small.yaml"
+    file.write_text(small_study_text)
+    where = [str(file), "--store", str(tmp_path / "s")]
+    assert cli.main([*verb, *where, "--processes", "1"]) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.splitlines()[-1]
+    left = int(re.fullmatch(r"cgap: stopped with (\d+) steps to go; the same command goes on from here", last)[1])
+    if verb == ["study", "run"]:
+        assert left == 36
+        assert spoken(capsys, "study", "status", *where)["done"] == 1
+    assert len(list((tmp_path / "s" / "demos").iterdir())) == 1
 
 
 # Light verbs stay light

@@ -409,6 +409,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"cgap: {sentence}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("cgap: stopped; the same command goes on where this one ended", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        how = str(interrupt) or "stopped; the same command goes on where this one ended"
+        print(f"cgap: {how}", file=sys.stderr)
         return 130

@@ -10,15 +10,18 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .artifacts import Recipe, Store, disk_error, write_json
-from .errors import UserError
+from .errors import UserError, counted
 from .study.offline import RECORDINGS, OfflinePlan, make_offline_plan
 from .study.plan import Graph, Plan, Step, make_plan
 from .study.spec import Cameras, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
+
+if TYPE_CHECKING:
+    from .study.engine import Outcome
 
 
 def open_study(
@@ -121,9 +124,9 @@ def run_study(
         outcome = run_plan(plan, store, processes=workers, watcher=watcher, budget=limit, retry=retry)
     wanted_failures = {k: f for k, f in outcome.failures.items() if "because" not in f}
     failures_list(list(wanted_failures.values()))
-    if outcome.stopped:
-        left = len(missing_steps(plan, store))
-        print(f"stopped with {left} steps to go; the same command goes on from here")
+    stopped = ended_early(outcome, len(missing_steps(plan, store)))
+    if stopped:
+        print(stopped)
     crashed = [f for f in wanted_failures.values() if f["kind"] == "crash"]
     refused = [f for f in wanted_failures.values() if f["kind"] == "user"]
     if report and not outcome.stopped and not crashed and not refused:
@@ -137,6 +140,17 @@ def run_study(
     if refused:
         raise UserError(refused[0]["sentence"])
     return 1 if crashed else 0
+
+
+def ended_early(outcome: Outcome, left: int) -> str | None:
+    """The sentence that says how to go on with a run that its budget ended, with ``left`` steps to do; else None.
+
+    Raises ``KeyboardInterrupt`` with that sentence where Ctrl-C ended it: what was built is kept.
+    """
+    sentence = f"stopped with {counted(left, 'step')} to go; the same command goes on from here"
+    if outcome.interrupted:
+        raise KeyboardInterrupt(sentence)
+    return sentence if outcome.stopped else None
 
 
 def _command(file: Path | None, preset: str | None) -> str:
@@ -262,6 +276,7 @@ def make_demos(
         outcome = run_steps(missing, store, processes=workers, watcher=watcher)
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
+    ended_early(outcome, sum(not store.has(s.recipe) for s in steps))
     return describe_demos(steps, store)
 
 
@@ -368,10 +383,8 @@ def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budg
         outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
     for failure in outcome.failures.values():
         raise UserError(f"{failure['step']}: {failure['sentence']}")
-    if outcome.stopped:
-        raise UserError(
-            f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
-        )
+    if stopped := ended_early(outcome, len(missing_steps(plan, store))):
+        raise UserError(stopped)
 
 
 def write_report(

@@ -29,11 +29,15 @@ from .plan import Graph, Step
 
 @dataclass
 class Outcome:
-    """What a run did: keys built now, keys that failed with their records, and whether it was stopped."""
+    """What a run did: keys built now, keys that failed with their records, and how it ended.
+
+    ``stopped``: before all was done, by the budget or by Ctrl-C; ``interrupted``: by Ctrl-C.
+    """
 
     built: list[str] = field(default_factory=list)
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
     stopped: bool = False
+    interrupted: bool = False
 
 
 class Watcher(Protocol):
@@ -243,6 +247,7 @@ class _Pool:
         if self.stop.is_set():
             raise KeyboardInterrupt
         print("\nstopping at the next checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+        self.outcome.interrupted = True
         self.stop.set()
 
     def _give_out(self, waiting: list[Step], missing: set[str]) -> None:
@@ -267,12 +272,15 @@ class _Pool:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         before = {n: os.environ.get(n) for n in names}
         os.environ.update(dict.fromkeys(names, str(self.threads)))
+        # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = self.context.Process(
                 target=work, args=(theirs, str(self.store.root), self.stop, self.threads, os.getpid())
             )
             process.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for n, value in before.items():
                 os.environ.pop(n) if value is None else os.environ.update({n: value})
         theirs.close()
