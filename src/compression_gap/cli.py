@@ -368,15 +368,17 @@ def rollout(
         preset: take the number of episodes from this preset.
         json: print the rows as JSON.
     """
-    from .commands import roll_out
+    from .commands_policies import roll_out
 
-    rows = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
+    rows, films = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
     if json:
-        print_json({"episodes": rows})
+        print_json({"episodes": rows, "films": [str(film) for film in films]})
     else:
         from .terminal import episode_table
 
         episode_table(rows)
+        for film in films:
+            print(f"film: {film}")
     return 0
 
 

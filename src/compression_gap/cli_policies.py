@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -56,11 +56,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     max_message_mb: float = 64,
+    max_total_mb: float = 512,
     task: str | None = None,
+    history: Literal["consecutive", "repeat"] = "consecutive",
+    execute: int | None = None,
     revision: str | None = None,
     json: Json = False,
 ) -> int:
-    """Answer observations with action chunks over a websocket, as openpi's clients ask; Ctrl-C stops it.
+    """Answer observations with actions over a websocket, as clients of openpi or vla-eval ask; Ctrl-C stops it.
 
     Example: cgap serve store/policy/KEY --port 8000
 
@@ -69,11 +72,17 @@ def serve(
         host: address to listen on; by default this machine alone can connect.
         port: port to listen on; 0 takes a free one.
         max_message_mb: largest message in MiB; the connection of a larger one is closed.
+        max_total_mb: all clients' messages that wait for an answer, in MiB; who exceeds it is disconnected.
         task: the task of observations that name none.
+        history: repeat the newest step, for clients that show only the steps at which they decide.
+        execute: actions of each chunk that a vla-eval client executes; by default 8, or all of a shorter chunk.
         revision: branch, tag or commit on the Hub.
         json: print address and policy as JSON once clients can connect.
     """
     from .commands_policies import serve_policy
 
-    serve_policy(policy, host, port, max_message_mb, task, revision, json)
+    serve_policy(
+        policy, revision, json, host=host, port=port, max_message_mb=max_message_mb, max_total_mb=max_total_mb,
+        task=task, history=history, execute=execute,
+    )  # fmt: skip
     return 0

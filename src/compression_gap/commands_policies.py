@@ -1,8 +1,9 @@
-"""What the verbs do that take policies out of the store: export with a model card, and serve."""
+"""What the verbs do with one policy: export with a model card, roll out, and serve."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -10,11 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .artifacts import MANIFEST, Recipe, Store
-from .commands import open_study, summarise_study
+import numpy as np
+
+from .artifacts import MANIFEST, Recipe, Store, read_manifest, recipe_in
+from .commands import at_least, folder_of, open_study, summarise_study
 from .errors import UserError
+from .records import read_json
+from .study.offline import RECORDINGS
+from .study.spec import load_study
 
 if TYPE_CHECKING:
+    from .policies import Policy
     from .policies.card import Card, CellError, CellRate, Evaluation, Rate
     from .sims import EvaluationProtocol
 
@@ -66,7 +73,7 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
         if not list(_cells_with(summaries[0], recipe.key)):
             raise UserError(f"the study '{summaries[0]['study']['name']}' has no policy {recipe.key}")
     else:
-        summaries = [json.loads(f.read_text()) for f in sorted(root.glob("studies/*/summary.json"))]
+        summaries = [read_json(f) for f in sorted(root.glob("studies/*/summary.json"))]
     training = {
         **{k: v for k, v in spec.get("training", {}).items() if v is not None},
         "seed": spec.get("seed"),
@@ -89,10 +96,11 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
 def _recipe(folder: Path) -> Recipe:
     """The recipe in an artefact's manifest."""
     try:
-        about = json.loads((folder / MANIFEST).read_text())
-        return Recipe(about["kind"], about["spec"], about["inputs"], about["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} cannot be read; run the study again to make it anew") from error
+        return recipe_in(read_manifest(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / MANIFEST} cannot be read ({error}); run the study again to make it anew"
+        ) from error
 
 
 def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
         if not file.is_file():
             yield f"demos {key}, which the store no longer holds"
             continue
-        episodes = json.loads(file.read_text())["episodes"]
+        episodes = read_json(file)["episodes"]
         frames = sum(e["length"] for e in episodes)
         trained = sum(e["split"] == "train" for e in episodes)
         for task, count in Counter(e["task"] for e in episodes).items():
@@ -207,26 +215,88 @@ def _cell_errors(summary: dict[str, Any], key: str) -> Iterator[CellError]:
             )
 
 
-def serve_policy(
-    policy: str,
-    host: str,
-    port: int,
-    max_message_mb: float,
-    task: str | None,
-    revision: str | None,
-    as_json: bool,
-) -> None:
-    """Serve until it is interrupted."""
+def roll_out(
+    folder: Path,
+    suite_name: str | None,
+    episodes: int,
+    execute: int,
+    first_initial_state: int | None,
+    out: Path | None,
+    preset: str | None,
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Roll out a saved policy: its episodes' rows, and the films of the first one of each task."""
+    from .policies import Policy
+    from .rollouts import record_episode, run_episodes
+    from .sims import (
+        EVALUATION_STATES,
+        EvaluationProtocol,
+        SimPool,
+        SimSpec,
+        default_rendering,
+        sim_info,
+        suite,
+    )
+
+    at_least(1, episodes=episodes, execute=execute)
+    at_least(0, first_initial_state=first_initial_state)
+    policy = Policy.load(folder)
+    if preset is not None:
+        episodes = load_study(None, preset).rollout.episodes_per_task
+    if suite_name is None and policy.spec.sim == RECORDINGS:
+        raise UserError(
+            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
+            "the robot with cgap serve"
+        )
+    sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=policy.spec.cameras,
+        image_size=policy.spec.image_size,
+        rendering=default_rendering(sim),
+    )
+    info = sim_info(spec)
+    policy = policy.on_tasks(tasks)
+    protocol = EvaluationProtocol(
+        sim=spec,
+        episodes_per_task=episodes,
+        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
+        execute=min(execute, policy.horizon),
+        n_obs_steps=policy.n_obs_steps,
+        step_limit=info.step_limit,
+        versions=info.versions,
+        settings=info.settings,
+    )
+    if out is not None:
+        folder_of(out)
+    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
+        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
+    films = [] if out is None else [out / f"{task}.mp4" for task in tasks]
+    for task, film in zip(tasks, films, strict=False):
+        record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
+    return list(table.to_pylist()), films
+
+
+def _try_out(policy: Policy, name: str) -> None:
+    """One decision before clients connect: what fails now would fail at each of them, and the first one waits less."""
+    try:
+        policy.act(policy.example(), np.zeros(1, np.int64))
+    except UserError:
+        raise
+    except Exception as error:  # whatever an encoder or a head of another package may raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"the policy {name} cannot act ({words}); train or export it again") from error
+
+
+def serve_policy(policy: str, revision: str | None, as_json: bool, **options: Any) -> None:
+    """Serve until it is interrupted. ``options``: those of ``PolicyServer``."""
     from .policies import Policy
     from .serving.server import PolicyServer, is_loopback, metadata, serve_forever
 
-    server = PolicyServer(
-        loaded := Policy.from_pretrained(policy, revision=revision),
-        host=host,
-        port=port,
-        max_message_mb=max_message_mb,
-        task=task,
-    )
+    loaded = Policy.from_pretrained(policy, revision=revision)
+    server = PolicyServer(loaded, **options)
+    _try_out(loaded, policy)
+    host = server.host
     if not is_loopback(host):
         print(
             f"cgap: warning: {host} can be reached from other machines, and this server knows neither passwords "

@@ -19,6 +19,7 @@ from ..artifacts import MANIFEST, file_sha256
 from ..encoders.checkpoints import carry_checkpoint
 from ..encoders.names import is_pretrained
 from ..errors import UserError
+from ..records import read_json
 from .card import Card, write_card
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def _verify(folder: Path) -> None:
     """
     try:
         if (folder / CHECKSUMS).is_file():
-            sums = json.loads((folder / CHECKSUMS).read_text())
+            sums = read_json(folder / CHECKSUMS)
         elif (folder / MANIFEST).is_file():
-            files = json.loads((folder / MANIFEST).read_text())["files"]
+            files = read_json(folder / MANIFEST)["files"]
             sums = {name: about["sha256"] for name, about in files.items()}
         else:
             return

@@ -7,7 +7,6 @@ and started again, it builds what is missing. Workers speak to it over pipes: pr
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from ..artifacts import Recipe, Store, write_json
 from ..errors import UserError
+from ..records import read_json
 from .plan import Graph, Step
 
 
@@ -118,7 +118,7 @@ def run_steps(
                 shutil.rmtree(store.work(step.recipe))  # its checkpoint may hold what went wrong
                 record.unlink()
             else:
-                outcome.failures[step.recipe.key] = json.loads(record.read_text())
+                outcome.failures[step.recipe.key] = read_json(record)
     deadline = None if budget is None else time.monotonic() + budget
     if processes == 0:
         _run_here(steps, store, watcher, deadline, outcome)
