@@ -15,7 +15,7 @@ from .cli_bits import calibrate, ledger, locate
 from .cli_data import demos_export, demos_import
 from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
-from .errors import UserError
+from .errors import UserError, counted
 
 DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points and bits."
 
@@ -135,7 +135,8 @@ def demos_make(
         print_json({"demos": made})
     else:
         for one in made:
-            print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
+            size = f"{counted(one['episodes'], 'episode')}, {counted(one['frames'], 'frame')}"
+            print(f"{one['task']}: {size}, {one['folder']}")
     return 0
 
 
@@ -300,7 +301,7 @@ def study_status(
         print_json(state)
     else:
         print(
-            f"{state['study']}: {state['done']} of {state['steps']} steps done, {len(state['failed'])} failed"
+            f"{state['study']}: {state['done']} of {counted(state['steps'], 'step')} done, {len(state['failed'])} failed"
         )
         for failure in state["failed"]:
             print(f"  failed: {failure['step']}: {failure['sentence']}")

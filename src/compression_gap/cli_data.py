@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from .cli_types import Json, StorePath, print_json
+from .errors import counted
 
 
 def demos_import(
@@ -52,7 +53,8 @@ def demos_import(
         return 0
     seen = ", ".join(f"{name} {h} × {w}" for name, (h, w) in found["cameras"].items())
     print(
-        f"{found['format']}: {found['episodes']} episodes, {found['frames']} frames, {len(found['tasks'])} tasks"
+        f"{found['format']}: {counted(found['episodes'], 'episode')}, {counted(found['frames'], 'frame')}, "
+        f"{counted(len(found['tasks']), 'task')}"
     )
     print(f"cameras: {seen}; state: {', '.join(found['mapping']['proprio'])}")
     print(f"{'there already' if found['reused'] else 'imported'}: {found['folder']}")
@@ -87,7 +89,8 @@ def demos_export(
         print_json(found)
     else:
         print(
-            f"{found['episodes']} episodes, {found['frames']} frames, pixels {found['pixels']}: {found['folder']}"
+            f"{counted(found['episodes'], 'episode')}, {counted(found['frames'], 'frame')}, pixels {found['pixels']}: "
+            f"{found['folder']}"
         )
         print(f"not part of the format, and left out: {', '.join(found['left_out'])}")
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .cli_types import Json, Preset, print_json
+from .errors import counted
 
 
 def export(
@@ -42,7 +43,9 @@ def export(
         for e in made["card"]["evaluations"]:
             for task, rate in e["tasks"].items():
                 points = [f"{100 * rate[k]:.0f}" for k in ("value", "low", "high")]
-                print(f"{task}: {points[0]} % [{points[1]}, {points[2]}] of {e['episodes']} episodes")
+                print(
+                    f"{task}: {points[0]} % [{points[1]}, {points[2]}] of {counted(e['episodes'], 'episode')}"
+                )
         if not made["card"]["evaluations"]:
             print("no success rates of this policy are known here; the card says so")
         for error in made["card"]["errors"]:

@@ -137,7 +137,9 @@ def run_study(
             print(json.dumps(summary, indent=1, sort_keys=True))
         else:
             study_tables(summary)
-            print(f"{len(outcome.built)} steps built, the rest reused, in {time.monotonic() - begun:.0f} s")
+            print(
+                f"{counted(len(outcome.built), 'step')} built, the rest reused, in {time.monotonic() - begun:.0f} s"
+            )
             print(f"report: {path}")
     if refused:
         raise UserError(refused[0]["sentence"])

@@ -15,7 +15,7 @@ import numpy as np
 
 from .artifacts import MANIFEST, Recipe, Store, read_manifest, recipe_in
 from .commands import at_least, folder_of, open_study, summarise_study
-from .errors import UserError
+from .errors import UserError, counted
 from .records import read_json
 from .study.offline import RECORDINGS
 from .study.spec import load_study
@@ -40,8 +40,9 @@ class _Evidence:
 def export_policy(folder: Path, out: Path, study: Path | None, preset: str | None) -> dict[str, Any]:
     """Save a policy and its card in a new folder; returns its folder, files and the card's figures."""
     from .policies import Policy
-    from .policies.sharing import save_pretrained
+    from .policies.sharing import check_new, save_pretrained
 
+    check_new(out)  # before the policy is read and its card is made, which takes seconds
     card = policy_card(folder, study, preset)
     made = save_pretrained(Policy.from_pretrained(folder), out, card=card)
     files = sorted(str(f.relative_to(made)) for f in made.rglob("*") if f.is_file())
@@ -121,7 +122,7 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
         frames = sum(e["length"] for e in episodes)
         trained = sum(e["split"] == "train" for e in episodes)
         for task, count in Counter(e["task"] for e in episodes).items():
-            yield f"{task}: {count} demonstrations ({trained} of them for training), {frames} frames, demos {key}"
+            yield f"{task}: {counted(count, 'demonstration')} ({trained} for training), {counted(frames, 'frame')}, demos {key}"
 
 
 def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
@@ -159,8 +160,8 @@ def _conditions(protocol: EvaluationProtocol) -> str:
     states = protocol.initial_states
     parts = [
         f"{protocol.sim.sim}, initial states {states.start} to {states.stop - 1} of each task",
-        f"{protocol.execute} actions executed per decision",
-        f"at most {protocol.step_limit} steps",
+        f"{counted(protocol.execute, 'action')} executed per decision",
+        f"at most {counted(protocol.step_limit, 'step')}",
         *(f"{name} {version}" for name, version in sorted(protocol.versions.items())),
     ]
     return ", ".join(parts)

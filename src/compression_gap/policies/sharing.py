@@ -42,6 +42,12 @@ CARD = "README.md"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
+def check_new(folder: Path) -> None:
+    """Raise ``UserError`` for a folder that holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not empty; name a new folder")
+
+
 def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = None) -> Path:
     """Write a policy and its model card to a new folder, by one rename; returns the folder.
 
@@ -52,8 +58,7 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
     target = folder.absolute()  # "." has no name of its own
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is there already and not empty; name a new folder")
+        check_new(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         policy.save(scratch)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
-from websockets.protocol import State
-
 LATER = 1013  # the close code "try again later"
 HEADER = 14  # bytes of a frame's, at most
 
@@ -23,38 +20,39 @@ class Budget:
         return f"the clients' messages together exceed {self.most / 2**20:g} MiB; send it again later"
 
 
-class Counted(ServerConnection):
-    """A connection that counts its bytes from the moment they come in, and is closed where there is no room."""
-
-    budget: Budget  # a server's own class has it: ``counted_by``
-    held = 0
-
-    def data_received(self, data: bytes) -> None:
-        """More bytes, of whatever part of a message."""
-        if self.protocol.state is State.OPEN:
-            self.held += len(data)
-            self.budget.held += len(data)
-            if self.budget.held > self.budget.most:
-                self.protocol.fail(LATER, self.budget.sentence)  # what follows is discarded
-                self.release(self.held)
-        super().data_received(data)
-
-    def release(self, size: int) -> None:
-        """A message of that size was answered, or is given up."""
-        freed = min(self.held, size)
-        self.held -= freed
-        self.budget.held -= freed
-
-    def answered(self, message: bytes | str) -> None:
-        """Release a message."""
-        self.release((len(message) if isinstance(message, bytes) else len(message.encode())) + HEADER)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more comes."""
-        self.release(self.held)
-        super().connection_lost(exc)
-
-
 def counted_by(budget: Budget) -> Any:
-    """The class of connections that a server counts with this budget."""
-    return type("CountedConnection", (Counted,), {"budget": budget})
+    """The class of a server's connections, which count their bytes in ``budget`` from the moment they come in."""
+    from websockets.asyncio.server import ServerConnection
+    from websockets.protocol import State
+
+    class Counted(ServerConnection):
+        """A connection that is closed where there is no room for what it sends."""
+
+        held = 0
+
+        def data_received(self, data: bytes) -> None:
+            """More bytes, of whatever part of a message."""
+            if self.protocol.state is State.OPEN:
+                self.held += len(data)
+                budget.held += len(data)
+                if budget.held > budget.most:
+                    self.protocol.fail(LATER, budget.sentence)  # what follows is discarded
+                    self.release(self.held)
+            super().data_received(data)
+
+        def release(self, size: int) -> None:
+            """A message of that size was answered, or is given up."""
+            freed = min(self.held, size)
+            self.held -= freed
+            budget.held -= freed
+
+        def answered(self, message: bytes | str) -> None:
+            """Release a message."""
+            self.release((len(message) if isinstance(message, bytes) else len(message.encode())) + HEADER)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Nothing more comes."""
+            self.release(self.held)
+            super().connection_lost(exc)
+
+    return Counted

@@ -27,9 +27,10 @@ from http import HTTPStatus
 from typing import Any
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, counted
 from ..policies import Policy
 from .harness import Conversation, greeting
+from .memory import Budget, counted_by
 from .messages import check_task, needs_true_state
 from .session import Session, check_history
 from .wire import pack
@@ -96,7 +97,7 @@ class PolicyServer:
         if not 1 <= self.execute <= policy.horizon:
             raise UserError(f"--execute {execute}: a chunk of this policy has 1 to {policy.horizon} actions")
         self.policy, self.host, self.port = policy, host, port
-        self.history, self.total = check_history(history), int(max_total_mb * 2**20)
+        self.history, self.budget = check_history(history), Budget(int(max_total_mb * 2**20))
         self.limit = int(max_message_mb * 2**20)
         self.task = None if task is None else check_task(policy, task)
         self.about = {
@@ -124,8 +125,6 @@ class PolicyServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         # One thread acts for all: the policy sees one observation at a time.
         with ThreadPoolExecutor(1, "policy") as self._acting:
-            from .memory import Budget, counted_by
-
             try:
                 server = await self._websockets()(
                     self._serve_one,
@@ -136,7 +135,7 @@ class PolicyServer:
                     compression=None,
                     max_size=self.limit,
                     max_queue=QUEUE,
-                    create_connection=counted_by(Budget(self.total)),
+                    create_connection=counted_by(self.budget),
                     logger=_quiet(),
                 )
             except (OSError, UnicodeError) as error:
@@ -194,7 +193,8 @@ class PolicyServer:
             return connection.respond(HTTPStatus.OK, "OK\n")
         if len(connection.server.connections) >= CONNECTIONS:
             return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{CONNECTIONS} clients are connected\n"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{counted(CONNECTIONS, 'client is', 'clients are')} connected\n",
             )
         return None
 

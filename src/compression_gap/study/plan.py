@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
-from ..errors import UserError, unknown_name
+from ..errors import UserError, counted, unknown_name
 from ..sims import (
     EvaluationProtocol,
     SimSpec,
@@ -121,7 +121,7 @@ def demos_step(
     if origin != "expert":
         made["origin"] = origin
     recipe = Recipe("demos", made, {}, BUILDER_VERSIONS["demos"])
-    return Step(recipe, f"{episodes} demonstrations of {task}", {}, 0.8 * episodes)
+    return Step(recipe, f"{counted(episodes, 'demonstration')} of {task}", {}, 0.8 * episodes)
 
 
 def action_parts(action: str) -> tuple[str, str | None]:
