@@ -288,6 +288,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
     assert lines[0].split() == ["task", "success", "episodes", "mean", "length"]
     assert lines[1].split()[0] == "reach"
     assert lines[1].split()[2:] == ["2", "16"]
+    assert lines[2] == f"film: {films / 'reach.mp4'}"
     assert [f.name for f in films.iterdir()] == ["reach.mp4"]
     assert b"ftyp" in (films / "reach.mp4").read_bytes()[:12]
 
@@ -359,7 +360,6 @@ def test_an_error_is_one_sentence_with_exit_code_2(arguments, sentence, capsys, 
     [
         ("suite: channel", "suite: metaworld/pusch", " line 2: suite", "unknown suite or task 'metaworld/pusch' (did you mean 'metaworld/push'?)"),
         ("suite: channel", "suite: chanel", " line 2: suite", "unknown simulator 'chanel' (did you mean 'channel'?)"),
-        ("suite: channel", "data: [nowhere]", " line 2: data", "there is no folder "),
         ("{image_size: 16}", "{names: [front]}", " line 3: cameras.names", "unknown channel camera 'front'; known: channel"),
         ("[retina-4]", "\n    - retina-4\n    - oracl", " line 7: factors.encoder.1", "unknown encoder 'oracl' (did you mean 'oracle'?)"),
         ("retina-4", "retina-64", " line 5: factors.encoder.0", "encoder 'retina-64' is finer than the images (16 px)"),
@@ -385,7 +385,15 @@ def test_a_name_in_a_study_file_that_is_not_known_is_reported_with_file_and_line
     assert said.count("\n") == 1
     assert said.startswith(f"cgap: {file}{place}"), said
     assert said.removeprefix(f"cgap: {file}{place}").lstrip(": ").startswith(sentence), said
-    assert (tmp_path / "store").exists() == ("data" in place)
+    assert not (tmp_path / "store").exists()
+
+
+def test_recordings_that_are_not_there_are_reported_with_file_and_line(tmp_path, capsys):
+    file = tmp_path / "s.yaml"
+    file.write_text("name: a\nfactors: {encoder: [retina-4], action: [flow]}\ndata: [nowhere]\n")
+    assert cli.main(["study", "plan", str(file), "--store", str(tmp_path / "store")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"cgap: {file} line 3: data: there is no folder {tmp_path / 'store'}")
 
 
 def test_a_page_in_a_place_that_cannot_be(finished, where, capsys, tmp_path):

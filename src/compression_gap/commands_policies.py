@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import numpy as np
 
 from .artifacts import MANIFEST, Recipe, Store, read_manifest, recipe_in
 from .commands import at_least, folder_of, open_study, summarise_study
+from .demos.demoset import read_episodes
 from .errors import UserError, counted
-from .records import read_json
+from .records import read_object
 from .study.offline import RECORDINGS
 from .study.spec import load_study
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .policies import Policy
     from .policies.card import Card, CellError, CellRate, Evaluation, Rate
     from .sims import EvaluationProtocol
+
+    Measured = tuple[Iterable[CellRate], Iterable[CellError]]
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,16 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
     recipe = _recipe(folder)
     if recipe.kind != "policy" or recipe.key != folder.name:
         raise UserError(f"{folder} is no policy of its store; name STORE/policy/KEY")
+    store.open(recipe)  # all of it is to be exported
     about = store.manifest(recipe)
     meta, spec = about["meta"], about["spec"]
     if named:
-        summaries = [_summary(study, preset, root)]
-        if not list(_cells_with(summaries[0], recipe.key)):
-            raise UserError(f"the study '{summaries[0]['study']['name']}' has no policy {recipe.key}")
+        summary = _summary(study, preset, root)
+        if not list(_cells_with(summary, recipe.key)):
+            raise UserError(f"the study '{summary['study']['name']}' has no policy {recipe.key}")
+        found: list[Measured] = [(_cell_rates(summary, recipe.key), _cell_errors(summary, recipe.key))]
     else:
-        summaries = [read_json(f) for f in sorted(root.glob("studies/*/summary.json"))]
+        found = [_measured_in(f, recipe.key) for f in sorted(root.glob("studies/*/summary.json"))]
     training = {
         **{k: v for k, v in spec.get("training", {}).items() if v is not None},
         "seed": spec.get("seed"),
@@ -89,9 +94,21 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
         converged=meta.get("converged"),
         demonstrations=tuple(_demonstrations(store, about["inputs"])),
         evaluations=tuple(_evaluations(store, recipe.key)),
-        cells=tuple(c for s in summaries for c in _cell_rates(s, recipe.key)),
-        errors=tuple(e for s in summaries for e in _cell_errors(s, recipe.key)),
+        cells=tuple(c for cells, _ in found for c in cells),
+        errors=tuple(e for _, errors in found for e in errors),
     )
+
+
+def _measured_in(file: Path, key: str) -> Measured:
+    """What a study's summary says of the policy. Raises ``UserError`` for a file that is no summary."""
+    try:
+        summary = read_object(file)
+        return list(_cell_rates(summary, key)), list(_cell_errors(summary, key))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} is no summary that can be read ({type(error).__name__}: {error}); report its study again, or "
+            "remove it"
+        ) from error
 
 
 def _recipe(folder: Path) -> Recipe:
@@ -118,11 +135,11 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
         if not file.is_file():
             yield f"demos {key}, which the store no longer holds"
             continue
-        episodes = read_json(file)["episodes"]
-        frames = sum(e["length"] for e in episodes)
-        trained = sum(e["split"] == "train" for e in episodes)
-        for task, count in Counter(e["task"] for e in episodes).items():
-            yield f"{task}: {counted(count, 'demonstration')} ({trained} for training), {counted(frames, 'frame')}, demos {key}"
+        episodes = read_episodes(file.parent)
+        frames = sum(e.length for e in episodes)
+        trained = sum(e.split == "train" for e in episodes)
+        for task, count in Counter(e.task for e in episodes).items():
+            yield f"{task}: {counted(count, 'demonstration')} ({trained} of them for training), {counted(frames, 'frame')}, demos {key}"
 
 
 def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:

@@ -28,7 +28,7 @@ def parse_json(text: str | bytes) -> Any:
     if len(text) > LARGEST:
         raise ValueError(f"{len(text):,} bytes are more than the {LARGEST:,} that a record may have")
     try:
-        return json.loads(text)
+        return json.loads(text if isinstance(text, str) else text.decode())
     except RecursionError as error:
         raise ValueError("its lists and maps are nested too deeply") from error
 

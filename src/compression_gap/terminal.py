@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -25,12 +25,10 @@ class _Screen(Console):
     """Standard output: as wide as the terminal, or without bounds where it is piped."""
 
     @property
-    def width(self) -> int:
-        return super().width if self.is_terminal else PIPED
-
-    @width.setter
-    def width(self, value: int) -> None:
-        self._width = value
+    def size(self) -> ConsoleDimensions:  # type: ignore[misc]
+        """Columns and lines."""
+        own = super().size
+        return own if self.is_terminal else ConsoleDimensions(PIPED, own.height)
 
 
 console = _Screen(highlight=False)

@@ -48,11 +48,7 @@ class DemoSet:
     @staticmethod
     def load(folder: Path) -> DemoSet:
         """Map a set from its folder (the store has verified it). Raises ``UserError`` for a record that is none."""
-        try:
-            about = read_object(folder / "demos.json")
-            _check_record(about)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no demonstrations that can be read: {error}") from error
+        about = _record(folder)
 
         def array(name: str) -> np.ndarray:
             return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
@@ -174,6 +170,20 @@ class DemoWriter:
             "source": self.source,
         }
         (self.folder / "demos.json").write_text(json.dumps(about, indent=1))
+
+
+def read_episodes(folder: Path) -> tuple[Episode, ...]:
+    """The episodes of the set in a folder. Raises ``UserError`` for a record that is none."""
+    return tuple(Episode(**e) for e in _record(folder)["episodes"])
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        about = read_object(folder / "demos.json")
+        _check_record(about)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no demonstrations that can be read: {error}") from error
+    return about
 
 
 def _check_record(about: dict[str, Any]) -> None:
