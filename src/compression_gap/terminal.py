@@ -24,8 +24,8 @@ PIPED = 10_000  # columns where nobody looks: lines are for programs, which brea
 class _Screen(Console):
     """Standard output: as wide as the terminal, or without bounds where it is piped."""
 
-    @property
-    def size(self) -> ConsoleDimensions:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
         """Columns and lines."""
         own = super().size
         return own if self.is_terminal else ConsoleDimensions(PIPED, own.height)

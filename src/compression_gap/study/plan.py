@@ -19,6 +19,7 @@ from ..sims import (
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
+from ..tokenizers.registry import ENTRIES
 from .cells import Cell, Code, Executed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .setting import check_experts, evaluation_of, resolve_suite
@@ -130,14 +131,21 @@ def action_parts(action: str) -> tuple[str, str | None]:
     A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
     tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
     """
+    if action in CONTINUOUS:
+        return action, None
+    tokenizer = action.removesuffix("-hybrid")
+    head = "autoregressive" if tokenizer == action else "hybrid"
+    if tokenizer in ENTRIES:
+        return head, tokenizer
+    # Looking at the packages that are installed takes milliseconds.
     tokenizers = tokenizer_names()
     others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
-    if action in (*CONTINUOUS, *others):
+    if action in others:
         return action, None
     if action in tokenizers:
         return "autoregressive", action
-    if action.removesuffix("-hybrid") in tokenizers:
-        return "hybrid", action.removesuffix("-hybrid")
+    if tokenizer in tokenizers:
+        return "hybrid", tokenizer
     raise unknown_name(
         "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
     )

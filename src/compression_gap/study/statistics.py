@@ -255,8 +255,9 @@ def interaction_log_odds(
     100 %, half a success and half a failure are added to each cell, ``method`` says so, and the error is at least
     the GLM's, since such a cell shows no variance of its own.
     """
-    import statsmodels.api as sm
     from scipy.stats import t
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
 
     _check_level(level)
     if len(cells) != 2 or any(len(row) != 2 for row in cells):
@@ -275,7 +276,7 @@ def interaction_log_odds(
     table = np.asarray(rows)
     with warnings.catch_warnings():  # one parameter per cell: perfect prediction is meant
         warnings.simplefilter("ignore")
-        model: Any = sm.GLM(table, np.asarray(design), family=sm.families.Binomial()).fit()
+        model: Any = GLM(table, np.asarray(design), family=Binomial()).fit()
         value, binomial = float(model.params[3]), float(model.bse[3]) ** 2
     added = 0.5 if extreme else 0.0
     fitted = np.array([
@@ -293,6 +294,9 @@ def interaction_log_odds(
     quantile, p = float(t.ppf((1 + level) / 2, parts.df)), float(2 * t.sf(abs(value) / error, parts.df))
     low, high = value - quantile * error, value + quantile * error
     return Contrast(value, low, high, p, method, seeds, len(tasks), seeds == 1)
+
+
+BATCH = 500  # permutations that are ranked at once
 
 
 def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999, seed: int = 0) -> Trend:
@@ -315,9 +319,10 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
     hits = 0
     if seeds > 1:
         runs = rates.reshape(-1, rates.shape[2])
-        for _ in range(draws):
-            mixed = runs[rng.permutation(len(runs))].reshape(rates.shape)
-            hits += float(np.einsum("k,kst->", order, rankdata(mixed, axis=0))) >= statistic - 1e-9
+        for begun in range(0, draws, BATCH):
+            orders = [rng.permutation(len(runs)) for _ in range(min(BATCH, draws - begun))]
+            mixed = rankdata(runs[np.stack(orders)].reshape(-1, *rates.shape), axis=1)
+            hits += int((np.einsum("k,dkst->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, whole training runs permuted"
     else:
         ranks = np.broadcast_to(rankdata(rates, axis=0).reshape(len(arrays), -1), (draws, *rates.shape[::2]))
