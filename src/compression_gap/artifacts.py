@@ -211,7 +211,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name, kind in kinds.items():
         if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
             raise ValueError(f"its '{name}' is missing, or is no {kind.__name__}")
-    if not all(isinstance(key, str) for key in about["inputs"].values()):
+    if not all(isinstance(key, str) and Path(key).name == key for key in about["inputs"].values()):
         raise ValueError("its 'inputs' are not keys")
     for name, want in about["files"].items():
         if not isinstance(want, dict) or set(want) != {"sha256", "bytes"} or not _is_inside(name):

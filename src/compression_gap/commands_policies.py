@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,17 +81,11 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
         found: list[Measured] = [(_cell_rates(summary, recipe.key), _cell_errors(summary, recipe.key))]
     else:
         found = [_measured_in(f, recipe.key) for f in sorted(root.glob("studies/*/summary.json"))]
-    training = {
-        **{k: v for k, v in spec.get("training", {}).items() if v is not None},
-        "seed": spec.get("seed"),
-        "trained_on": {"coded": "chunks through a code"}.get(spec.get("target", "chunk"), "recorded chunks"),
-        "decision_points": meta.get("decision_points"),
-        "seconds": None if meta.get("train_seconds") is None else round(meta["train_seconds"], 1),
-        **{k: v for k, v in meta.get("machine", {}).items() if k in ("torch", "device")},
-    }
+    with _readable(folder / MANIFEST):
+        training = _trained(spec, meta)
     return Card(
         key=recipe.key,
-        training={k: v for k, v in training.items() if v is not None},
+        training=training,
         converged=meta.get("converged"),
         demonstrations=tuple(_demonstrations(store, about["inputs"])),
         evaluations=tuple(_evaluations(store, recipe.key)),
@@ -99,26 +94,42 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
     )
 
 
+def _trained(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """How the policy was trained, as far as its manifest says."""
+    training = {
+        **{k: v for k, v in spec.get("training", {}).items() if v is not None},
+        "seed": spec.get("seed"),
+        "trained_on": {"coded": "chunks through a code"}.get(spec.get("target", "chunk"), "recorded chunks"),
+        "decision_points": meta.get("decision_points"),
+        "seconds": None if meta.get("train_seconds") is None else round(meta["train_seconds"], 1),
+        **{k: v for k, v in meta.get("machine", {}).items() if k in ("torch", "device")},
+    }
+    return {k: v for k, v in training.items() if v is not None}
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what comes of a record with other content than its own into a sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise UserError(
+            f"{file} cannot be read ({words}); run or report its study again, or remove it"
+        ) from error
+
+
 def _measured_in(file: Path, key: str) -> Measured:
     """What a study's summary says of the policy. Raises ``UserError`` for a file that is no summary."""
-    try:
+    with _readable(file):
         summary = read_object(file)
         return list(_cell_rates(summary, key)), list(_cell_errors(summary, key))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file} is no summary that can be read ({type(error).__name__}: {error}); report its study again, or "
-            "remove it"
-        ) from error
 
 
 def _recipe(folder: Path) -> Recipe:
     """The recipe in an artefact's manifest."""
-    try:
+    with _readable(folder / MANIFEST):
         return recipe_in(read_manifest(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / MANIFEST} cannot be read ({error}); run the study again to make it anew"
-        ) from error
 
 
 def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
@@ -154,7 +165,8 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
             continue
         if "checkpoint" in recipe.spec:
             continue  # of earlier weights than the policy's
-        protocol = EvaluationProtocol.model_validate_json(json.dumps(recipe.spec["protocol"]))
+        with _readable(manifest):
+            protocol = EvaluationProtocol.model_validate_json(json.dumps(recipe.spec["protocol"]))
         if protocol.first_initial_state < EVALUATION_STATES:
             continue  # tuning states, or those of demonstrations: never reported
         measured = _Evidence(protocol)
