@@ -233,6 +233,12 @@ def no_files(folder):
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+def leaving(folder):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["../sub/data.txt"] = manifest["files"]["sub/data.txt"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def another_recipe(folder):
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["spec"]["size"] = 99
@@ -245,12 +251,15 @@ def another_recipe(folder):
         (flip, "sub/data.txt does not match its checksum"),
         (cut, "sub/data.txt does not match its checksum"),
         (remove, "sub/data.txt is missing"),
-        (no_json, "artifact.json cannot be read"),
-        (nested_json, "artifact.json cannot be read"),
-        (no_text, "artifact.json cannot be read"),
-        (another_shape, "artifact.json cannot be read"),
-        (no_files, "artifact.json cannot be read"),
-        (another_recipe, "the recipe in artifact.json is not that of its key"),
+        (no_json, "artifact.json cannot be read: Expecting value: line 1 column 11 (char 10)"),
+        (
+            no_text,
+            "artifact.json cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
+        (another_shape, "artifact.json cannot be read: it holds a list, not an object"),
+        (no_files, "artifact.json cannot be read: its 'files' is missing, or is no dict"),
+        (another_recipe, "artifact.json cannot be read: its recipe is not that of its key"),
+        (leaving, "artifact.json cannot be read: what it says of the file '../sub/data.txt' is no checksum"),
     ],
 )
 def test_damage_is_named_moved_aside_and_mended_by_a_second_build(tmp_path, harm, reason):

@@ -1,12 +1,15 @@
 """The command line: every verb, its help, its JSON, and the one sentence that an error is."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from compression_gap import __version__, cli
+from compression_gap import __version__, cli, terminal
 from compression_gap.errors import UserError
 from compression_gap.study import builders
 from compression_gap.study.power import power
@@ -286,6 +289,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
     assert lines[0].split() == ["task", "success", "episodes", "mean", "length"]
     assert lines[1].split()[0] == "reach"
     assert lines[1].split()[2:] == ["2", "16"]
+    assert lines[2] == f"film: {films / 'reach.mp4'}"
     assert [f.name for f in films.iterdir()] == ["reach.mp4"]
     assert b"ftyp" in (films / "reach.mp4").read_bytes()[:12]
 
@@ -311,7 +315,17 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("demos make channel --image-size 0", "--image-size 0 is too small; give 8 or more"),
         ("demos make channel --cameras front", "unknown channel camera 'front'; known: channel"),
         ("tokenizers chanel", "unknown simulator 'chanel' (did you mean 'channel'?)"),
-        ("tokenizers channel reach", "channel, reach: name one suite, or folders STORE/demos/KEY that exist"),
+        ("tokenizers channel reach", "there is no folder channel; name one suite, or folders STORE/demos/KEY"),
+        ("tokenizers /nonexistent", "there is no folder /nonexistent; name one suite, or folders STORE/demos/KEY"),
+        ("tokenizers store/demos/0123", "there is no folder store/demos/0123; name one suite, or folders"),
+        ("tokenizers stor/demos", "there is no folder stor/demos; name one suite, or folders"),
+        ("tokenizers file", "file is a file; name one suite, or folders STORE/demos/KEY"),
+        ("ledger ./none", "there is no folder ./none; name one suite, or folders"),
+        ("locate ~none/demos", "there is no folder ~none/demos; name one suite, or folders"),
+        ("demos make /none", "unknown suite '/none'; known: channel, libero, metaworld"),
+        ("demos export none out", "there is no folder none: name folders STORE/demos/KEY as 'cgap demos make'"),
+        ("policy export none out", "none is neither a folder that is here nor a Hub id (owner/name)"),
+        ("serve none", "none is neither a folder that is here nor a Hub id (owner/name)"),
         ("tokenizers .", ". holds no demonstrations: name a suite, or folders STORE/demos/KEY"),
         ("tokenizers channel --tokenizers fats", "unknown tokenizer 'fats' (did you mean 'fast'?); known: bins, "),
         ("tokenizers channel --codebooks fsq-7", "unknown codebook 'fsq-7'"),
@@ -321,7 +335,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("tokenizers channel --execute 17", "--execute 17 is longer than --horizon 16"),
         ("tokenizers channel --demo-episodes 2", "2 episodes are too few"),
         ("tokenizers channel --tokens 0", "--tokens 0 is too small; give 1 or more"),
-        ("rollout nowhere", "nowhere holds no policy (policy.json): "),
+        ("rollout nowhere", "nowhere holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"),
         ("rollout .", ". holds no policy (policy.json): "),
         ("rollout nowhere --episodes 0", "--episodes 0 is too small; give 1 or more"),
         ("rollout nowhere --execute 0", "--execute 0 is too small; give 1 or more"),
@@ -342,14 +356,45 @@ def test_an_error_is_one_sentence_with_exit_code_2(arguments, sentence, capsys, 
     assert said.out == ""
 
 
-def test_an_unknown_suite_in_a_file(tmp_path, small_study_text, capsys):
+@pytest.mark.parametrize(
+    ("old", "new", "place", "sentence"),
+    [
+        ("suite: channel", "suite: metaworld/pusch", " line 2: suite", "unknown suite or task 'metaworld/pusch' (did you mean 'metaworld/push'?)"),
+        ("suite: channel", "suite: chanel", " line 2: suite", "unknown simulator 'chanel' (did you mean 'channel'?)"),
+        ("{image_size: 16}", "{names: [front]}", " line 3: cameras.names", "unknown channel camera 'front'; known: channel"),
+        ("[retina-4]", "\n    - retina-4\n    - oracl", " line 7: factors.encoder.1", "unknown encoder 'oracl' (did you mean 'oracle'?)"),
+        ("retina-4", "retina-64", " line 5: factors.encoder.0", "encoder 'retina-64' is finer than the images (16 px)"),
+        ("[diffusion, oat]", "[oat, difusion]", " line 6: factors.action.1", "unknown action 'difusion' (did you mean 'diffusion'?)"),
+        ("lr: 1e-3", "lr: {oat: 1e-3, difusion: 1e-4}", " line 9: training.lr.difusion", "unknown action 'difusion' (did you mean"),
+        ("lr: 1e-3", "lr: {oat: 1e-3}", " line 9: training.lr", "has no entry for the action 'diffusion'; add one"),
+        ("policy: {", "swap: {head: [flw]}\npolicy: {", " line 11: swap.head.0", "unknown action 'flw' (did you mean 'flow'?)"),
+        ("policy: {", "swap: {tokenizer: [oatt]}\npolicy: {", " line 11: swap.tokenizer.0", "unknown tokenizer 'oatt' (did you mean 'oat'?)"),
+        ("execute: 16", "execute: 17", " line 12: rollout.execute", "(17) is longer than policy.horizon (16)"),
+        ("execute: 16", "protocol: fast", " line 12: rollout.protocol", "channel has one protocol, and no 'fast'"),
+        ("steps: 6, batch_size: 8}\n", "tokens: 3}\n", " line 10: tokenizer.tokens", "quest halves the horizon"),
+    ],
+)  # fmt: skip
+def test_a_name_in_a_study_file_that_is_not_known_is_reported_with_file_and_line(
+    old, new, place, sentence, tmp_path, small_study_text, capsys
+):
     file = tmp_path / "s.yaml"
-    file.write_text(small_study_text.replace("suite: channel", "suite: metaworld/pusch"))
+    assert old in small_study_text
+    text = small_study_text.replace(old, new, 1)
+    file.write_text(text.replace("oat]", "quest]") if "quest" in sentence else text)
     assert cli.main(["study", "plan", str(file), "--store", str(tmp_path / "store")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("cgap: unknown suite or task 'metaworld/pusch' (did you mean 'metaworld/push")
     assert said.count("\n") == 1
+    assert said.startswith(f"cgap: {file}{place}"), said
+    assert said.removeprefix(f"cgap: {file}{place}").lstrip(": ").startswith(sentence), said
     assert not (tmp_path / "store").exists()
+
+
+def test_recordings_that_are_not_there_are_reported_with_file_and_line(tmp_path, capsys):
+    file = tmp_path / "s.yaml"
+    file.write_text("name: a\nfactors: {encoder: [retina-4], action: [flow]}\ndata: [nowhere]\n")
+    assert cli.main(["study", "plan", str(file), "--store", str(tmp_path / "store")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"cgap: {file} line 3: data: there is no folder {tmp_path / 'store'}")
 
 
 def test_a_page_in_a_place_that_cannot_be(finished, where, capsys, tmp_path):
@@ -385,6 +430,34 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(published, "published_contrasts", interrupted)
     assert cli.main(["published"]) == 130
     assert capsys.readouterr().err == "cgap: stopped; the same command goes on where this one ended\n"
+
+
+@pytest.mark.parametrize("verb", [["study", "run"], ["ledger"]], ids=" ".join)
+def test_ctrl_c_ends_a_run_with_130_keeps_what_is_built_and_says_how_to_go_on(
+    verb, tmp_path, small_study_text, capsys, monkeypatch
+):
+    """The worker is deaf to it and ends its step; what it built is there for the next run."""
+    started = terminal.RunWatcher.started
+
+    def pressed(self, step):
+        started(self, step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(terminal.RunWatcher, "started", pressed)
+    file = tmp_path / "small.yaml"
+    file.write_text(small_study_text)
+    where = [str(file), "--store", str(tmp_path / "s")]
+    assert cli.main([*verb, *where, "--processes", "1"]) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.splitlines()[-1]
+    left = int(
+        re.fullmatch(r"cgap: stopped with (\d+) steps to go; the same command goes on from here", last)[1]
+    )
+    if verb == ["study", "run"]:
+        assert left == 36
+        assert spoken(capsys, "study", "status", *where)["done"] == 1
+    assert len(list((tmp_path / "s" / "demos").iterdir())) == 1
 
 
 # Light verbs stay light

@@ -150,6 +150,41 @@ def test_a_damaged_policy_is_not_exported(finished, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "[]", '{"cells": 3}', '{"cells": [{}]}', '{"recordings": 1, "cells": [[]]}']
+)
+@pytest.mark.parametrize("pattern", ["studies/small/summary.json", "demos/*/demos.json"])
+def test_a_record_beside_the_policy_that_cannot_be_read_is_named(finished, tmp_path, pattern, text):
+    store = shutil.copytree(finished.store, tmp_path / "store")
+    (file,) = store.glob(pattern)
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        policy_card(store / "policy" / finished.policy.name)
+    assert "\n" not in str(caught.value)
+    assert str(file.parent) in str(caught.value)
+    assert "be read" in str(caught.value)
+
+
+def test_a_folder_that_is_there_is_refused_before_the_policy_is_read(finished, tmp_path, monkeypatch):
+    from compression_gap import commands_policies
+
+    (tmp_path / "mine").write_text("x")
+    monkeypatch.setattr(commands_policies, "policy_card", None)
+    with pytest.raises(UserError, match="is there already and not empty; name a new folder"):
+        commands_policies.export_policy(finished.policy, tmp_path, None, None)
+
+
+def test_a_policy_that_cannot_act_is_not_served(finished, monkeypatch):
+    from compression_gap.commands_policies import serve_policy
+    from compression_gap.policies import Policy
+
+    monkeypatch.setattr(Policy, "act", lambda self, asked, seeds: 1 / 0)
+    with pytest.raises(
+        UserError, match=r"cannot act \(ZeroDivisionError: division by zero\); train or export it"
+    ):
+        serve_policy(str(finished.policy), None, False, port=0)
+
+
 def test_a_study_that_does_not_hold_the_policy(finished, tmp_path, small_study_text):
     other = tmp_path / "other.yaml"
     other.write_text(

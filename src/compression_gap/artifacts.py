@@ -17,12 +17,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .records import read_object
 
 STORE_VERSION = 1
 MANIFEST = "artifact.json"
@@ -103,10 +104,10 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 write_json(marker, {"store_version": STORE_VERSION})
-            found = json.loads(marker.read_text())["store_version"]
+            found = read_object(marker)["store_version"]
         except OSError as error:
             raise disk_error(error, self.root) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError) as error:
             raise UserError(f"{marker} is damaged; restore it, or use another store folder") from error
         if found != STORE_VERSION:
             raise UserError(
@@ -145,8 +146,15 @@ class Store:
         return folder
 
     def manifest(self, recipe: Recipe) -> dict[str, Any]:
-        """The artefact's manifest: recipe, checksums and what its builder reported (``meta``)."""
-        return dict(json.loads((self.open(recipe) / MANIFEST).read_text()))
+        """The artefact's manifest: recipe, checksums and what its builder reported (``meta``).
+
+        The files beside it are not read, so not verified either: ``open`` does that. Raises as ``open`` does.
+        """
+        with suppress(OSError, ValueError):
+            about = read_manifest(self.path(recipe))
+            if about["key"] == recipe.key:
+                return about
+        return read_manifest(self.open(recipe))  # which says what is wrong
 
     def work(self, recipe: Recipe) -> Path:
         """A folder for checkpoints of a build that is under way; it outlives a crash, not the commit."""
@@ -217,21 +225,58 @@ class Store:
         return target
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in an artefact's folder, its fields of the right types. The files beside it are not looked at.
+
+    Raises ``OSError`` if it cannot be read, and ``ValueError``, one line, if it is none.
+    """
+    about = read_object(folder / MANIFEST)
+    kinds = {
+        "kind": str,
+        "key": str,
+        "version": int,
+        "spec": dict,
+        "inputs": dict,
+        "files": dict,
+        "meta": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
+            raise ValueError(f"its '{name}' is missing, or is no {kind.__name__}")
+    if not all(isinstance(key, str) and Path(key).name == key for key in about["inputs"].values()):
+        raise ValueError("its 'inputs' are not keys")
+    for name, want in about["files"].items():
+        if not isinstance(want, dict) or set(want) != {"sha256", "bytes"} or not _is_inside(name):
+            raise ValueError(f"what it says of the file {name!r} is no checksum")
+    if recipe_in(about).key != about["key"]:
+        raise ValueError("its recipe is not that of its key")
+    return about
+
+
+def recipe_in(manifest: Mapping[str, Any]) -> Recipe:
+    """The recipe that a manifest holds."""
+    return Recipe(manifest["kind"], manifest["spec"], manifest["inputs"], manifest["version"])
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file's name leads nowhere but into the folder."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+
+
 def _damage(folder: Path) -> str | None:
     """What is wrong with a committed folder, or None."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
-        if digest({n: manifest[n] for n in ("kind", "spec", "inputs", "version")}) != folder.name:
-            return f"the recipe in {MANIFEST} is not that of its key"
-        for name, want in files.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
-                return f"{name} does not match its checksum"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MANIFEST} cannot be read"
+        manifest = read_manifest(folder)
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    if manifest["key"] != folder.name:
+        return f"the recipe in {MANIFEST} is not that of its key"
+    for name, want in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
+            return f"{name} does not match its checksum"
     return None
 
 

@@ -15,7 +15,7 @@ from .cli_bits import calibrate, ledger, locate
 from .cli_data import demos_export, demos_import
 from .cli_policies import export, serve
 from .cli_types import Json, Preset, StorePath, StudyFile, print_json
-from .errors import UserError
+from .errors import UserError, counted
 
 DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points and bits."
 
@@ -135,7 +135,8 @@ def demos_make(
         print_json({"demos": made})
     else:
         for one in made:
-            print(f"{one['task']}: {one['episodes']} episodes, {one['frames']} frames, {one['folder']}")
+            size = f"{counted(one['episodes'], 'episode')}, {counted(one['frames'], 'frame')}"
+            print(f"{one['task']}: {size}, {one['folder']}")
     return 0
 
 
@@ -300,7 +301,7 @@ def study_status(
         print_json(state)
     else:
         print(
-            f"{state['study']}: {state['done']} of {state['steps']} steps done, {len(state['failed'])} failed"
+            f"{state['study']}: {state['done']} of {counted(state['steps'], 'step')} done, {len(state['failed'])} failed"
         )
         for failure in state["failed"]:
             print(f"  failed: {failure['step']}: {failure['sentence']}")
@@ -368,15 +369,17 @@ def rollout(
         preset: take the number of episodes from this preset.
         json: print the rows as JSON.
     """
-    from .commands import roll_out
+    from .commands_policies import roll_out
 
-    rows = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
+    rows, films = roll_out(policy, suite, episodes, execute, first_initial_state, out, preset)
     if json:
-        print_json({"episodes": rows})
+        print_json({"episodes": rows, "films": [str(film) for film in films]})
     else:
         from .terminal import episode_table
 
         episode_table(rows)
+        for film in films:
+            print(f"film: {film}")
     return 0
 
 
@@ -409,6 +412,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"cgap: {sentence}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("cgap: stopped; the same command goes on where this one ended", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        how = str(interrupt) or "stopped; the same command goes on where this one ended"
+        print(f"cgap: {how}", file=sys.stderr)
         return 130

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .cli_types import Json, StorePath, print_json
-from .errors import UserError
+from .errors import UserError, counted
 
 
 def demos_import(
@@ -52,9 +52,9 @@ def demos_import(
         print_json(found)
         return 0
     seen = ", ".join(f"{name} {h} × {w}" for name, (h, w) in found["cameras"].items())
-    counts = ", ".join(counted(found[n], n) for n in ("episodes", "frames"))
+    counts = ", ".join(counted(found[f"{n}s"], n) for n in ("episode", "frame"))
     mapping = found["mapping"]
-    print(f"{found['format']}: {counts}, {counted(len(found['tasks']), 'tasks')}")
+    print(f"{found['format']}: {counts}, {counted(len(found['tasks']), 'task')}")
     print(f"cameras: {seen}; action: {', '.join(mapping['action'])}; state: {', '.join(mapping['proprio'])}")
     if mapping["state"]:
         print(f"true state, for the oracle encoder alone: {', '.join(mapping['state'])}")
@@ -62,11 +62,6 @@ def demos_import(
     for note in found["notes"]:
         print(note, file=sys.stderr)
     return 0
-
-
-def counted(number: int, what: str) -> str:
-    """``1 task``, ``2 tasks``."""
-    return f"{number} {what.removesuffix('s') if number == 1 else what}"
 
 
 def demos_export(
@@ -99,9 +94,9 @@ def demos_export(
     if json:
         print_json(found)
     else:
-        counts = ", ".join(counted(found[n], n) for n in ("episodes", "frames"))
+        counts = ", ".join(counted(found[f"{n}s"], n) for n in ("episode", "frame"))
         print(
-            f"{counts}, {counted(len(found['tasks']), 'tasks')}, {found['fps']:g} frames a second, pixels "
+            f"{counts}, {counted(len(found['tasks']), 'task')}, {found['fps']:g} frames a second, pixels "
             f"{found['pixels']}: {found['folder']}"
         )
         print(f"not part of the format, and left out: {', '.join(found['left_out'])}")

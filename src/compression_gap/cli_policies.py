@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from .cli_types import Json, Preset, print_json
+from .errors import counted
 
 
 def export(
@@ -42,7 +43,9 @@ def export(
         for e in made["card"]["evaluations"]:
             for task, rate in e["tasks"].items():
                 points = [f"{100 * rate[k]:.0f}" for k in ("value", "low", "high")]
-                print(f"{task}: {points[0]} % [{points[1]}, {points[2]}] of {e['episodes']} episodes")
+                print(
+                    f"{task}: {points[0]} % [{points[1]}, {points[2]}] of {counted(e['episodes'], 'episode')}"
+                )
         if not made["card"]["evaluations"]:
             print("no success rates of this policy are known here; the card says so")
         for error in made["card"]["errors"]:
@@ -56,11 +59,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     max_message_mb: float = 64,
+    max_total_mb: float = 512,
     task: str | None = None,
+    history: Literal["consecutive", "repeat"] = "consecutive",
+    execute: int | None = None,
     revision: str | None = None,
     json: Json = False,
 ) -> int:
-    """Answer observations with action chunks over a websocket, as openpi's clients ask; Ctrl-C stops it.
+    """Answer observations with actions over a websocket, as clients of openpi or vla-eval ask; Ctrl-C stops it.
 
     Example: cgap serve store/policy/KEY --port 8000
 
@@ -69,11 +75,17 @@ def serve(
         host: address to listen on; by default this machine alone can connect.
         port: port to listen on; 0 takes a free one.
         max_message_mb: largest message in MiB; the connection of a larger one is closed.
+        max_total_mb: all clients' messages that wait for an answer, in MiB; who exceeds it is disconnected.
         task: the task of observations that name none.
+        history: repeat the newest step, for clients that show only the steps at which they decide.
+        execute: actions of each chunk that a vla-eval client executes; by default 8, or all of a shorter chunk.
         revision: branch, tag or commit on the Hub.
         json: print address and policy as JSON once clients can connect.
     """
     from .commands_policies import serve_policy
 
-    serve_policy(policy, host, port, max_message_mb, task, revision, json)
+    serve_policy(
+        policy, revision, json, host=host, port=port, max_message_mb=max_message_mb, max_total_mb=max_total_mb,
+        task=task, history=history, execute=execute,
+    )  # fmt: skip
     return 0

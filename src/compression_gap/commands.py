@@ -10,15 +10,19 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .artifacts import Recipe, Store, disk_error, write_json
-from .errors import UserError
-from .study.offline import RECORDINGS, OfflinePlan, make_offline_plan
+from .errors import UserError, counted
+from .records import read_json
+from .study.offline import OfflinePlan, make_offline_plan
 from .study.plan import Graph, Plan, Step, make_plan
 from .study.spec import Cameras, Study, Tokenizer, load_study
 from .study.tokenizer_table import TableSpec
 from .tokenizers.levels import Levels, as_levels
+
+if TYPE_CHECKING:
+    from .study.engine import Outcome
 
 
 def open_study(
@@ -31,11 +35,12 @@ def open_study(
 
 def plan_of(study: Study, store_root: Path, *, sketch: bool = False) -> tuple[Plan | OfflinePlan, Store]:
     """The graph of a study, in a simulator or on recordings of the store, and that store."""
-    if study.data is None:
-        plan = make_plan(study, sketch=sketch)
-        return plan, Store(store_root)  # no store is made for a study that cannot be
-    store = Store(store_root)
-    return make_offline_plan(study, store, sketch=sketch), store
+    with study.placed():
+        if study.data is None:
+            plan = make_plan(study, sketch=sketch)
+            return plan, Store(store_root)  # no store is made for a study that cannot be
+        store = Store(store_root)
+        return make_offline_plan(study, store, sketch=sketch), store
 
 
 def seconds(budget: str | None) -> float | None:
@@ -121,9 +126,9 @@ def run_study(
         outcome = run_plan(plan, store, processes=workers, watcher=watcher, budget=limit, retry=retry)
     wanted_failures = {k: f for k, f in outcome.failures.items() if "because" not in f}
     failures_list(list(wanted_failures.values()))
-    if outcome.stopped:
-        left = len(missing_steps(plan, store))
-        print(f"stopped with {left} steps to go; the same command goes on from here")
+    stopped = ended_early(outcome, len(missing_steps(plan, store)))
+    if stopped:
+        print(stopped)
     crashed = [f for f in wanted_failures.values() if f["kind"] == "crash"]
     refused = [f for f in wanted_failures.values() if f["kind"] in ("user", "simulator")]
     if report and not outcome.stopped and not crashed and not refused:
@@ -132,11 +137,24 @@ def run_study(
             print(json.dumps(summary, indent=1, sort_keys=True, allow_nan=False))
         else:
             study_tables(summary)
-            print(f"{len(outcome.built)} steps built, the rest reused, in {time.monotonic() - begun:.0f} s")
+            print(
+                f"{counted(len(outcome.built), 'step')} built, the rest reused, in {time.monotonic() - begun:.0f} s"
+            )
             print(f"report: {path}")
     if refused:
         raise UserError(refused[0]["sentence"])
     return 1 if crashed else 0
+
+
+def ended_early(outcome: Outcome, left: int) -> str | None:
+    """The sentence that says how to go on with a run that its budget ended, with ``left`` steps to do; else None.
+
+    Raises ``KeyboardInterrupt`` with that sentence where Ctrl-C ended it: what was built is kept.
+    """
+    sentence = f"stopped with {counted(left, 'step')} to go; the same command goes on from here"
+    if outcome.interrupted:
+        raise KeyboardInterrupt(sentence)
+    return sentence if outcome.stopped else None
 
 
 def _command(file: Path | None, preset: str | None) -> str:
@@ -203,9 +221,7 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
     study, plan, store = open_study(file, preset, store_root)
     missing = missing_steps(plan, store)
     failed = [
-        json.loads(failure_file(store, s.recipe).read_text())
-        for s in missing
-        if failure_file(store, s.recipe).exists()
+        read_json(failure_file(store, s.recipe)) for s in missing if failure_file(store, s.recipe).exists()
     ]
     return {
         "study": study.name,
@@ -262,6 +278,7 @@ def make_demos(
         outcome = run_steps(missing, store, processes=workers, watcher=watcher)
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
+    ended_early(outcome, sum(not store.has(s.recipe) for s in steps))
     return describe_demos(steps, store)
 
 
@@ -352,10 +369,29 @@ def find_demos(
     if names and all(Path(n).is_dir() for n in names):
         store, recipes = open_demos([Path(n) for n in names])
         return store, recipes, [], "-".join(r.key[:8] for r in recipes)
+    for name in names:
+        if len(names) > 1 or _is_path(name):
+            _check_folder(name)
     if len(names) != 1:
         return None
     making = demos_steps(names[0], episodes, cameras)
     return Store(store_root), [s.recipe for s in making], making, re.sub(r"[^a-z0-9]+", "-", names[0])
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be a folder's: a suite is written SIMULATOR or SIMULATOR/TASKS."""
+    from .sims.registry import simulators
+
+    sim, *rest = name.split("/")
+    return (bool(rest) and sim not in simulators()) or name.startswith((".", "~")) or Path(name).exists()
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        return
+    what = f"{name} is a file" if path.exists() else f"there is no folder {name}"
+    raise UserError(f"{what}; name one suite, or folders STORE/demos/KEY as 'cgap demos make' prints them")
 
 
 def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budget: str | None) -> None:
@@ -368,10 +404,8 @@ def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budg
         outcome = run_steps(todo, store, processes=workers, watcher=watcher, budget=limit)
     for failure in outcome.failures.values():
         raise UserError(f"{failure['step']}: {failure['sentence']}")
-    if outcome.stopped:
-        raise UserError(
-            f"stopped with {len(missing_steps(plan, store))} steps to go; the same command goes on from here"
-        )
+    if stopped := ended_early(outcome, len(missing_steps(plan, store))):
+        raise UserError(stopped)
 
 
 def write_report(
@@ -417,66 +451,3 @@ def _films(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> lis
         print('cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr)
         return []
     return film_cells(plan, store, summary, cells)
-
-
-def roll_out(
-    folder: Path,
-    suite_name: str | None,
-    episodes: int,
-    execute: int,
-    first_initial_state: int | None,
-    out: Path | None,
-    preset: str | None,
-) -> list[dict[str, Any]]:
-    """Roll out a saved policy."""
-    from .policies import Policy
-    from .rollouts import record_episode, run_episodes
-    from .sims import (
-        EVALUATION_STATES,
-        EvaluationProtocol,
-        SimPool,
-        SimSpec,
-        default_rendering,
-        sim_info,
-        suite,
-    )
-
-    at_least(1, episodes=episodes, execute=execute)
-    at_least(0, first_initial_state=first_initial_state)
-    policy = Policy.load(folder)
-    if preset is not None:
-        episodes = load_study(None, preset).rollout.episodes_per_task
-    if suite_name is None and policy.spec.sim == RECORDINGS:
-        raise UserError(
-            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
-            "the robot with cgap serve"
-        )
-    sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=policy.spec.cameras,
-        image_size=policy.spec.image_size,
-        rendering=default_rendering(sim),
-    )
-    info = sim_info(spec)
-    policy = policy.on_tasks(tasks)
-    protocol = EvaluationProtocol(
-        sim=spec,
-        episodes_per_task=episodes,
-        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
-        execute=min(execute, policy.horizon),
-        n_obs_steps=policy.n_obs_steps,
-        step_limit=info.step_limit,
-        versions=info.versions,
-        settings=info.settings,
-    )
-    if out is not None:
-        folder_of(out)
-    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
-        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
-    if out is not None:
-        for task in tasks:
-            film = out / f"{task}.mp4"
-            record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
-    return list(table.to_pylist())

@@ -180,6 +180,8 @@ def _take(steps: list[Step], folder: Path, store: Store, workers: int) -> None:
 
     if any(s.recipe.spec["sim"]["sim"] != "libero" for s in steps):
         raise UserError("--official reads LIBERO's own demonstrations: name a suite or task of libero")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: name the one with LIBERO's HDF5 files")
     found: dict[str, Path] = {}
     for step in steps:  # all files first: rendering takes minutes
         task = step.recipe.spec["task"]

@@ -1,23 +1,33 @@
-"""What the verbs do that take policies out of the store: export with a model card, and serve."""
+"""What the verbs do with one policy: export with a model card, roll out, and serve."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .artifacts import MANIFEST, Recipe, Store
-from .commands import open_study, summarise_study
-from .errors import UserError
-from .nn.convergence import convergence
+import numpy as np
+
+from .artifacts import MANIFEST, Recipe, Store, read_manifest, recipe_in
+from .commands import at_least, folder_of, open_study, summarise_study
+from .demos.demoset import read_episodes
+from .errors import UserError, counted
+from .records import read_object
+from .study.offline import RECORDINGS
+from .study.spec import load_study
 
 if TYPE_CHECKING:
+    from .policies import Policy
     from .policies.card import Card, CellError, CellRate, Evaluation, Rate
     from .sims import EvaluationProtocol
+
+    Measured = tuple[Iterable[CellRate], Iterable[CellError]]
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,9 @@ class _Evidence:
 def export_policy(folder: Path, out: Path, study: Path | None, preset: str | None) -> dict[str, Any]:
     """Save a policy and its card in a new folder; returns its folder, files and the card's figures."""
     from .policies import Policy
-    from .policies.sharing import save_pretrained
+    from .policies.sharing import check_new, save_pretrained
 
+    check_new(out)  # before the policy is read and its card is made, which takes seconds
     card = policy_card(folder, study, preset)
     made = save_pretrained(Policy.from_pretrained(folder), out, card=card)
     files = sorted(str(f.relative_to(made)) for f in made.rglob("*") if f.is_file())
@@ -60,14 +71,32 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
     recipe = _recipe(folder)
     if recipe.kind != "policy" or recipe.key != folder.name:
         raise UserError(f"{folder} is no policy of its store; name STORE/policy/KEY")
+    store.open(recipe)  # all of it is to be exported
     about = store.manifest(recipe)
     meta, spec = about["meta"], about["spec"]
     if named:
-        summaries = [_summary(study, preset, root)]
-        if not list(_cells_with(summaries[0], recipe.key)):
-            raise UserError(f"the study '{summaries[0]['study']['name']}' has no policy {recipe.key}")
+        summary = _summary(study, preset, root)
+        if not list(_cells_with(summary, recipe.key)):
+            raise UserError(f"the study '{summary['study']['name']}' has no policy {recipe.key}")
+        found: list[Measured] = [(_cell_rates(summary, recipe.key), _cell_errors(summary, recipe.key))]
     else:
-        summaries = [json.loads(f.read_text()) for f in sorted(root.glob("studies/*/summary.json"))]
+        found = [_measured_in(f, recipe.key) for f in sorted(root.glob("studies/*/summary.json"))]
+    with _readable(folder / MANIFEST):
+        training = _trained(spec, meta)
+        ended = convergence(meta["curve"]["validation"]) if "curve" in meta else None
+    return Card(
+        key=recipe.key,
+        training=training,
+        convergence=ended,
+        demonstrations=tuple(_demonstrations(store, about["inputs"])),
+        evaluations=tuple(_evaluations(store, recipe.key)),
+        cells=tuple(c for cells, _ in found for c in cells),
+        errors=tuple(e for _, errors in found for e in errors),
+    )
+
+
+def _trained(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """How the policy was trained, as far as its manifest says."""
     training = {
         **{k: v for k, v in spec.get("training", {}).items() if v is not None},
         "seed": spec.get("seed"),
@@ -76,24 +105,32 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
         "seconds": None if meta.get("train_seconds") is None else round(meta["train_seconds"], 1),
         **{k: v for k, v in meta.get("machine", {}).items() if k in ("torch", "device")},
     }
-    return Card(
-        key=recipe.key,
-        training={k: v for k, v in training.items() if v is not None},
-        convergence=convergence(meta["curve"]["validation"]) if "curve" in meta else None,
-        demonstrations=tuple(_demonstrations(store, about["inputs"])),
-        evaluations=tuple(_evaluations(store, recipe.key)),
-        cells=tuple(c for s in summaries for c in _cell_rates(s, recipe.key)),
-        errors=tuple(e for s in summaries for e in _cell_errors(s, recipe.key)),
-    )
+    return {k: v for k, v in training.items() if v is not None}
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what comes of a record with other content than its own into a sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise UserError(
+            f"{file} cannot be read ({words}); run or report its study again, or remove it"
+        ) from error
+
+
+def _measured_in(file: Path, key: str) -> Measured:
+    """What a study's summary says of the policy. Raises ``UserError`` for a file that is no summary."""
+    with _readable(file):
+        summary = read_object(file)
+        return list(_cell_rates(summary, key)), list(_cell_errors(summary, key))
 
 
 def _recipe(folder: Path) -> Recipe:
     """The recipe in an artefact's manifest."""
-    try:
-        about = json.loads((folder / MANIFEST).read_text())
-        return Recipe(about["kind"], about["spec"], about["inputs"], about["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} cannot be read; run the study again to make it anew") from error
+    with _readable(folder / MANIFEST):
+        return recipe_in(read_manifest(folder))
 
 
 def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
@@ -110,11 +147,11 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
         if not file.is_file():
             yield f"demos {key}, which the store no longer holds"
             continue
-        episodes = json.loads(file.read_text())["episodes"]
-        frames = sum(e["length"] for e in episodes)
-        trained = sum(e["split"] == "train" for e in episodes)
-        for task, count in Counter(e["task"] for e in episodes).items():
-            yield f"{task}: {count} demonstrations ({trained} of them for training), {frames} frames, demos {key}"
+        episodes = read_episodes(file.parent)
+        frames = sum(e.length for e in episodes)
+        trained = sum(e.split == "train" for e in episodes)
+        for task, count in Counter(e.task for e in episodes).items():
+            yield f"{task}: {counted(count, 'demonstration')} ({trained} of them for training), {counted(frames, 'frame')}, demos {key}"
 
 
 def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
@@ -129,7 +166,8 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
             continue
         if "checkpoint" in recipe.spec:
             continue  # of earlier weights than the policy's
-        protocol = EvaluationProtocol.model_validate_json(json.dumps(recipe.spec["protocol"]))
+        with _readable(manifest):
+            protocol = EvaluationProtocol.model_validate_json(json.dumps(recipe.spec["protocol"]))
         if protocol.first_initial_state < EVALUATION_STATES:
             continue  # tuning states, or those of demonstrations: never reported
         measured = _Evidence(protocol)
@@ -152,8 +190,8 @@ def _conditions(protocol: EvaluationProtocol) -> str:
     states = protocol.initial_states
     parts = [
         f"{protocol.sim.sim}, initial states {states.start} to {states.stop - 1} of each task",
-        f"{protocol.execute} actions executed per decision",
-        f"at most {protocol.step_limit} steps",
+        f"{counted(protocol.execute, 'action')} executed per decision",
+        f"at most {counted(protocol.step_limit, 'step')}",
         *(f"{name} {version}" for name, version in sorted(protocol.versions.items())),
     ]
     return ", ".join(parts)
@@ -208,26 +246,88 @@ def _cell_errors(summary: dict[str, Any], key: str) -> Iterator[CellError]:
             )
 
 
-def serve_policy(
-    policy: str,
-    host: str,
-    port: int,
-    max_message_mb: float,
-    task: str | None,
-    revision: str | None,
-    as_json: bool,
-) -> None:
-    """Serve until it is interrupted."""
+def roll_out(
+    folder: Path,
+    suite_name: str | None,
+    episodes: int,
+    execute: int,
+    first_initial_state: int | None,
+    out: Path | None,
+    preset: str | None,
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Roll out a saved policy: its episodes' rows, and the films of the first one of each task."""
+    from .policies import Policy
+    from .rollouts import record_episode, run_episodes
+    from .sims import (
+        EVALUATION_STATES,
+        EvaluationProtocol,
+        SimPool,
+        SimSpec,
+        default_rendering,
+        sim_info,
+        suite,
+    )
+
+    at_least(1, episodes=episodes, execute=execute)
+    at_least(0, first_initial_state=first_initial_state)
+    policy = Policy.load(folder)
+    if preset is not None:
+        episodes = load_study(None, preset).rollout.episodes_per_task
+    if suite_name is None and policy.spec.sim == RECORDINGS:
+        raise UserError(
+            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
+            "the robot with cgap serve"
+        )
+    sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=policy.spec.cameras,
+        image_size=policy.spec.image_size,
+        rendering=default_rendering(sim),
+    )
+    info = sim_info(spec)
+    policy = policy.on_tasks(tasks)
+    protocol = EvaluationProtocol(
+        sim=spec,
+        episodes_per_task=episodes,
+        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
+        execute=min(execute, policy.horizon),
+        n_obs_steps=policy.n_obs_steps,
+        step_limit=info.step_limit,
+        versions=info.versions,
+        settings=info.settings,
+    )
+    if out is not None:
+        folder_of(out)
+    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
+        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
+    films = [] if out is None else [out / f"{task}.mp4" for task in tasks]
+    for task, film in zip(tasks, films, strict=False):
+        record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
+    return list(table.to_pylist()), films
+
+
+def _try_out(policy: Policy, name: str) -> None:
+    """One decision before clients connect: what fails now would fail at each of them, and the first one waits less."""
+    try:
+        policy.act(policy.example(), np.zeros(1, np.int64))
+    except UserError:
+        raise
+    except Exception as error:  # whatever an encoder or a head of another package may raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"the policy {name} cannot act ({words}); train or export it again") from error
+
+
+def serve_policy(policy: str, revision: str | None, as_json: bool, **options: Any) -> None:
+    """Serve until it is interrupted. ``options``: those of ``PolicyServer``."""
     from .policies import Policy
     from .serving.server import PolicyServer, is_loopback, metadata, serve_forever
 
-    server = PolicyServer(
-        loaded := Policy.from_pretrained(policy, revision=revision),
-        host=host,
-        port=port,
-        max_message_mb=max_message_mb,
-        task=task,
-    )
+    loaded = Policy.from_pretrained(policy, revision=revision)
+    server = PolicyServer(loaded, **options)
+    _try_out(loaded, policy)
+    host = server.host
     if not is_loopback(host):
         print(
             f"cgap: warning: {host} can be reached from other machines, and this server knows neither passwords "

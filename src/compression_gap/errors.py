@@ -8,6 +8,11 @@ class UserError(Exception):
     """Printed as one sentence on stderr with exit code 2; no traceback unless ``--debug``."""
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 task", "2,000 tasks"; ``many``: a plural that is more than an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not known: it names the nearest one and lists those that are."""
     names = sorted(known)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from .errors import counted
 from .nn.convergence import WORDS, end_of_fit, in_words
 from .study.plan import Step
 
-console = Console(highlight=False)
+PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
+
+
+class _Screen(Console):
+    """Standard output: as wide as the terminal, or without bounds where it is piped."""
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        own = super().size
+        return own if self.is_terminal else ConsoleDimensions(PIPED, own.height)
+
+
+console = _Screen(highlight=False)
 HEADLINES = 3  # verdicts that are printed; the report has them all
 
 
@@ -23,11 +40,55 @@ def _interval(low: float, high: float, scale: float = 100) -> str:
     return f"[{scale * low:.0f}, {scale * high:.0f}]"
 
 
+class WordTable(Table):
+    """A table whose lines break between words alone. Columns that find no room go on below, beside the first."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = [[str(c) for c in (column.header, *column.cells)] for column in self.columns]
+        least = [max((len(w) for c in column for w in c.split()), default=0) for column in cells]
+        if self.title:
+            yield Text(str(self.title), "italic")
+        shown, rest = [0], list(range(1, len(cells)))
+        while shown:
+            while rest and _width(least[i] for i in (*shown, rest[0])) <= options.max_width:
+                shown.append(rest.pop(0))
+            if shown == [0] and rest:
+                shown.append(rest.pop(0))  # wider than the terminal, whatever is done
+            yield from self._part(shown, cells, least, options.max_width)
+            shown = [0] if rest else []
+
+    def _part(self, shown: list[int], cells: list[list[str]], least: list[int], room: int) -> Iterator[Text]:
+        """The lines of some columns: the widest column gives way first, down to its longest word."""
+        widths = {i: max(map(len, cells[i])) for i in shown}
+        while _width(widths.values()) > room and (wide := [i for i in shown if widths[i] > least[i]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+        for number, row in enumerate(zip(*(cells[i] for i in shown), strict=True)):
+            broken = [
+                textwrap.wrap(cell, max(1, widths[i]), break_long_words=False, break_on_hyphens=False)
+                for i, cell in zip(shown, row, strict=True)
+            ]
+            for line in itertools.zip_longest(*broken, fillvalue=""):
+                aligned = (
+                    cell.ljust(widths[i]) if self.columns[i].justify == "left" else cell.rjust(widths[i])
+                    for i, cell in zip(shown, line, strict=True)
+                )
+                yield Text((" " * GAP).join(aligned).rstrip(), "" if number else "bold")
+
+
+GAP = 2  # spaces between two columns
+
+
+def _width(widths: Iterable[int]) -> int:
+    """Of columns side by side."""
+    every = list(widths)
+    return sum(every) + GAP * (len(every) - 1)
+
+
 def new_table(*columns: str, title: str | None = None) -> Table:
     """A table of words on the left and numbers on the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = WordTable(title=title)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i == 0 else "right")
     return table
 
 
@@ -60,7 +121,9 @@ class RunWatcher:
     def __enter__(self) -> RunWatcher:
         self.bar.start()
         if self.done:
-            self._say(f"{self.done} of {self.total} steps are there already")
+            self._say(
+                f"{self.done} of {counted(self.total, 'step')} {'is' if self.total == 1 else 'are'} there already"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,7 +201,7 @@ def ledger_tables(found: dict[str, Any]) -> None:
     at = found["resolution"]
     console.print(
         f"bits per action chunk at resolution {at['sigma']:.3g} standard deviations ({resolution_words(at)}); "
-        f"{found['chunks']} held-out chunks of {found['episodes']} episodes",
+        f"{counted(found['chunks'], 'held-out chunk')} of {counted(found['episodes'], 'episode')}",
         markup=False,
     )
     if words := fitted_words(found["fitted_seed"]):
@@ -439,7 +502,9 @@ def summary_tables(summary: dict[str, Any]) -> None:
             console.print()
     more = len(summary["headline"]) - HEADLINES
     if more > 0:
-        console.print(f"{more} more action representations stand in the report.")
+        console.print(
+            f"{counted(more, 'more action representation stands', 'more action representations stand')} in the report."
+        )
 
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .errors import counted
 from .terminal import console, new_table
 
 
 def plan_table(plan: dict[str, Any]) -> None:
     """The plan by kind of artefact."""
     table = new_table(
-        "artefact", "steps", "to build", "core-minutes", title=f"{plan['study']}: {plan['cells']} cells"
+        "artefact",
+        "steps",
+        "to build",
+        "core-minutes",
+        title=f"{plan['study']}: {counted(plan['cells'], 'cell')}",
     )
     for kind, row in plan["kinds"].items():
         table.add_row(kind, str(row["steps"]), str(row["missing"]), f"{row['core_seconds'] / 60:.1f}")
@@ -50,7 +55,7 @@ def estimate_tables(found: dict[str, Any]) -> None:
     parts = ", ".join(f"{name} {_bytes(n)}" for name, n in disk.items() if n)
     how = " (assumed: half the step limit each)" if frames["assumed"] else ""
     for line in (
-        f"disk: {_bytes(sum(disk.values()))} ({parts}), of {frames['count']:,} frames{how}",
+        f"disk: {_bytes(sum(disk.values()))} ({parts}), of {counted(frames['count'], 'frame')}{how}",
         f"memory of a training's device: {_bytes(found['device_memory'])} of features or images, and the network",
         *_hours(found),
     ):
@@ -62,16 +67,20 @@ def _hours(found: dict[str, Any]) -> list[str]:
     t, rolled = found["training"], found["rollouts"]
     lines = []
     if (here := t["measured"]) and here["unmeasured"] < t["trainings"]:
-        rest = f"; {here['unmeasured']} trainings are not measured" if here["unmeasured"] else ""
+        rest = (
+            f"; {counted(here['unmeasured'], 'training is', 'trainings are')} not measured"
+            if here["unmeasured"]
+            else ""
+        )
         lines.append(
             f"training on this machine, from measured steps: {here['hours']:.3g} h ({here['device']}, "
-            f"{here['threads']} threads{rest})"
+            f"{counted(here['threads'], 'thread')}{rest})"
         )
     else:
         lines.append("training on this machine: not measured; --measure runs a few steps of each policy")
-    unknown = f", without {t['unknown']} trainings of unknown cost" if t["unknown"] else ""
+    unknown = f", without {counted(t['unknown'], 'training')} of unknown cost" if t["unknown"] else ""
     lines.append(
-        f"training on a GPU: {t['gpu']['hours']:.3g} h for {t['trainings']} trainings and {t['flops']:.2g} FLOPs"
+        f"training on a GPU: {t['gpu']['hours']:.3g} h for {counted(t['trainings'], 'training')} and {t['flops']:.2g} FLOPs"
         f"{unknown} ({t['gpu']['assumption']})"
     )
     lines.append(
@@ -80,7 +89,7 @@ def _hours(found: dict[str, Any]) -> list[str]:
     )
     if rolled:
         lines.append(
-            f"rollouts: {rolled['episodes']:,} episodes, at most {rolled['core_hours']:.3g} core-hours (assumed)"
+            f"rollouts: {counted(rolled['episodes'], 'episode')}, at most {rolled['core_hours']:.3g} core-hours (assumed)"
         )
     return lines
 

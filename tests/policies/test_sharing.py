@@ -12,6 +12,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from compression_gap.artifacts import file_sha256
 from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
+from compression_gap.encoders.text import Instructions
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card
@@ -137,6 +138,135 @@ def test_damage_is_one_sentence(damage, tmp_path):
     assert "\n" not in sentence
     assert len(sentence) <= 400
     assert "holds no policy" in sentence or "dance" in sentence
+
+
+WRONG = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    float("nan"),
+    10**400,
+    "x",
+    "x" * 5000,
+    [],
+    ["x"],
+    [[1.0, 2.0]],
+    {},
+    {"x": -1},
+    "DEEP",
+    "GONE",
+]
+
+
+def places(value, path=()):
+    """Every path of a record to a field, or to the first item of a list."""
+    for key in value if isinstance(value, dict) else range(min(len(value), 1)):
+        yield (*path, key)
+        if isinstance(value[key], dict | list):
+            yield from places(value[key], (*path, key))
+
+
+def mutants(text):
+    """The text of a record with one value replaced, for each place and wrong value."""
+    for path in places(json.loads(text)):
+        for wrong in WRONG:
+            record = json.loads(text)
+            inside = record
+            for key in path[:-1]:
+                inside = inside[key]
+            if wrong == "GONE":
+                del inside[path[-1]]
+            else:
+                inside[path[-1]] = wrong
+            yield path, wrong, json.dumps(record).replace('"DEEP"', "[" * 5000 + "]" * 5000)
+    yield (), "digits", text.replace("1", "9" * 4301, 1)
+    yield (), "brackets", "[" * 5000
+
+
+@pytest.fixture(scope="module")
+def conditioned(oat, tmp_path_factory):
+    """Saved policies that hold every record between them: of tokens and of instructions, with a crop."""
+    plain, root = make(), tmp_path_factory.mktemp("records")
+    spec = dataclasses.replace(plain.spec, task="text", crop={"mode": "all", "share": 0.9}, options={"sampling_steps": 2})  # fmt: skip
+    texts = Instructions(("reach", "push"), np.eye(2, 4, dtype=np.float32), {"encoder": "siglip-base"})
+    module = PolicyModule(spec, plain.normaliser, None, instructions=texts)
+    folders = {"text": root / "text", "tokens": root / "tokens"}
+    Policy(spec, module, plain.normaliser, None).save_pretrained(folders["text"])
+    make("autoregressive", oat, temperature=1.0, top_k=3, constrained=True).save_pretrained(folders["tokens"])
+    return folders
+
+
+def loaded(folder):
+    """The policy, or the sentence that refuses it."""
+    try:
+        return Policy.from_pretrained(folder)
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("text", "policy.json"),
+        ("tokens", "policy.json"),
+        ("text", "normaliser.json"),
+        ("tokens", "tokenizer/tokenizer.json"),
+        ("text", "text/text.json"),
+        ("tokens", "checksums.json"),
+    ],
+)
+def test_a_record_of_any_wrong_value_is_refused_on_loading_or_does_no_harm(kind, name, conditioned, tmp_path):
+    """Whatever one value becomes: one sentence when it is loaded, or a policy that acts."""
+    folder = shutil.copytree(conditioned[kind], tmp_path / "p")
+    text = (folder / name).read_text()
+    if name != CHECKSUMS:
+        (folder / CHECKSUMS).unlink()
+    refused = 0
+    for path, wrong, mutant in mutants(text):
+        (folder / name).write_text(mutant)
+        policy = loaded(folder)
+        if isinstance(policy, str):
+            refused += 1
+            assert "\n" not in policy, (path, wrong)
+            assert len(policy) <= 600, (path, wrong)
+            continue
+        assert policy.spec.image_size <= 4096, (path, wrong)
+        if policy.spec.image_size <= 100:
+            assert np.isfinite(policy.act(policy.example(), SEEDS[:1]).chunk).all(), (path, wrong)
+    assert refused > 15
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"encoder": ["x"]}, "'encoder': input should be a valid string"),
+        ({"image_size": -1}, "'image_size': input should be greater than or equal to 1"),
+        ({"image_size": 10**6}, "'image_size': input should be less than or equal to 4096"),
+        ({"horizon": "4"}, "'horizon': input should be a valid integer"),
+        ({"tasks": []}, "'tasks': tuple should have at least 1 item"),
+        ({"tasks": ["reach", "reach"]}, "a name is given twice among reach, reach"),
+        ({"task": "words"}, "'task' is 'words', and none of embedding, index, text"),
+        ({"colour": "red"}, "'colour': unexpected"),
+        ({"options": {"top_k": "…"}}, "the head's option 'top_k' is '…': input should be a valid integer"),
+        (
+            {"options": {"sampling_steps": 0}},
+            "the head's option 'sampling_steps' is '0': input should be greater",
+        ),
+        (
+            {"options": {"temperature": float("nan")}},
+            "the head's option 'temperature' is 'nan': input should be",
+        ),
+    ],
+)
+def test_a_wrong_field_of_the_record_is_named(change, said, tmp_path):
+    folder = make().save_pretrained(tmp_path / "p")
+    (folder / CHECKSUMS).unlink()
+    edit(**change)(folder)
+    with pytest.raises(UserError) as caught:
+        Policy.from_pretrained(folder)
+    assert said in str(caught.value)
 
 
 def nudge(folder):

@@ -61,7 +61,9 @@ def same(answer, other):
 
 def test_the_greeting_says_what_the_policy_is(served, policy):
     with Client(served.url) as client:
-        assert client.greeting == {**metadata(policy), "task": None, "max_message_bytes": 2**18}
+        about = {"task": None, "max_message_bytes": 2**18, "history": "consecutive", "execute": 4}
+        hello = {"type", "payload", "seq", "timestamp"}  # for clients of vla-eval
+        assert {k: v for k, v in client.greeting.items() if k not in hello} == {**metadata(policy), **about}
     assert client.greeting["cameras"] == ["wrist", "front"]
     assert (client.greeting["n_obs_steps"], client.greeting["horizon"]) == (2, 4)
     assert (client.greeting["needs_images"], client.greeting["needs_true_state"]) == (True, False)
@@ -141,7 +143,7 @@ def get(url):
 
 
 def test_health(served):
-    assert get(f"{served.url}/healthz") == (200, b"OK\n")
+    assert get(f"{served.url}/healthz") == get(f"{served.url}/health") == (200, b"OK\n")
     with pytest.raises(urllib.error.HTTPError, match="426"):
         get(f"{served.url}/")
 
@@ -192,6 +194,43 @@ def test_several_clients_at_once_get_what_each_would_alone(served, policy, frame
     for one, other in zip(found, alone, strict=True):
         for a, b in zip(one, other, strict=True):
             same(a, b)
+
+
+def test_messages_of_all_clients_together_are_bounded(policy, frame):
+    """Two clients hold half a message each; the third is told to come again, and room that is freed is free."""
+    with PolicyServer(policy, max_message_mb=0.25, max_total_mb=0.5) as running:
+        half = b"\x82\xff" + (2**18).to_bytes(8) + b"\0" * (2**18 - 2000)
+
+        def holding():
+            made = raw(running)
+            made.sendall(UPGRADE)
+            assert b"101 Switching Protocols" in made.recv(2**16)
+            made.sendall(half)
+            return made
+
+        with Client(running.url) as client, holding(), holding() as second:
+            while running.budget.held < 2 * (len(half) - 14):
+                get(f"{running.url}/healthz")  # they are on their way
+            with pytest.raises(ConnectionClosed) as caught:
+                client.ask(b"\0" * 5000)
+            assert caught.value.rcvd.code == 1013
+            assert caught.value.rcvd.reason == (
+                "the clients' messages together exceed 0.5 MiB; send it again later"
+            )
+            second.shutdown(socket.SHUT_RDWR)
+            while running.budget.held > len(half):
+                get(f"{running.url}/healthz")
+            with Client(running.url) as another:
+                assert another.ask(frame())["decision"] == 0
+
+
+def test_answered_messages_make_room(policy, frame):
+    with (
+        PolicyServer(policy, max_message_mb=0.01, max_total_mb=0.01) as running,
+        Client(running.url) as client,
+    ):
+        for n in range(20):  # 20 times 1 kB, of 10 kB
+            assert client.ask(frame(n))["decision"] == n
 
 
 def raw(served):
@@ -292,6 +331,17 @@ def test_notices_are_logged(served, frame, caplog):
     assert caplog.text.count("asks for a chunk with every step") == 1
 
 
+def test_a_client_that_shows_only_its_decisions_is_served_with_the_newest_step_repeated(policy, frame, acted):
+    """As openpi's chunk broker asks: steps 0, 4, 8."""
+    with PolicyServer(policy, history="repeat") as running, Client(running.url) as client:
+        assert client.greeting["history"] == "repeat"
+        for n in (0, 4, 8):
+            answer = client.ask(frame(n))
+            assert "warning" not in answer
+            expected = acted(policy, [frame(n), frame(n)], answer["seed"])
+            np.testing.assert_array_equal(answer["actions"], expected)
+
+
 def test_stopping_closes_connections_and_frees_the_port(policy, frame):
     with PolicyServer(policy) as running, Client(running.url) as client:
         client.ask(frame())
@@ -324,6 +374,10 @@ def test_loopback_is_the_default_and_named(policy):
         ({"port": 70000}, "--port 70000 is no port"),
         ({"max_message_mb": 0}, "--max-message-mb 0 leaves no room"),
         ({"max_message_mb": float("nan")}, "--max-message-mb nan leaves no room"),
+        ({"max_total_mb": 1}, r"--max-total-mb 1 is less than one message .--max-message-mb 64"),
+        ({"history": "none"}, "unknown history 'none'; known: consecutive, repeat"),
+        ({"execute": 5}, "--execute 5: a chunk of this policy has 1 to 4 actions"),
+        ({"execute": 0}, "--execute 0: a chunk of this policy has 1 to 4 actions"),
         ({"task": "dance"}, "unknown task of this policy 'dance'; known: pick-place-v3, reach-v3"),
     ],
 )

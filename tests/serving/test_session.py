@@ -118,7 +118,7 @@ def test_gaps_between_numbered_steps_are_refused(session, frame):
         session.answer(pack(frame(0, step=3)))
     session.answer(pack(frame(0, step=0)))
     for step in (0, 2, 8):
-        with pytest.raises(UserError, match=r"1 steps were seen.*sees 2 consecutive steps: .* 'act' false"):
+        with pytest.raises(UserError, match=r"1 step seen so far.*sees 2 consecutive steps: .* 'act' false"):
             session.answer(pack(frame(0, step=step)))
     session.answer(pack(frame(1, step=1)))
     # windows may leap, and overlap, but not go back
@@ -154,6 +154,10 @@ def notices(policy, messages):
 def test_whoever_may_skip_steps_is_told_once(policy, made, frame):
     (said,) = notices(policy, [frame(0), frame(1), frame(2), frame(3)])
     assert "asks for a chunk with every step" in said
+    session = Session(policy)
+    warned = [session.answer(pack(frame(n))).get("warning") for n in range(4)]
+    assert warned == [None, said, said, said]  # the client itself, at each decision
+    assert "warning" not in session.answer(pack(frame(5, reset=True)))
     assert "the policy sees 2 consecutive steps" in said
     careful = [
         [frame(0, step=0), frame(1, step=1), frame(2, step=2)],
@@ -162,7 +166,32 @@ def test_whoever_may_skip_steps_is_told_once(policy, made, frame):
         [frame(0), frame(0, reset=True), frame(0, reset=True)],
     ]
     assert [notices(policy, messages) for messages in careful] == [[]] * 4
+    session = Session(policy)
+    assert not any("warning" in session.answer(pack(m)) for m in careful[1])
     assert notices(made(n_obs_steps=1), [frame(0), frame(1), frame(2)]) == []
+
+
+def test_with_a_repeated_history_the_newest_step_stands_for_all(policy, frame, acted):
+    session = Session(policy, history="repeat")
+    for n in (0, 8, 16):
+        answer = session.answer(pack(frame(n, step=n)))  # gaps are what it is for
+        np.testing.assert_array_equal(answer["actions"], acted(policy, [frame(n), frame(n)], answer["seed"]))
+    answer = session.answer(
+        pack(window([frame(17), frame(18)]))
+    )  # all that the policy sees needs no repeating
+    np.testing.assert_array_equal(answer["actions"], acted(policy, [frame(17), frame(18)], answer["seed"]))
+    with pytest.raises(UserError, match="unknown history 'latest'; known: consecutive, repeat"):
+        Session(policy, history="latest")
+
+
+def test_nothing_of_a_message_is_kept_but_the_steps_that_the_policy_sees(session, frame):
+    """A view would keep all bytes of a long window, in each of the connections."""
+    session.answer(pack(window([frame(i % 9) for i in range(50)])))
+    for seen in session.seen:
+        for kept in (seen.proprio, *seen.images.values()):
+            whole = kept if kept.base is None else kept.base
+            assert isinstance(whole, np.ndarray)
+            assert whole.nbytes == kept.nbytes
 
 
 def test_text_is_refused(session):

@@ -400,7 +400,7 @@ def test_the_swap_s_head_joins_the_actions():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"swap": {"head": ["oat"], "tokenizer": ["oat"]}}, "swap.head: 'oat' is no continuous head; known: diffusion"),
+        ({"swap": {"head": ["oat"], "tokenizer": ["oat"]}}, "swap.head.0: 'oat' is no continuous head; known: diffusion"),
         ({"swap": {"head": ["flow"], "tokenizer": ["oats"]}}, "unknown tokenizer 'oats'"),
         ({"factors__codebook": [[[8, 5], [8, 8]]]}, "a codebook for each of 2 positions, but 8 tokens a chunk"),
         ({"factors__action": ["quest"], "tokenizer__tokens": 3}, "quest halves the horizon until its tokens remain"),

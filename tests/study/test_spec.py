@@ -4,7 +4,16 @@ import pytest
 import yaml
 
 from compression_gap.errors import UserError
-from compression_gap.study.spec import SCALE, Cameras, Factors, Study, load_study, parse_study, presets
+from compression_gap.study.spec import (
+    SCALE,
+    Cameras,
+    Factors,
+    Study,
+    load_study,
+    of_key,
+    parse_study,
+    presets,
+)
 
 BASE = """\
 name: a
@@ -113,6 +122,66 @@ def test_an_unknown_key_of_an_optional_section_is_named():
     assert refused(BASE + "swap:\n  tokenizr: [oat]\n") == (
         "f.yaml line 7: unknown key 'swap.tokenizr'; did you mean 'tokenizer'?"
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("action:", "acton:", "f.yaml line 5: unknown key 'factors.acton'; did you mean 'action'?"),
+        ("encoder:", "encodr:", "f.yaml line 4: unknown key 'factors.encodr'; did you mean 'encoder'?"),
+        ("factors:", "factrs:", "f.yaml line 3: unknown key 'factrs'; did you mean 'factors'?"),
+        ("suite:", "siute:", "f.yaml line 2: unknown key 'siute'; did you mean 'suite'?"),
+        ("name:", "nme:", "f.yaml line 1: unknown key 'nme'; did you mean 'name'?"),
+    ],
+)
+def test_a_misspelt_key_that_is_required_is_named_and_not_called_missing(right, wrong, sentence):
+    assert refused(BASE.replace(right, wrong)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("horizon: 3", "policy.horizon"), ("sigma: 1.0", "ledger.sigma"), ("training: {data: a}", "data")],
+)
+def test_a_key_in_another_section_is_told_its_own(line, meant):
+    said = refused(f"{BASE}{line}\n")
+    assert said.startswith("f.yaml line 6: unknown key '")
+    assert said.endswith(f"'; did you mean '{meant}'?")
+
+
+def test_values_in_errors_are_short():
+    said = refused(BASE + f"training: {{steps: '{'x' * 100_000}'}}\n")
+    assert len(said) < 250
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "line 11: not valid YAML: aliases that repeat"),
+        ("training: " + "[" * 5000, "line 6: not valid YAML: more than 64 lists and maps"),
+        ("training: {steps: " + "9" * 4301 + "}", "line 6: not valid YAML: '999999999999999999999999999999…' (4,301 characters)"),
+        ("training: {steps: 99999999999999999999}", "line 6: not valid YAML: the whole number '99999999999999999999' is"),
+    ],
+)  # fmt: skip
+def test_a_small_file_costs_little(text, said):
+    assert refused(BASE + text).startswith(f"f.yaml {said}")
+
+
+def test_where_a_study_was_written_is_no_part_of_it():
+    a, b = parse_study(BASE, "a.yaml"), parse_study("# a line more\n" + BASE, "b.yaml")
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a.model_dump() == b.model_dump()
+    for study, place in ((a, "a.yaml line 4"), (b, "b.yaml line 5"), (a.model_copy(), "a.yaml line 4")):
+        with (
+            pytest.raises(UserError, match=rf"^{place}: factors.encoder.0: no$"),
+            study.placed(),
+            of_key("factors", "encoder", 0),
+        ):
+            raise UserError("no")
+    for sentence in ("policy of another kind", "unknown: 1", "suites: none"):
+        with pytest.raises(UserError) as caught, a.placed():
+            raise UserError(sentence)
+        assert str(caught.value) == sentence
 
 
 def test_codebooks_by_name_by_levels_and_by_position():

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
+from ..records import read_object, whole
 from ..sims import Observation
 
 SPLITS = ("train", "validation", "test")
@@ -45,10 +47,8 @@ class DemoSet:
 
     @staticmethod
     def load(folder: Path) -> DemoSet:
-        """Map a set from its folder (the store has verified it)."""
-        about = json.loads((folder / "demos.json").read_text())
-        for camera in about["cameras"]:
-            _check_name(f"images-{camera}")
+        """Map a set from its folder (the store has verified it). Raises ``UserError`` for a record that is none."""
+        about = _record(folder)
 
         def array(name: str) -> np.ndarray:
             return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
@@ -174,6 +174,38 @@ class DemoWriter:
             "source": self.source,
         }
         (self.folder / "demos.json").write_text(json.dumps(about, indent=1, allow_nan=False))
+
+
+def read_episodes(folder: Path) -> tuple[Episode, ...]:
+    """The episodes of the set in a folder. Raises ``UserError`` for a record that is none."""
+    return tuple(Episode(**e) for e in _record(folder)["episodes"])
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        about = read_object(folder / "demos.json")
+        _check_record(about)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no demonstrations that can be read: {error}") from error
+    return about
+
+
+def _check_record(about: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless this is the content of a ``demos.json``."""
+    kinds = {"episodes": list, "cameras": list, "has_state": bool, "source": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
+        raise ValueError(f"demos.json: '{wrong[0]}' is missing, or no {kinds[wrong[0]].__name__}")
+    for camera in about["cameras"]:
+        _check_name(f"images-{camera}")
+    start = 0
+    for number, e in enumerate(about["episodes"]):
+        if not isinstance(e, dict) or set(e) != {f.name for f in fields(Episode)}:
+            raise ValueError(f"demos.json: episode {number} has not the fields of one")
+        whole(e, "start", start, start)
+        start += whole(e, "length", 1, 2**40)
+        whole(e, "initial_state", -1, 2**63)
+        if not isinstance(e["task"], str) or e["split"] not in SPLITS:
+            raise ValueError(f"demos.json: episode {number} has no task, or none of the splits")
 
 
 def _check_name(name: str) -> None:

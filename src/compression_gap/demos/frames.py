@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..records import read_json
 from ..sims import PRETRAINING_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim, simulating
 
 BLOCK = 500  # frames of an artefact
@@ -48,7 +49,7 @@ class FrameSet:
     @staticmethod
     def load(folder: Path) -> FrameSet:
         """Map a block from its folder (the store has verified it)."""
-        about = json.loads((folder / "frames.json").read_text())
+        about = read_json(folder / "frames.json")
 
         def array(name: str) -> np.ndarray:
             return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import UserError
+from ..records import numbers, read_object
 from .rounding import is_constant, rounding, spread
 
 Array = TypeVar("Array")  # NumPy array or torch tensor
@@ -76,6 +77,17 @@ class Normaliser:
 
     @staticmethod
     def load(folder: Path) -> Normaliser:
-        """Read ``normaliser.json``; float32 values survive the text exactly."""
-        values = json.loads((folder / "normaliser.json").read_text())
-        return Normaliser(**{k: np.asarray(v, dtype=np.float32) for k, v in values.items()})
+        """Read ``normaliser.json``; float32 values survive the text exactly.
+
+        Raises ``OSError`` if it cannot be read, and ``ValueError`` for anything but four vectors of one length.
+        """
+        values = read_object(folder / "normaliser.json")
+        made = Normaliser(*(np.array(numbers(values, n), np.float32) for n in ("mean", "std", "low", "high")))
+        if (
+            len({len(made.mean), len(made.std), len(made.low), len(made.high)}) > 1
+            or not (made.std > 0).all()
+        ):
+            raise ValueError(
+                "normaliser.json: its vectors differ in length, or a standard deviation is not above 0"
+            )
+        return made

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import re
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 from ..artifacts import file_sha256, write_json
 from ..errors import UserError
+from ..records import read_json, read_object, whole
 from .names import parse
 
 PIN = "encoder.json"  # in the prepared folder
@@ -78,7 +78,7 @@ def resolve(name: str) -> dict[str, Any]:
     """
     asked = parse(name)
     source, read = source_of(name)
-    config = read_json(name, read("config.json"), "config.json")
+    config = read_config(name, read("config.json"), "config.json")
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
         raise UserError(
@@ -89,9 +89,9 @@ def resolve(name: str) -> dict[str, Any]:
     if config["model_type"] in ("siglip", "siglip2"):
         tower = config.get("vision_config") or {}
     tower = {k: v for k, v in tower.items() if k not in NOT_SHAPE}
-    images = read_json(name, read("preprocessor_config.json"), "preprocessor_config.json")
+    images = read_config(name, read("preprocessor_config.json"), "preprocessor_config.json")
     if not images:
-        images = read_json(name, read("processor_config.json"), "processor_config.json").get(
+        images = read_config(name, read("processor_config.json"), "processor_config.json").get(
             "image_processor", {}
         )
     shape = _shape(name, family, tower, images)
@@ -184,12 +184,12 @@ def _normalisation(name: str, family: Family, images: dict[str, Any]) -> dict[st
     }
 
 
-def read_json(name: str, file: Path | None, what: str) -> dict[str, Any]:
+def read_config(name: str, file: Path | None, what: str) -> dict[str, Any]:
     """A file's JSON object; empty without a file."""
     if file is None:
         return {}
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"encoder '{name}': {what} cannot be read ({error}); take another copy") from error
     if not isinstance(found, dict):
@@ -346,8 +346,11 @@ def carry_checkpoint(prepared: Path, out: Path) -> None:
 def read_pin(folder: Path) -> dict[str, Any]:
     """The pin in a prepared folder, with the checkpoint's place now. Raises ``UserError`` if it holds none."""
     try:
-        pin: dict[str, Any] = json.loads((folder / PIN).read_text())
-        pin["encoder"], pin["source"], pin["feature_dim"]
+        pin = read_object(folder / PIN)
+        whole(pin, "feature_dim", 1, 2**20)
+        kinds: dict[str, Any] = {"encoder": str, "source": dict, "config": dict, "finetune": str | int | None}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(pin[name], kind)]:
+            raise ValueError(f"its {wrong[0]} is of another type")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} holds no prepared encoder ({PIN}): run the study again to prepare it"
@@ -400,4 +403,7 @@ def _complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "model.safetensors").is_file()
-    return all((folder / f).is_file() for f in set(json.loads(index.read_text())["weight_map"].values()))
+    try:
+        return all((folder / f).is_file() for f in set(read_object(index)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # it is downloaded again
+        return False

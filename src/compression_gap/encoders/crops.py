@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import unknown_name
+from ..errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,11 @@ class Crop:
         """From a specification's ``{"mode": …, "share": …}``; None: the default."""
         made = Crop() if value is None else Crop(**value)
         if made.mode not in get_args(Mode):
-            raise unknown_name("crop", made.mode, get_args(Mode))
+            raise unknown_name("crop", str(made.mode), get_args(Mode))
+        if type(made.share) not in (int, float) or not 0 < made.share <= 1:
+            raise UserError(
+                f"a crop's share of {str(made.share)[:40]!r} is none: it lies above 0, and up to 1"
+            )
         return made
 
     def for_encoder(self, name: str) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ..demos.frames import FrameSet
 from ..errors import UserError
 from ..nn import Schedule, train
+from ..records import read_object, whole
 from ..sims import Observation
 from .ladder import PRETRAINING, SMALLEST, frames_of
 from .state import Scale
@@ -103,19 +104,19 @@ class Pose:
     def __init__(self, folder: Path) -> None:
         """Raises ``UserError`` if the folder holds no such encoder."""
         try:
-            about = json.loads((folder / "encoder.json").read_text())
+            about = read_object(folder / "encoder.json")
             self.name, self.cameras = str(about["name"]), tuple(about["cameras"])
+            self.image_size = whole(about, "image_size", 1, 2**12)
             tensors = load_file(folder / "encoder.safetensors")
             networks = []
             for camera in self.cameras:
-                network, prefix = PoseNetwork(about["image_size"]), f"{camera}/"
+                network, prefix = PoseNetwork(self.image_size), f"{camera}/"
                 own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
                 network.load_state_dict(own)
                 networks.append(network.eval().requires_grad_(False))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} holds no pose encoder that can be read: {error}") from error
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.image_size: int = about["image_size"]
         self.networks = [n.to(device) for n in networks]
         self.device = device
 

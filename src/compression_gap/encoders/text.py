@@ -23,7 +23,8 @@ import numpy as np
 
 from ..artifacts import file_sha256, write_json
 from ..errors import UserError, unknown_name
-from .checkpoints import NOT_SHAPE, read_json, source_of, weights_folder
+from ..records import read_object
+from .checkpoints import NOT_SHAPE, read_config, source_of, weights_folder
 from .names import KNOWN, is_pretrained, parse
 
 TOWERS = {  # by model_type: configuration and model in transformers; of a whole model the text tower is taken
@@ -64,7 +65,9 @@ class Instructions:
         from safetensors.numpy import load_file
 
         try:
-            about = json.loads((folder / FILES[0]).read_text())
+            about = read_object(folder / FILES[0])
+            if not all(isinstance(text, str) for text in about["texts"]):
+                raise ValueError("an instruction is no text")
             made = Instructions(
                 tuple(about["texts"]), load_file(folder / FILES[1])["embeddings"], dict(about["pin"])
             )
@@ -106,10 +109,10 @@ def resolve_text(name: str) -> dict[str, Any]:
     ``tokenizer`` (file → SHA-256), ``length`` (tokens), ``feature_dim``, ``precision``. Raises ``UserError`` in a
     sentence: no such model or folder, no text tower, no tokenizer.
     """
-    check_text_encoder(name)
     with _of_text():
+        check_text_encoder(name)
         source, read = source_of(name)
-        config = read_json(name, read("config.json"), "config.json")
+        config = read_config(name, read("config.json"), "config.json")
         kind = config.get("model_type", "checkpoint without model_type")
         tower = config.get("text_config") if kind in ("siglip", "siglip2") else config
         if kind not in TOWERS or tower is None:
@@ -123,7 +126,7 @@ def resolve_text(name: str) -> dict[str, Any]:
                 f"encoder '{name}' comes without a tokenizer (tokenizer.json or spiece.model): put the tokenizer's "
                 "files beside its weights, with save_pretrained"
             )
-        about = read_json(name, found.get("tokenizer_config.json"), "tokenizer_config.json")
+        about = read_config(name, found.get("tokenizer_config.json"), "tokenizer_config.json")
         if "auto_map" in about:
             raise UserError(
                 f"encoder '{name}': its tokenizer is code that comes with the checkpoint, which is never run here: "

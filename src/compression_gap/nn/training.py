@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..records import read_json
 from .convergence import Convergence, convergence
 from .ema import EMA
 
@@ -218,7 +219,7 @@ def _resume(
     work: Path, module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, curve: Curve
 ) -> tuple[int, float]:
     """Put a checkpoint back; returns its step and the seconds that had been spent until then."""
-    about: dict[str, Any] = json.loads((work / "checkpoint.json").read_text())
+    about: dict[str, Any] = read_json(work / "checkpoint.json")
     tensors = load_file(work / about["file"])
 
     def part(prefix: str) -> dict[str, Tensor]:

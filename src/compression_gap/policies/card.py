@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .. import __version__
+from ..errors import counted
 from ..nn.convergence import Convergence
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def write_card(policy: Policy, card: Card) -> str:
     parts = [
         _front_matter(policy),
         f"# {_plain(spec.head)} policy on {_plain(spec.sim)}: {_list(spec.tasks)}",
-        f"Observations in, chunks of {spec.horizon} actions out. Exported by `{LIBRARY}` {__version__}.",
+        f"Observations in, chunks of {counted(spec.horizon, 'action')} out. Exported by `{LIBRARY}` {__version__}.",
         "## Success",
         *_success(card),
         *_errors(card),
@@ -146,7 +147,7 @@ def _errors(card: Card) -> Iterable[str]:
         yield (
             f"In the study {_plain(e.study)} of recordings this cell, {_plain(e.cell)}, has a held-out chunk error of "
             f"{e.value:.3g}{span} standard deviations² over the training seed{'s' * (len(e.seeds) > 1)} {seeds} "
-            f"({e.points} decision points of {e.episodes} episodes). It says how near its chunks come to demonstrated "
+            f"({counted(e.points, 'decision point')} of {counted(e.episodes, 'episode')}). It says how near its chunks come to demonstrated "
             "ones, and is no success rate."
         )
 
@@ -166,7 +167,7 @@ def _what(policy: Policy) -> list[tuple[str, str]]:
         *([] if spec.crop is None else [("crop of its images", _crop(spec.crop))]),
         ("cameras", f"{', '.join(spec.cameras)} ({spec.image_size} × {spec.image_size} pixels)"),
         ("observation steps", str(spec.n_obs_steps)),
-        ("proprioception", f"{spec.proprio_dim} numbers"),
+        ("proprioception", counted(spec.proprio_dim, "number")),
         ("action chunk", f"[{spec.horizon}, {spec.action_dim}]"),
     ]
     return [(name, _plain(value)) for name, value in rows]

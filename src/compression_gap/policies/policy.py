@@ -9,23 +9,25 @@ import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..demos import Normaliser
 from ..encoders import is_prepared, make_encoder
-from ..encoders.base import ContextAdapter, InstructionToken
+from ..encoders.base import CONDITIONINGS, ContextAdapter, InstructionToken
 from ..encoders.limits import TrueState
 from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
+from ..records import read_object
 from ..sims import Observation
 from ..tokenizers import ActionTokenizer, Tokens, load_tokenizer
+from ..tokenizers.base import UNREADABLE
 from .base import Emission, Target
 from .registry import check_chunks, make_head
 
@@ -38,22 +40,29 @@ PREPARED_FILES = (
 )  # a pretrained checkpoint's weights stay where they are
 
 
+Steps = Annotated[int, Field(ge=1, le=2**12)]
+Numbers = Annotated[int, Field(ge=1, le=2**20)]  # of a vector
+Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=2**12)]
+
+
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a policy is, apart from its weights."""
+    """What a policy is, apart from its weights. ``read`` checks a record's types and ranges."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     sim: str
     encoder: str
     head: str
     size: str
-    horizon: int
-    n_obs_steps: int
-    tasks: tuple[str, ...]
-    cameras: tuple[str, ...]
-    image_size: int
-    feature_dim: int
-    proprio_dim: int
-    action_dim: int
+    horizon: Steps
+    n_obs_steps: Steps
+    tasks: Names
+    cameras: Annotated[tuple[str, ...], Field(max_length=64)]
+    image_size: Annotated[int, Field(ge=1, le=2**12)]  # pixels, square
+    feature_dim: Numbers
+    proprio_dim: Annotated[int, Field(ge=0, le=2**20)]
+    action_dim: Numbers
     options: dict[str, Any]
     task: str = "embedding"  # how the task enters: ``encoders.base.CONDITIONINGS``
     crop: dict[str, Any] | None = (
@@ -66,6 +75,22 @@ class PolicySpec:
         return {
             name: value for name, (value, default) in every.items() if default is MISSING or value != default
         }
+
+    @staticmethod
+    def read(file: Path) -> PolicySpec:
+        """What ``as_json`` gave. Raises ``OSError`` or ``ValueError``, one line that names the field."""
+        try:
+            spec = TypeAdapter(PolicySpec).validate_json(json.dumps(read_object(file)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}") from error
+        for name, known in (("size", tuple(SIZES)), ("task", CONDITIONINGS)):
+            if (given := getattr(spec, name)) not in known:
+                raise ValueError(f"'{name}' is {given[:40]!r}, and none of {', '.join(known)}")
+        for names in (spec.tasks, spec.cameras):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a name is given twice among {', '.join(names)}")
+        return spec
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -305,13 +330,22 @@ class Policy:
     def load(folder: Path | str) -> Policy:
         """Read what ``save`` wrote; runs no code from the folder. Raises ``UserError`` if it is no policy."""
         folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"
+            )
         try:
-            about = json.loads((folder / "policy.json").read_text())
-        except (OSError, ValueError) as error:
+            spec = PolicySpec.read(folder / "policy.json")
+        except OSError as error:
             raise UserError(f"{folder} holds no policy (policy.json): {error}") from error
+        except ValueError as error:
+            raise UserError(f"{folder} holds no policy that can be read: policy.json: {error}") from error
         try:
-            about["tasks"], about["cameras"] = tuple(about["tasks"]), tuple(about["cameras"])
-            spec, normaliser = PolicySpec(**about), Normaliser.load(folder)
+            normaliser = Normaliser.load(folder)
+            if len(normaliser.mean) != spec.action_dim:
+                raise ValueError(
+                    f"normaliser.json is of {len(normaliser.mean)} numbers an action, policy.json of {spec.action_dim}"
+                )
             tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
             prepared = folder / "encoder" if is_prepared(spec.encoder) else None
             instructions = Instructions.load(folder / "text") if spec.task == "text" else None
@@ -319,7 +353,7 @@ class Policy:
                 spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
             )
             module.load_state_dict(load_file(folder / "policy.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error
         return Policy(spec, module, normaliser, tokenizer)
 

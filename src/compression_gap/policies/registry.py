@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError, unknown_name
 from ..nn import TrunkSize
 from ..tokenizers import ActionTokenizer
+from .options import check_options
 
 # Entry points: name → callable(size, *, horizon, action_dim, context_tokens, clip, tokenizer, **options).
 GROUP = "compression_gap.heads"
@@ -97,10 +98,7 @@ def make_head(
     }  # fmt: skip
     if name in OWN:
         head = OWN[name]
-        known = {o for entry in OWN.values() for o in entry.options}
-        for option in options:
-            if option not in known:
-                raise unknown_name("option of a head", option, sorted(known))
+        check_options(options)
         given = {s: shapes[s] for s in head.shapes} | {o: options[o] for o in head.options if o in options}
         if head.tokens:
             if tokenizer is None:

@@ -19,6 +19,7 @@ from ..artifacts import MANIFEST, file_sha256
 from ..encoders.checkpoints import carry_checkpoint
 from ..encoders.names import is_pretrained
 from ..errors import UserError
+from ..records import read_json
 from .card import Card, write_card
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ CARD = "README.md"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
+def check_new(folder: Path) -> None:
+    """Raise ``UserError`` for a folder that holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not empty; name a new folder")
+
+
 def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = None) -> Path:
     """Write a policy and its model card to a new folder, by one rename; returns the folder.
 
@@ -51,8 +58,7 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
     target = folder.absolute()  # "." has no name of its own
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is there already and not empty; name a new folder")
+        check_new(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         policy.save(scratch)
@@ -101,9 +107,9 @@ def _verify(folder: Path) -> None:
     """
     try:
         if (folder / CHECKSUMS).is_file():
-            sums = json.loads((folder / CHECKSUMS).read_text())
+            sums = read_json(folder / CHECKSUMS)
         elif (folder / MANIFEST).is_file():
-            files = json.loads((folder / MANIFEST).read_text())["files"]
+            files = read_json(folder / MANIFEST)["files"]
             sums = {name: about["sha256"] for name, about in files.items()}
         else:
             return

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, unknown_name
+from ..errors import UserError, counted, unknown_name
 from ..policies import Policy
 from ..sims import Observation
 
@@ -112,7 +112,7 @@ def _observation(
             f"each uint8 [{size}, {size}, 3]"
         )
     if "proprio" not in fields:
-        raise UserError(f"no proprio; this policy wants {spec.proprio_dim} numbers")
+        raise UserError(f"no proprio; this policy wants {counted(spec.proprio_dim, 'number')}")
     proprio = _vectors("proprio", fields["proprio"], spec.proprio_dim)
     state = None
     if "true_state" in fields:
@@ -120,7 +120,7 @@ def _observation(
         state = _vectors("true_state", fields["true_state"], wanted)
     elif needs_true_state(policy):
         raise UserError(
-            f"no true_state; the encoder {spec.encoder} reads {policy.state_dim} numbers of the simulator's state"
+            f"no true_state; the encoder {spec.encoder} reads {counted(policy.state_dim, 'number')} of the simulator's state"
         )
     streams = {"proprio": proprio, **images, **({} if state is None else {"true_state": state})}
     lengths = {name: len(a) for name, a in streams.items()}

@@ -4,7 +4,8 @@ On connection the server sends what the policy is (``metadata``); then every bin
 (``messages``), answered by a map with ``actions`` float32 [H, d] in raw action units, its ``seed``, and
 ``server_timing`` in milliseconds. A message that cannot be answered gets one sentence as text, which openpi's
 client raises as an error; nothing of it is kept, and the connection goes on. One that is too large closes its
-connection (code 1009). ``GET /healthz`` answers 200.
+connection (code 1009), and so does one that all clients' messages together leave no room for (1013).
+``GET /healthz`` answers 200. A client of vla-eval's harness is answered in its own protocol (``harness``).
 
 All sessions act in one thread, one after another: what one client gets does not depend on the others.
 """
@@ -26,13 +27,16 @@ from http import HTTPStatus
 from typing import Any
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, counted
 from ..policies import Policy
+from .harness import Conversation, greeting
+from .memory import Budget, counted_by
 from .messages import check_task, needs_true_state
-from .session import Session
+from .session import Session, check_history
 from .wire import pack
 
-CONNECTIONS = 64  # at a time; each may hold a few messages in memory
+CONNECTIONS = 64  # at a time
+EXECUTE = 8  # actions of each chunk, for a client of vla-eval
 QUEUE = 2  # messages that wait in a connection until the one before is answered
 log = logging.getLogger(__name__)
 
@@ -69,9 +73,15 @@ class PolicyServer:
         host: str = "127.0.0.1",
         port: int = 0,
         max_message_mb: float = 64,
+        max_total_mb: float = 512,
         task: str | None = None,
+        history: str = "consecutive",
+        execute: int | None = None,
     ) -> None:
-        """``port`` 0 takes a free one; ``task``: that of messages which name none.
+        """``port`` 0 takes a free one; ``task``: that of messages which name none; ``history``: see ``Session``.
+
+        ``max_total_mb``: of the messages of all clients that wait for an answer; ``execute``: actions of each chunk
+        that a client of vla-eval executes, 8 or the whole of a shorter chunk by default.
 
         Raises ``UserError`` for a task that the policy does not know, a port that is none, or a missing library.
         """
@@ -79,10 +89,24 @@ class PolicyServer:
             raise UserError(f"--port {port} is no port; give 0 (any that is free) to 65535")
         if not max_message_mb > 0:
             raise UserError(f"--max-message-mb {max_message_mb} leaves no room for a message; give 1 or more")
+        if not max_total_mb >= max_message_mb:
+            raise UserError(
+                f"--max-total-mb {max_total_mb} is less than one message (--max-message-mb {max_message_mb}); raise it"
+            )
+        self.execute = min(EXECUTE, policy.horizon) if execute is None else execute
+        if not 1 <= self.execute <= policy.horizon:
+            raise UserError(f"--execute {execute}: a chunk of this policy has 1 to {policy.horizon} actions")
         self.policy, self.host, self.port = policy, host, port
+        self.history, self.budget = check_history(history), Budget(int(max_total_mb * 2**20))
         self.limit = int(max_message_mb * 2**20)
         self.task = None if task is None else check_task(policy, task)
-        self.greeting = pack({**metadata(policy), "task": task, "max_message_bytes": self.limit})
+        self.about = {
+            **metadata(policy),
+            "history": history,
+            "execute": self.execute,
+            "task": task,
+            "max_message_bytes": self.limit,
+        }
         self._websockets()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -111,6 +135,7 @@ class PolicyServer:
                     compression=None,
                     max_size=self.limit,
                     max_queue=QUEUE,
+                    create_connection=counted_by(self.budget),
                     logger=_quiet(),
                 )
             except (OSError, UnicodeError) as error:
@@ -164,11 +189,12 @@ class PolicyServer:
 
     def _before(self, connection: Any, request: Any) -> Any:
         """Before the handshake: the health check, and the limit of connections."""
-        if request.path.partition("?")[0] == "/healthz":
+        if request.path.partition("?")[0] in ("/healthz", "/health"):  # openpi's path, vla-eval's path
             return connection.respond(HTTPStatus.OK, "OK\n")
         if len(connection.server.connections) >= CONNECTIONS:
             return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{CONNECTIONS} clients are connected\n"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{counted(CONNECTIONS, 'client is', 'clients are')} connected\n",
             )
         return None
 
@@ -177,17 +203,17 @@ class PolicyServer:
         from websockets.exceptions import ConnectionClosed
 
         loop, total = asyncio.get_running_loop(), None
-        session = Session(self.policy, self.task, notice=lambda sentence: log.warning("%s", sentence))
+        session = Session(self.policy, self.task, history=self.history, notice=_log)
+        conversation = Conversation(session, self.about, execute=self.execute)
         with suppress(ConnectionClosed):
-            await connection.send(self.greeting)
+            await connection.send(pack(greeting(self.about)))
             while True:
                 message = await connection.recv()
                 begun = time.perf_counter()
                 try:
-                    answer = await loop.run_in_executor(self._acting, session.answer, message)
-                    if total is not None and "server_timing" in answer:
-                        answer["server_timing"]["prev_total_ms"] = 1e3 * total
-                    await connection.send(pack(answer))
+                    answer = await loop.run_in_executor(self._acting, conversation.answer, message, total)
+                    if answer is not None:
+                        await connection.send(answer)
                 except UserError as error:
                     await connection.send(str(error))
                 except ConnectionClosed:
@@ -199,6 +225,8 @@ class PolicyServer:
                     )
                     await connection.close(1011, "the server failed")
                     return
+                finally:
+                    connection.answered(message)
                 total = time.perf_counter() - begun
 
 
@@ -213,6 +241,10 @@ def serve_forever(server: PolicyServer, ready: Callable[[], None] = lambda: None
         await server.run(ready)
 
     asyncio.run(run())
+
+
+def _log(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def is_loopback(host: str) -> bool:

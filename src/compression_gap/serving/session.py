@@ -1,7 +1,8 @@
 """One connection: its episodes, the observation steps that were seen, and the seeds of its decisions.
 
 A policy sees ``n_obs_steps`` consecutive steps, so those are kept from message to message. At an episode's
-start the first is repeated, as in training. A seed that is not given is ``decision_seed(task, episode, 0,
+start the first is repeated, as in training. For clients that show only the steps at which they decide there is
+another ``history``, "repeat": the newest step stands for those before it, too. A seed that is not given is ``decision_seed(task, episode, 0,
 decision)``, both counted from 0 in the connection: the same messages get the same answers.
 """
 
@@ -9,16 +10,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, counted, unknown_name
 from ..policies import Policy
 from ..rollouts import decision_seed
 from ..sims import Observation
 from .messages import Request, read_request
 from .wire import unpack
+
+History = Literal["consecutive", "repeat"]
+SKIPPED = (
+    "the policy sees {0} consecutive steps, and this client asks for a chunk with every step that it shows: if it "
+    "executes more than one action of each chunk, the policy's history is wrong. Show the steps between, too ('act' "
+    "false), or all {0} in each message, or serve with --history repeat"
+)
+
+
+def check_history(history: str) -> str:
+    """Raises ``UserError`` for a name that is not known."""
+    if history not in get_args(History):
+        raise unknown_name("history", history, get_args(History))
+    return history
 
 
 class Session:
@@ -29,10 +44,12 @@ class Session:
         policy: Policy,
         task: str | None = None,
         *,
+        history: str = "consecutive",
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         """``task``: that of messages which name none. ``notice`` tells whoever runs the server."""
         self.policy, self.task, self.notice = policy, task, notice
+        self.history = check_history(history)
         self.episode = 0
         self.noticed = False
         self._begin()
@@ -45,10 +62,12 @@ class Session:
 
     def answer(self, message: bytes | str) -> dict[str, Any]:
         """The answer to one message. Raises ``UserError``; the session is then as it was before."""
+        return self.reply(unpack(message))
+
+    def reply(self, message: Any) -> dict[str, Any]:
+        """``answer`` to a message that was unpacked."""
         begun = time.perf_counter()
-        if isinstance(message, str):
-            raise UserError("this is a text message; observations are binary messages (msgpack)")
-        request = read_request(unpack(message), self.policy, self.task)
+        request = read_request(message, self.policy, self.task)
         fresh = request.reset or not self.seen
         episode = self.episode + bool(request.reset and self.seen)
         if request.seen is None:
@@ -62,7 +81,8 @@ class Session:
         if request.act:
             out |= self._act(request, seen, episode, decision)
             out["server_timing"] = {"infer_ms": 1e3 * (time.perf_counter() - begun)}
-        self._notice(request, fresh)
+        if warning := self._warning(request, fresh):
+            out["warning"] = warning
         self.episode, self.seen, self.steps = episode, seen, steps
         self.decision = decision + request.act
         return out
@@ -70,17 +90,23 @@ class Session:
     def _joined(self, new: Observation, before: Sequence[Observation]) -> list[Observation]:
         """The last ``n_obs_steps`` steps; before an episode's first, that one is repeated."""
         wanted, sent = self.policy.n_obs_steps, new.proprio.shape[1]
+        if self.history == "repeat" and sent < wanted:
+            return [_at(new, sent - 1)] * wanted
         steps = [*before, *(_at(new, t) for t in range(max(0, sent - wanted), sent))]
         return [steps[0]] * (wanted - len(steps)) + steps[-wanted:]
 
     def _counted(self, request: Request, before: int | None) -> int | None:
         """How many steps the episode has had; refuses what is not consecutive, where steps are numbered."""
-        whole = request.steps >= self.policy.n_obs_steps
+        whole = self.history == "repeat" or request.steps >= self.policy.n_obs_steps
         if request.step is None:
             return None if whole or before is None else before + request.steps
         least = 0 if before is None else before + (0 if whole else request.steps - 1)
         if request.step < least or (request.step > least and before is not None and not whole):
-            came = "an episode begins at step 0" if before == 0 else f"{before} steps were seen"
+            came = (
+                "an episode begins at step 0"
+                if before == 0
+                else f"{counted(before or 0, 'step')} seen so far"
+            )
             raise UserError(
                 f"step {request.step} does not follow ({came}, and this message holds {request.steps}); the policy "
                 f"sees {self.policy.n_obs_steps} consecutive steps: send those between with 'act' false, or all of "
@@ -88,17 +114,18 @@ class Session:
             )
         return request.step + 1
 
-    def _notice(self, request: Request, fresh: bool) -> None:
-        """Once: decisions that follow each other step by step are rare, and else the history is wrong."""
-        unsure = request.step is None and request.act and request.steps < self.policy.n_obs_steps
-        if unsure and self.acted and not fresh and not self.noticed:
-            self.noticed = True
-            self.notice(
-                f"a client asks for a chunk with every step it sends; the policy sees {self.policy.n_obs_steps} "
-                "consecutive steps, so if it executes more than one action of each chunk, it must send the steps "
-                "between, too ('act' false), or all that the policy sees in each message"
-            )
+    def _warning(self, request: Request, fresh: bool) -> str | None:
+        """Decisions that follow each other step by step are rare; where steps were left out, the history is wrong."""
+        wanted = self.policy.n_obs_steps
+        unsure = request.step is None and request.act and request.steps < wanted and self.history != "repeat"
+        warned = unsure and self.acted and not fresh
         self.acted = unsure
+        if not warned:
+            return None
+        if not self.noticed:
+            self.noticed = True
+            self.notice(SKIPPED.format(wanted))
+        return SKIPPED.format(wanted)
 
     def _act(
         self, request: Request, seen: Sequence[Observation], episode: int, decision: int
@@ -118,10 +145,10 @@ class Session:
 
 
 def _at(seen: Observation, t: int) -> Observation:
-    """One step of an observation [1, T, ...], as [1, 1, ...]."""
+    """One step of an observation [1, T, ...], as [1, 1, ...]: copied, so that the message's bytes can go."""
     return Observation(
-        images={c: a[:, t : t + 1] for c, a in seen.images.items()},
-        proprio=seen.proprio[:, t : t + 1],
+        images={c: a[:, t : t + 1].copy() for c, a in seen.images.items()},
+        proprio=seen.proprio[:, t : t + 1].copy(),
         task=seen.task,
-        state=None if seen.state is None else seen.state[:, t : t + 1],
+        state=None if seen.state is None else seen.state[:, t : t + 1].copy(),
     )

@@ -2,7 +2,9 @@
 
 An array is the map ``{b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [H, d]}`` (C order), a
 NumPy scalar ``{b"__npgeneric__": True, b"data": value, b"dtype": "<f4"}``; all else is plain msgpack. The
-openpi client is https://github.com/Physical-Intelligence/openpi, packages/openpi-client.
+openpi client is https://github.com/Physical-Intelligence/openpi, packages/openpi-client. What vla-eval's harness
+(https://pypi.org/project/vla-eval, module protocol) writes is read as well: the same keys as text, and images as
+``{"__image__": True, "format": "png", "data": bytes}``, or "jpeg", or "raw" with dtype and shape.
 
 What arrives is not trusted. Types of elements come from a list, so none is an object; an array's size is
 checked against its data before it is made; lengths and the number of containers are bounded, so that a
@@ -11,6 +13,7 @@ message costs memory in proportion to its bytes. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -21,6 +24,7 @@ from ..errors import UserError
 LONGEST = 4096  # entries of one list or map
 CONTAINERS = 256  # lists and maps in one message
 DIMENSIONS = 8  # of an array
+IMAGE_BYTES = 2**26  # of all compressed images in one message, once they are decoded
 ELEMENTS = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
@@ -34,14 +38,19 @@ _DTYPES = {
 }
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, *, text_keys: bool = False) -> bytes:
     """One message. Maps, lists, text, numbers, and NumPy arrays and scalars of ``ELEMENTS``.
 
-    Raises ``UserError`` for anything else.
+    ``text_keys``: an array's keys are text, as vla-eval wants them. Raises ``UserError`` for anything else.
     """
     msgpack = _msgpack()
+
+    def plain(given: Any) -> dict[Any, Any]:
+        about = _plain(given)
+        return {k.decode(): v for k, v in about.items()} if text_keys else dict(about)
+
     try:
-        packed: bytes = msgpack.packb(value, default=_plain)
+        packed: bytes = msgpack.packb(value, default=plain)
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"this cannot be sent ({_words(error)}); send arrays of {ELEMENTS_IN_WORDS}"
@@ -49,9 +58,11 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-def unpack(message: bytes) -> Any:
+def unpack(message: bytes | str) -> Any:
     """What ``pack`` wrote; arrays are read-only. Raises ``UserError`` for a message that is none."""
-    msgpack, containers = _msgpack(), 0
+    if isinstance(message, str):
+        raise UserError("this is a text message; observations are binary messages (msgpack)")
+    msgpack, containers, decoded = _msgpack(), 0, 0
 
     def count() -> None:
         nonlocal containers
@@ -64,7 +75,16 @@ def unpack(message: bytes) -> Any:
         return value
 
     def of_map(value: dict[Any, Any]) -> Any:
+        nonlocal decoded
         count()
+        if value.get("__image__") is True and value.get("format") in ("png", "jpeg"):
+            image, size = _open_image(value.get("data"))
+            decoded += size
+            if decoded > IMAGE_BYTES:
+                raise UserError(
+                    f"the message's images take more than {IMAGE_BYTES:,} bytes; send smaller ones"
+                )
+            return _decode(image)
         return _array_or_map(value)
 
     def of_extension(code: int, data: bytes) -> Any:
@@ -108,11 +128,32 @@ def _plain(value: Any) -> dict[bytes, Any]:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
+def _open_image(data: Any) -> tuple[Any, int]:
+    """A PNG or JPEG whose header alone is read, and the bytes that it takes decoded."""
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except Exception as error:  # the library has many of its own
+        raise UserError(f"an image is no PNG or JPEG that can be read ({_words(error)})") from error
+    return image, image.width * image.height * len(image.getbands())
+
+
+def _decode(image: Any) -> np.ndarray:
+    """The pixels: uint8 [h, w, 3] of a colour image, which are read-only."""
+    try:
+        array = np.array(image)
+    except Exception as error:
+        raise UserError(f"an image is no PNG or JPEG that can be read ({_words(error)})") from error
+    array.flags.writeable = False
+    return array
+
+
 def _array_or_map(value: dict[Any, Any]) -> Any:
     """The array or scalar that a map stands for, or the map itself."""
     # A client with msgpack's old format of strings sends these keys as text.
     about = {k.encode() if isinstance(k, str) else k: v for k, v in value.items()}
-    if b"__ndarray__" in about:
+    if b"__ndarray__" in about or (b"__image__" in about and about.get(b"format") == "raw"):
         return _array(about.get(b"dtype"), about.get(b"shape"), about.get(b"data"))
     if b"__npgeneric__" in about:
         return _scalar(about.get(b"dtype"), about.get(b"data"))

@@ -50,6 +50,8 @@ def suite(name: str) -> tuple[str, tuple[str, ...]]:
     Raises ``UserError`` for an unknown name, with the list of those that are known.
     """
     sim, _, wanted = name.partition("/")
+    if not sim:
+        raise unknown_name("suite", name, simulators())
     module = sys.modules[_sim_class(sim).__module__]
     tasks: tuple[str, ...] = tuple(module.TASKS)
     suites: dict[str, tuple[str, ...]] = getattr(module, "SUITES", {})
@@ -62,8 +64,9 @@ def suite(name: str) -> tuple[str, tuple[str, ...]]:
         return sim, _once(name, module.resolve(wanted))
     if wanted in suites:
         return sim, suites[wanted]
-    canonical = {**{t: t for t in tasks}, **{t.removesuffix("-v3"): t for t in tasks}}
-    known = [f"{sim}/{k}" for k in (*suites, *canonical)]
+    short = {t.removesuffix("-v3"): t for t in tasks}
+    canonical = {**{t: t for t in tasks}, **short}
+    known = [f"{sim}/{k}" for k in (*suites, *short)]
     found = []
     for part in wanted.split(","):
         if part not in canonical:
@@ -78,11 +81,16 @@ def _once(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
+def simulators() -> tuple[str, ...]:
+    """All names that are known."""
+    return (*_BUILT_IN, *(e.name for e in metadata.entry_points(group=ENTRY_POINTS)))
+
+
 def _sim_class(name: str) -> Any:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         return getattr(import_module(module), attribute)
-    found = {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
-    if name not in found:
-        raise unknown_name("simulator", name, [*_BUILT_IN, *found])
-    return found[name].load()
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            return entry.load()
+    raise unknown_name("simulator", name, simulators())

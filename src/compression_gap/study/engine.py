@@ -7,7 +7,6 @@ and started again, it builds what is missing. Workers speak to it over pipes: pr
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from ..artifacts import Recipe, Store, write_json
 from ..errors import UserError
+from ..records import read_json
 from .plan import Graph, Step
 
 SIMULATED = {"demos", "frames", "episodes", "replay"}  # kinds of steps that run a simulator
@@ -32,11 +32,15 @@ SIMULATOR_FAILURES = 2  # with nothing simulated before them, the rest is not tr
 
 @dataclass
 class Outcome:
-    """What a run did: keys built now, keys that failed with their records, and whether it was stopped."""
+    """What a run did: keys built now, keys that failed with their records, and how it ended.
+
+    ``stopped``: before all was done, by the budget or by Ctrl-C; ``interrupted``: by Ctrl-C.
+    """
 
     built: list[str] = field(default_factory=list)
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
     stopped: bool = False
+    interrupted: bool = False
 
 
 class Watcher(Protocol):
@@ -129,7 +133,7 @@ def run_steps(
                 shutil.rmtree(store.work(step.recipe))  # its checkpoint may hold what went wrong
                 record.unlink()
             else:
-                outcome.failures[step.recipe.key] = json.loads(record.read_text())
+                outcome.failures[step.recipe.key] = read_json(record)
     deadline = None if budget is None else time.monotonic() + budget
     if processes == 0:
         _run_here(steps, store, watcher, deadline, outcome, goals)
@@ -303,6 +307,7 @@ class _Pool:
         if self.stop.is_set():
             raise KeyboardInterrupt
         print("\nstopping at the next checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+        self.outcome.interrupted = True
         self.stop.set()
 
     def _give_out(self, waiting: list[Step], missing: set[str]) -> None:
@@ -327,12 +332,15 @@ class _Pool:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         before = {n: os.environ.get(n) for n in names}
         os.environ.update(dict.fromkeys(names, str(self.threads)))
+        # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = self.context.Process(
                 target=work, args=(theirs, str(self.store.root), self.stop, self.threads, os.getpid())
             )
             process.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for n, value in before.items():
                 os.environ.pop(n) if value is None else os.environ.update({n: value})
         theirs.close()

@@ -7,7 +7,6 @@ those of the training loop itself (``nn.train``), gather, optimizer and average 
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..artifacts import Store, disk_error, write_json
 from ..errors import UserError
+from ..records import read_json
 from .estimate import FEATURES, PlannedPolicy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read_measured(store: Store) -> dict[str, Any] | None:
 def _file(store: Store) -> dict[str, Any]:
     path = store.root / FILE
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = read_json(path)
         return found
     except FileNotFoundError:
         return {}

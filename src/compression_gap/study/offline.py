@@ -17,7 +17,7 @@ from typing import Any
 from ..artifacts import Recipe, Store
 from ..demos import DemoSet
 from ..demos.demoset import SPLITS
-from ..encoders.registry import check_encoder, is_trained
+from ..encoders.registry import is_trained
 from ..errors import UserError
 from .cells import Code, TrainedOn
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
@@ -29,6 +29,7 @@ from .plan import (
     add_policy,
     add_tokenizer,
     check_actions,
+    check_encoders,
     encoder_seed,
     fitted_codes,
     study_codes,
@@ -267,14 +268,11 @@ def _encoders(study: Study, recordings: Recordings) -> tuple[str, ...]:
                 "or import them with --true-state"
             )
         found = tuple(e for e in found if e != "oracle")
-    for encoder in found:
-        try:
-            check_encoder(
-                encoder, image_size=recordings.image_size, sim=recordings.sim, crop=study.cameras.cropped()
-            )
-        except UserError as error:
-            resized = "import the recordings again with a larger --image-size; it was"
-            raise UserError(str(error).replace("raise cameras.image_size", resized)) from error
+    try:
+        check_encoders(study, found, image_size=recordings.image_size, sim=recordings.sim)
+    except UserError as error:
+        resized = "import the recordings again with a larger --image-size; it was"
+        raise UserError(str(error).replace("raise cameras.image_size", resized)) from error
     return found
 
 

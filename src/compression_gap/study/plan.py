@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
-from ..errors import UserError, unknown_name
+from ..errors import UserError, counted, unknown_name
 from ..sims import (
     EvaluationProtocol,
     SimSpec,
 )
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
+from ..tokenizers.registry import ENTRIES
 from .cells import Cell, Code, Executed, OwnSeed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .setting import check_experts, evaluation_of, resolve_suite
-from .spec import Study, Tokenizer
+from .spec import Cameras, Study, Tokenizer, of_key
 
 if TYPE_CHECKING:
     from .ledger import LedgerSteps
@@ -123,7 +124,7 @@ def demos_step(
     if origin != "expert":
         made["origin"] = origin
     recipe = Recipe("demos", made, {}, BUILDER_VERSIONS["demos"])
-    return Step(recipe, f"{episodes} demonstrations of {task}", {}, 0.8 * episodes)
+    return Step(recipe, f"{counted(episodes, 'demonstration')} of {task}", {}, 0.8 * episodes)
 
 
 def action_parts(action: str) -> tuple[str, str | None]:
@@ -132,14 +133,21 @@ def action_parts(action: str) -> tuple[str, str | None]:
     A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
     tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
     """
+    if action in CONTINUOUS:
+        return action, None
+    tokenizer = action.removesuffix("-hybrid")
+    head = "autoregressive" if tokenizer == action else "hybrid"
+    if tokenizer in ENTRIES:
+        return head, tokenizer
+    # Looking at the packages that are installed takes milliseconds.
     tokenizers = tokenizer_names()
     others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
-    if action in (*CONTINUOUS, *others):
+    if action in others:
         return action, None
     if action in tokenizers:
         return "autoregressive", action
-    if action.removesuffix("-hybrid") in tokenizers:
-        return "hybrid", action.removesuffix("-hybrid")
+    if tokenizer in tokenizers:
+        return "hybrid", tokenizer
     raise unknown_name(
         "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
     )
@@ -148,11 +156,13 @@ def action_parts(action: str) -> tuple[str, str | None]:
 def _check_swap(study: Study) -> None:
     if study.swap is None:
         return
-    for head in study.swap.head:
-        if action_parts(head)[1] is not None:
-            raise UserError(f"swap.head: '{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
-    for tokenizer in study.swap.tokenizer:
-        tokenizer_entry(tokenizer)
+    for i, head in enumerate(study.swap.head):
+        with of_key("swap", "head", i):
+            if action_parts(head)[1] is not None:
+                raise UserError(f"'{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
+    for i, tokenizer in enumerate(study.swap.tokenizer):
+        with of_key("swap", "tokenizer", i):
+            tokenizer_entry(tokenizer)
 
 
 def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int] | OwnSeed) -> list[Code]:
@@ -205,12 +215,27 @@ def encoder_seed(study: Study, seed: int) -> int:
 
 
 def check_actions(study: Study) -> None:
-    """Refuse action representations and codes that cannot be."""
-    for action in study.factors.action:
-        action_parts(action)
+    """Refuse action representations and codes that cannot be, and a training's values for such."""
+    for i, action in enumerate(study.factors.action):
+        with of_key("factors", "action", i):
+            action_parts(action)
     _check_swap(study)
+    for name in ("steps", "lr"):
+        values = getattr(study.training, name)
+        for action in values if isinstance(values, dict) else ():
+            with of_key("training", name, action):
+                action_parts(action)
     for code in study_codes(study):
-        check_code(code, study.tokenizer, study.policy.horizon)
+        with of_key("tokenizer", "tokens"):
+            check_code(code, study.tokenizer, study.policy.horizon)
+
+
+def check_encoders(study: Study, encoders: Sequence[str], **seen: Any) -> None:
+    """Refuse encoders that are not known, or do not suit what is ``seen`` (``encoders.registry.check_encoder``)."""
+    listed = study.factors.encoder
+    for encoder in encoders:
+        with of_key(*(("factors", "encoder", listed.index(encoder)) if encoder in listed else ("limits",))):
+            check_encoder(encoder, crop=study.cameras.cropped(), **seen)
 
 
 def make_plan(study: Study, *, sketch: bool = False) -> Plan:
@@ -220,11 +245,16 @@ def make_plan(study: Study, *, sketch: bool = False) -> Plan:
     """
     if study.suite is None:
         raise ValueError("a study of recordings has a plan of its own: offline.make_offline_plan")
-    spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
-    for encoder in study.encoders:
-        check_encoder(encoder, image_size=spec.image_size, sim=spec.sim, crop=study.cameras.cropped())
+    with of_key("suite"):
+        resolve_suite(study.suite, Cameras())
+    with of_key("cameras", "names"):
+        resolve_suite(study.suite, study.cameras)
+    with of_key("rollout", "protocol"):
+        spec, info = resolve_suite(study.suite, study.cameras, study.rollout.protocol)
+    check_encoders(study, study.encoders, image_size=spec.image_size, sim=spec.sim)
     check_actions(study)
-    check_experts(study, info)
+    with of_key("suite"):
+        check_experts(study, info)
     protocol = evaluation_of(study, spec, info)
     plan = Plan(study, protocol, spec.tasks, info.instructions, sketch=sketch)
     for demos in study.factors.demos:

@@ -31,7 +31,7 @@ def resolve_suite(name: str, cameras: Cameras, protocol: str = "") -> tuple[SimS
     )
     info = sim_info(spec)
     if protocol and not info.settings:
-        raise UserError(f"{sim} has one protocol, and no '{protocol}': leave rollout.protocol out")
+        raise UserError(f"{sim} has one protocol, and no '{protocol}': leave it out")
     return spec.model_copy(update={"cameras": info.cameras}), info
 
 

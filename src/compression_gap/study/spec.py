@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -28,7 +30,9 @@ from pydantic import (
 from ..encoders.crops import SHARE, Crop, Mode
 from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
+from ..policies.options import Attention, Prediction, Sampler, SamplingSteps, Temperature, TopK
 from ..policies.registry import check_sampler
+from ..records import LARGEST_YAML, parse_yaml
 from ..tokenizers.levels import as_levels
 
 
@@ -168,12 +172,12 @@ class Policy(_Model):
     horizon: int = Field(default=16, ge=1)
     n_obs_steps: int = Field(default=2, ge=1)
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
-    attention: Literal["full", "causal-as-published"] = "full"
-    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"  # of the diffusion head
-    sampler: Literal["ddim", "ddim-trailing", "ddpm", "dpm-solver++"] = "ddim"  # of the diffusion head
-    sampling_steps: int = Field(default=10, ge=1, le=100)  # diffusion, flow
-    temperature: float = Field(default=1.0, ge=0)  # of tokens; 0 is greedy
-    top_k: int | None = Field(default=10, ge=1)
+    attention: Attention = "full"
+    prediction: Prediction = "epsilon"  # of the diffusion head
+    sampler: Sampler = "ddim"  # of the diffusion head
+    sampling_steps: SamplingSteps = 10  # diffusion, flow
+    temperature: Temperature = 1.0  # of tokens; 0 is greedy
+    top_k: TopK = 10
     constrained: bool = True  # sample only tokens that can still decode (fast)
     offset_weight: Rate = 1.0  # hybrid: of the offset's error beside the cross-entropy
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
@@ -257,6 +261,29 @@ class Ledger(_Model):
         return value
 
 
+class Written:
+    """Where a study was written: the name of its file, and its tree of nodes. No part of what the study is."""
+
+    def __init__(self, where: str = "", tree: yaml.Node | None = None) -> None:
+        self.where, self.tree = where, tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Written)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def line(self, path: Sequence[str]) -> int | None:
+        """The line of a key by its path, or of the nearest that the file has; None where it has not even the first."""
+        node, found = self.tree, None
+        for part in path:
+            node, line = _child(node, int(part) if part.isdecimal() else part)
+            if node is None:
+                break
+            found = line
+        return found
+
+
 class Study(_Model):
     """A study: what is crossed, and how it is trained and measured: in a simulator, or on recordings alone."""
 
@@ -278,6 +305,7 @@ class Study(_Model):
     limits: bool = True  # adds blind and oracle to the encoders
     # The experiment of arXiv 2604.03191 whose table the report shows beside the study's own.
     published: Literal["factorial", "encoder-gradient", "codebook-size"] | None = None
+    _written: Written = PrivateAttr(default_factory=Written)
 
     @model_validator(mode="after")
     def _one_source(self) -> Study:
@@ -297,6 +325,31 @@ class Study(_Model):
         lower = ("blind",) if self.limits or "blind" in has else ()
         upper = ("oracle",) if self.limits or "oracle" in has else ()
         return (*lower, *own, *upper, *(e for e in has if e.startswith(BESIDE)))
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Name file and line in errors whose sentence begins with the path of a key (``of_key``)."""
+        try:
+            yield
+        except UserError as error:
+            path = PATH.match(str(error))
+            if path is None or path[0].partition(".")[0] not in Study.model_fields or not self._written.where:
+                raise
+            line = self._written.line(path[0].split("."))
+            at = self._written.where + (f" line {line}" if line else "")
+            raise type(error)(f"{at}: {error}") from error
+
+
+PATH = re.compile(r"[a-z_]+(\.\w+)*(?=: )|[a-z_]+(\.\w+)+(?= )")
+
+
+@contextmanager
+def of_key(*path: str | int) -> Iterator[None]:
+    """Begin errors with the path of the key in the study file whose value they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{'.'.join(map(str, path))}: {error}") from error
 
 
 SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings to another file's factors
@@ -330,7 +383,8 @@ def load_study(file: Path | None, preset: str | None) -> Study:
         assert at is not None
         return at
     try:
-        text = file.read_text()
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(LARGEST_YAML + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the study file {file}: {error}; name an existing YAML file") from error
     study = parse_study(text, str(file))
@@ -352,43 +406,10 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     return study.model_copy(update={"name": f"{study.name}-{at_scale}", "factors": factors, **scale})
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, 010 is no octal one, and a key given twice is an error."""
-
-    # Octal and base-60 numbers, and dates, would be read from words that only look like them.
-    yaml_implicit_resolvers: ClassVar[dict] = {  # type: ignore[misc]
-        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("int", "float", "timestamp")]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
-    list("-+0123456789."),
-)
-
-
 def parse_study(text: str, where: str) -> Study:
     """Check a study file's text; ``where`` names it in errors."""
     try:
-        tree = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data, tree = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -398,11 +419,13 @@ def parse_study(text: str, where: str) -> Study:
         raise UserError(f"{where}: a study file is a mapping with the keys {', '.join(Study.model_fields)}")
     try:
         # Strict in JSON mode: lists become tuples, and nothing else is coerced.
-        return Study.model_validate_json(json.dumps(data))
+        study = Study.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise UserError(_sentence(error.errors(), where, tree)) from error
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
+    study._written = Written(where, tree)
+    return study
 
 
 def _locate(error: Any, tree: yaml.Node | None) -> tuple[list[str], int]:
@@ -419,15 +442,17 @@ def _locate(error: Any, tree: yaml.Node | None) -> tuple[list[str], int]:
 
 
 def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None) -> str:
+    # A key that is not known comes first: where it is misspelt, the one that was meant is missing.
+    unknown = [e for e in errors if e["type"] == "extra_forbidden"]
     # Of the branches of a union, the one that got furthest into the value is the one that was meant.
-    begin = _locate(errors[0], tree)[0]
+    begin = _locate((unknown or errors)[0], tree)[0]
     same = [e for e in errors if _locate(e, tree)[0][: len(begin)] == begin]
     error = max(same, key=lambda e: len(_locate(e, tree)[0]))
     path, line = _locate(error, tree)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         known = list(_fields(path[:-1]))
-        near = get_close_matches(path[-1], known, n=1)
+        near = get_close_matches(path[-1], known, n=1) or _elsewhere(path[-1])
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         return f"{where} line {line}: unknown key '{name}'; {hint}"
     if error["type"] == "missing":
@@ -436,8 +461,18 @@ def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None) -> str:
     if not path:  # of the file as a whole
         return f"{where}: {message}"
     given = error.get("input")
-    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
+    shown = "" if isinstance(given, dict | list) else f" (it is {_short(given)})"
     return f"{where} line {line}: '{name}': {message[0].lower()}{message[1:]}{shown}; correct this value"
+
+
+def _short(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= 80 else words[:79] + "…"
+
+
+def _elsewhere(key: str) -> list[str]:
+    """Where a key belongs that stands in another section than its own."""
+    return [key] if key in Study.model_fields else [f"{s}.{key}" for s in SECTIONS if key in _fields([s])]
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, int]:
@@ -448,6 +483,9 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, i
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part].start_mark.line + 1
     return None, 1
+
+
+SECTIONS = ("factors", "cameras", "policy", "training", "tokenizer", "rollout", "swap", "ledger")
 
 
 def _fields(path: list[str]) -> dict[str, Any]:

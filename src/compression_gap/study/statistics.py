@@ -239,6 +239,9 @@ def interaction_log_odds(
     return Contrast(value, value - half, value + half, p, method, seeds, arrays[0].shape[1], seeds == 1)
 
 
+BATCH = 500  # permutations that are ranked at once
+
+
 def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999, seed: int = 0) -> Trend:
     """Page's L for rates that rise over ordered cells; blocks are seed x task.
 
@@ -259,9 +262,10 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
     hits = 0
     if seeds > 1:
         runs = rates.reshape(-1, rates.shape[2])
-        for _ in range(draws):
-            mixed = runs[rng.permutation(len(runs))].reshape(rates.shape)
-            hits += float(np.einsum("k,kst->", order, rankdata(mixed, axis=0))) >= statistic - 1e-9
+        for begun in range(0, draws, BATCH):
+            orders = [rng.permutation(len(runs)) for _ in range(min(BATCH, draws - begun))]
+            mixed = rankdata(runs[np.stack(orders)].reshape(-1, *rates.shape), axis=1)
+            hits += int((np.einsum("k,dkst->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, whole training runs permuted"
     else:
         ranks = np.broadcast_to(rankdata(rates, axis=0).reshape(len(arrays), -1), (draws, *rates.shape[::2]))

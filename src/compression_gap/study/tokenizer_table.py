@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..artifacts import Recipe, Store
+from ..artifacts import Recipe, Store, read_manifest, recipe_in
 from ..errors import UserError
 from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
 from ..tokenizers import tokenizer_entry
@@ -70,15 +70,18 @@ def open_demos(folders: Sequence[Path]) -> tuple[Store, list[Recipe]]:
     """The store and the recipes of folders ``STORE/demos/KEY``. Raises ``UserError`` for any other folder."""
     roots, recipes = set(), []
     for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"there is no folder {folder}: name folders STORE/demos/KEY as 'cgap demos make' prints them"
+            )
         try:
-            about = json.loads((folder / "artifact.json").read_text())
-            recipe = Recipe(about["kind"], about["spec"], about["inputs"], about["version"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            recipe = recipe_in(read_manifest(folder))
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{folder} holds no demonstrations: name a suite, or folders STORE/demos/KEY "
                 f"as 'cgap demos make' prints them ({error})"
             ) from error
-        if recipe.kind != "demos" or recipe.key != about["key"]:
+        if recipe.kind != "demos":
             raise UserError(f"{folder} is a {recipe.kind}, not demonstrations; name a folder STORE/demos/KEY")
         recipes.append(recipe)
         roots.add(folder.resolve().parent.parent)

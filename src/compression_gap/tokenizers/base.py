@@ -22,10 +22,17 @@ from safetensors.numpy import load_file, save_file
 
 from ..demos.rounding import is_constant, rounding
 from ..errors import UserError
+from ..records import read_object, whole
 
 SLACK = 1e-5  # of a dimension's range: what arithmetic on the way adds to the outermost action is no clipping
 
+# What a record of wrong sizes or another network's tensors lead to.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError),
+    SafetensorError,
+)
 Arrays = dict[str, np.ndarray]
+LARGEST = 2**20  # a chunk's steps, and the dimensions of an action, in a record
 
 
 @dataclass(frozen=True)
@@ -193,16 +200,22 @@ class ActionTokenizer(ABC):
         """Read what ``save`` wrote. Runs no code from the folder; ``UserError`` if it holds another thing."""
         folder = Path(folder)
         try:
-            about = json.loads((folder / "tokenizer.json").read_text())
+            about = read_object(folder / "tokenizer.json")
             if about["name"] != cls.name:
                 raise UserError(f"{folder} holds the tokenizer '{about['name']}', not '{cls.name}'")
             tokenizer = cls(**about["options"])
-            tokenizer.horizon, tokenizer.action_dim = about["horizon"], about["action_dim"]
-            tokenizer.report = about["report"]
+            tokenizer.horizon = whole(about, "horizon", 1, LARGEST)
+            tokenizer.action_dim = whole(about, "action_dim", 1, LARGEST)
+            tokenizer.report = dict(about["report"])
             arrays = load_file(folder / "tokenizer.safetensors")
             tokenizer.low, tokenizer.high = arrays.pop("range/low"), arrays.pop("range/high")
+            if not tokenizer.low.shape == tokenizer.high.shape == (tokenizer.action_dim,):
+                raise ValueError(f"its range is not of {tokenizer.action_dim} dimensions")
+            mean = tokenizer.report.get("mean_length", 0)
+            if type(mean) not in (int, float) or not 0 <= mean < math.inf:
+                raise ValueError("the mean length in its report is no length")
             tokenizer._restore({n.removeprefix("learned/"): a for n, a in arrays.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{folder} holds no {cls.name} tokenizer that can be read: {error}") from error
         tokenizer.fitted = True
         return tokenizer

@@ -18,6 +18,7 @@ FSQ_LEVELS: dict[int, tuple[int, ...]] = {
     64000: (8, 8, 8, 5, 5, 5),
 }
 LARGEST = 2**20  # codes; a policy's output layer has a row for each
+MOST_TOKENS = 2**12  # of a chunk
 
 _HOW = "write FSQ levels as [8, 5, 5, 5], fsq-1000, or a list of such for the positions in turn"
 
@@ -42,8 +43,10 @@ def as_levels(levels: str | Sequence[int] | Sequence[str | Sequence[int]]) -> Le
 
 def token_levels(tokens: int, levels: str | Sequence[int] | Sequence[str | Sequence[int]]) -> Levels:
     """``as_levels`` for a sequence of that many tokens."""
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-        raise UserError(f"tokens is {tokens!r}; a chunk needs at least one token")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= MOST_TOKENS:
+        raise UserError(
+            f"tokens is {str(tokens)[:40]}; a chunk needs at least one token, and has at most {MOST_TOKENS}"
+        )
     found = as_levels(levels)
     if len(found) not in (1, tokens):
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, unknown_name
+from ..records import read_object
 
 if TYPE_CHECKING:
     from .base import ActionTokenizer
@@ -81,7 +81,9 @@ def load_tokenizer(folder: Path | str) -> ActionTokenizer:
     """The fitted tokenizer in a folder. Runs no code from it."""
     folder = Path(folder)
     try:
-        name = json.loads((folder / "tokenizer.json").read_text())["name"]
+        name = read_object(folder / "tokenizer.json")["name"]
+        if not isinstance(name, str):
+            raise ValueError("its name is no text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no tokenizer (tokenizer.json): {error}") from error
     loaded: ActionTokenizer = _class(name).load(folder)
