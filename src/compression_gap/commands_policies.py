@@ -18,6 +18,7 @@ from .artifacts import MANIFEST, Recipe, Store, read_manifest, recipe_in
 from .commands import at_least, folder_of, open_study, summarise_study
 from .demos.demoset import read_episodes
 from .errors import UserError, counted
+from .nn.convergence import convergence
 from .records import read_object
 from .study.offline import RECORDINGS
 from .study.spec import load_study
