@@ -5,6 +5,7 @@ import json
 import pytest
 
 from compression_gap.bits.known import distributions
+from compression_gap.bits.wide import Wide
 from compression_gap.cli import main
 from compression_gap.study import calibrate
 from compression_gap.study.coverage import settings
@@ -38,6 +39,29 @@ def test_accuracy_counts_right_wrong_unresolved_and_ties():
     assert calibrate._accuracy([])["accuracy"] is None
 
 
+def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
+    def estimate(value, low, high, converged):
+        return {
+            "value": value,
+            "low": low,
+            "high": high,
+            "converged": converged,
+            "missing": 0.1,
+            "probe": value,
+        }
+
+    own = [(4.4, 4.2, 4.6, True), (3.0, 2.9, 3.1, True), (3.0, 2.9, 4.9, True), (3.0, 2.9, 3.1, False)]
+    rows = [
+        {"wide": estimate(*e), "upgrade": estimate(0.4, low, 0.5, True)}
+        for e, low in zip(own, (0.1, -0.1, -0.1, 0.2), strict=True)
+    ]
+    found = calibrate._wide_row(Wide(61), 4.38, rows)
+    assert found["mean"] == pytest.approx(3.35)
+    assert found["within"] is False
+    assert (found["covered"], found["flagged"], found["tight_and_wrong"]) == (0.5, 0.25, 1)
+    assert found["upgrade_holds_zero"] == 0.5
+
+
 def test_the_dials_bind_as_their_definition_says():
     rate = calibrate._nested((1, 2, 4))
     assert rate[None, None] == pytest.approx(1, abs=1e-6)
@@ -67,6 +91,10 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrate, "load_study", tiny)
     monkeypatch.setattr(calibrate, "distributions", lambda quick=False: distributions(True)[:1])
     monkeypatch.setattr(calibrate, "SAMPLES", {True: (300, 4)})
+    monkeypatch.setattr(calibrate, "wide_settings", lambda quick: [(Wide(20, "white", 12), 2)])
+    monkeypatch.setattr(
+        calibrate, "WIDE_DENOISING", {"steps": 4, "seeds": 2, "batch_size": 16, "width": 8, "neighbours": 64}
+    )
     monkeypatch.setattr(calibrate, "STUDIES", {True: (1, 5)})
     monkeypatch.setattr(calibrate, "DIALS", (1, 3))
     words = ["calibrate", "--quick", "--store", str(tmp_path / "store"), "--processes", "0"]
@@ -80,6 +108,10 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
     assert [a["seeds"] for a in found["simulated"]["by_seeds"]] == [1, 2, 3, 5]
     assert found["simulated"]["by_seeds"][0]["named_in_ties"] == 0
     assert found["known"][0]["truth"] == pytest.approx(2.0)
+    (wide,) = found["wide"]
+    assert wide["truth"] == pytest.approx(4.38)
+    assert wide["draws"] == 2
+    assert wide["flagged"] == 1
     oracle = next(s for s in found["success"] if s["label"] == "diffusion · oracle")
     assert oracle["truth"] == pytest.approx(1)
     page = (tmp_path / "store" / "calibration.md").read_text()

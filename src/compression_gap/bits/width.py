@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-NEGLIGIBLE = 1e-6  # variance of a component relative to the first, below which it is rounding
+from .reduction import NEGLIGIBLE
+
 MOST = 0.5  # of the components, that may be taken
 
 

@@ -90,6 +90,8 @@ def _width(row: dict[str, Any]) -> str:
 
 def _text(found: dict[str, Any], picture: str) -> str:
     known, bits, simulated, trained = found["known"], found["bits"], found["simulated"], found["trained"]
+    wide = found["wide"]
+    holds = [w["upgrade_holds_zero"] for w in wide if w["upgrade_holds_zero"] is not None]
     command = "cgap calibrate --quick" if found["quick"] else "cgap calibrate"
     parts = [
         "# Calibration",
@@ -102,6 +104,10 @@ def _text(found: dict[str, Any], picture: str) -> str:
                 f"- Estimators alone: {sum(k['within'] for k in known)} of {len(known)} within their limits "
                 "(Gaussian: 3 % or 0.1 bit; others: 10 % or 0.3 bit); "
                 f"{sum(k['covered'] for k in known)} of {len(known)} intervals hold the truth.",
+                f"- Known information among many columns: the mean estimate is within 10 % or 0.3 bit in "
+                f"{sum(w['within'] for w in wide)} of {len(wide)} settings; of {sum(w['draws'] for w in wide)} draws "
+                f"{sum(w['tight_and_wrong'] for w in wide)} are off by more, called converged, and outside their interval; "
+                f"a worthless upgrade's interval holds 0 in {_percent(min(holds))} to {_percent(max(holds))} of draws.",
                 f"- The channel: {sum(b['within'] for b in bits)} of {len(bits)} quantities within 10 % or 0.3 bit; "
                 f"{sum(b['covered'] for b in bits)} intervals hold the truth.",
                 f"- Verdicts on simulated studies of 2, 3 and 5 seeds: {_percent(simulated['accuracy'])} right where the true single-stage "
@@ -146,7 +152,7 @@ def _text(found: dict[str, Any], picture: str) -> str:
                  f"{w['mean']:.2f}" + ("" if w["spread"] is None else f" ± {w['spread']:.2f}"), f"{w['probe']:.2f}", f"{w['lost']:.2f}",
                  _yes(w["within"]), _percent(w["covered"]), _percent(w["flagged"]), str(w["tight_and_wrong"]),
                  "–" if w["upgrade"] is None else f"{w['upgrade']:+.2f}", _percent(w["upgrade_holds_zero"])]
-                for w in found["wide"]
+                for w in wide
             ],
         ),
         "## The channel",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .coverage import Quantity
 
 DRAWS = 20  # of each setting of known information among many columns
+WIDE_DENOISING = {"steps": 100, "seeds": 2, "batch_size": 256, "width": 128, "neighbours": 1024}
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
 SEED_SPREAD = 0.03
@@ -71,7 +72,9 @@ def plan_calibration(quick: bool) -> Calibration:
         spec = {"distribution": known.name, "samples": samples, "steps": steps}
         made.known.append((known.name, made.add("known", spec, {}, f"known: {known.name}", 0.06 * steps)))
     for many, draws in wide_settings(quick):
-        spec = {"setting": asdict(many), "draws": draws}
+        # Linear regression finds what is linear.
+        how = {**WIDE_DENOISING, "reduction_steps": 400 if many.nonlinear else 100}
+        spec = {"setting": asdict(many), "draws": draws, "denoising": how}
         cost = draws * (8 + 0.03 * many.nuisance)
         made.wide.append((many, made.add("wide", spec, {}, f"known: {many.label}", cost)))
     spec = {"dials": list(DIALS), "studies": STUDIES[quick][0], "seeds": list(SEEDS), "episodes": 400}
@@ -103,9 +106,7 @@ def build_wide(job: Job) -> dict[str, Any]:
     from ..bits.immse import Denoising
     from ..bits.wide import measured
 
-    setting, draws = Wide(**job.spec["setting"]), job.spec["draws"]
-    reduction = 400 if setting.nonlinear else 100  # linear regression finds what is linear
-    how = Denoising(100, 2, reduction, batch_size=256, width=128, layers=1, neighbours=1024)
+    setting, draws, how = Wide(**job.spec["setting"]), job.spec["draws"], Denoising(**job.spec["denoising"])
     rows = []
     for draw in range(draws):
         rows.append({name: asdict(e) for name, e in measured(setting, draw, how).items()})

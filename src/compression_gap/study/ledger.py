@@ -119,6 +119,7 @@ def add_ledger(
     inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
     how = {
         "steps": section.steps,
+        "reduction_steps": max(1, section.steps // 3),
         "seeds": section.seeds,
         "batch_size": section.batch_size,
         "seed": section.seed,
