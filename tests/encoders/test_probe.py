@@ -1,6 +1,7 @@
 """The probe against closed forms: known R², dimensions that do not move, more features than rows, intervals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,18 @@ def test_where_nothing_moves_a_study_goes_on_without_its_probe():
     x, _ = linear(400)
     found = probe([x[:, None]], [demoset(np.zeros((400, 2)), train=20)])
     assert found == {"mean": None, "tasks": {}, "features": x.shape[1]}
+
+
+def test_tasks_of_one_set_are_probed_apart():
+    """The same feature stands for opposite states in two tasks: one reader for both would find nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2000, 1))
+    whole = demoset(x, train=20)
+    episodes = tuple(replace(e, task=("a", "b")[i % 2]) for i, e in enumerate(whole.episodes))
+    sign = np.concatenate([np.full((e.length, 1), 1 if e.task == "a" else -1) for e in episodes])
+    state = (x * sign).astype(np.float32)
+    found = probe([x[:, None]], [replace(whole, episodes=episodes, state=state)])
+    assert list(found["tasks"]) == ["a", "b"]
+    assert all(task["mean"]["value"] > 0.999 for task in found["tasks"].values())
+    twice = probe([x[:, None]] * 2, [replace(whole, state=x.astype(np.float32))] * 2)
+    assert list(twice["tasks"]) == ["reach", "reach (set 2)"]

@@ -47,7 +47,7 @@ def test_recordings_with_the_true_state_have_both_limits_and_probes(record, tmp_
     assert plan.encoders == ("blind", "retina-4", "oracle")
     # three encoders × two heads × two seeds; the mean, the last action and each seed's code err, too
     assert kinds(plan) == {
-        "normaliser": 1, "tokenizer": 2, "tokens": 2, "features": 3, "probe": 3, "policy": 12, "error": 16,
+        "normaliser": 1, "encoder": 1, "tokenizer": 2, "tokens": 2, "features": 3, "probe": 3, "policy": 12, "error": 16,
     }  # fmt: skip
     assert plan.tasks == ("pick the cube", "open the drawer")
     order = {key: i for i, key in enumerate(plan.steps)}

@@ -87,10 +87,11 @@ def probe(
         if demos.state is None:
             raise UserError("the probe needs demonstrations that hold the simulator's true state")
         rng = np.random.default_rng([seed, number])
-        told, draws = _probe_set(array, demos, state_names, rng)
-        if told is not None:
-            tasks[", ".join(demos.tasks)] = told
-            resampled.append(draws)
+        for task in demos.tasks:
+            told, draws = _probe_task(array, demos, task, state_names, rng)
+            if told is not None:
+                tasks[task if task not in tasks else f"{task} (set {number + 1})"] = told
+                resampled.append(draws)
         progress(number + 1, len(demosets))
     if not tasks:
         return {"mean": None, "tasks": {}, "features": int(np.prod(features[0].shape[1:]))}
@@ -103,15 +104,17 @@ def probe(
     }
 
 
-def _probe_set(
-    features: np.ndarray, demos: DemoSet, state_names: Sequence[str], rng: np.random.Generator
+def _probe_task(
+    features: np.ndarray, demos: DemoSet, task: str, state_names: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """One set's result, and the resampled mean R² [RESAMPLES]; None if nothing moves."""
+    """One task's result, and the resampled mean R² [RESAMPLES]; None if nothing moves, or a split holds none of it."""
     assert demos.state is not None
     frames = {
-        split: [np.arange(e.start, e.start + e.length) for e in demos.split(split)]
+        split: [np.arange(e.start, e.start + e.length) for e in demos.split(split) if e.task == task]
         for split in ("train", "validation", "test")
     }
+    if not all(frames.values()):
+        return None, np.zeros(0)
     rows = {split: np.concatenate(of) for split, of in frames.items()}
     state = np.asarray(demos.state, np.float64)
     moving = moving_dimensions(state[rows["train"]])
