@@ -125,6 +125,8 @@ def _measured_in(file: Path, key: str) -> Measured:
     """What a study's summary says of the policy. Raises ``UserError`` for a file that is no summary."""
     with _readable(file):
         summary = read_object(file)
+        if not summary.keys() & {"protocol", "recordings"}:
+            raise ValueError("it is no summary of a study")
         return list(_cell_rates(summary, key)), list(_cell_errors(summary, key))
 
 

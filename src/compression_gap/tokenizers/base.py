@@ -210,7 +210,7 @@ class ActionTokenizer(ABC):
             arrays = load_file(folder / "tokenizer.safetensors")
             tokenizer.low, tokenizer.high = arrays.pop("range/low"), arrays.pop("range/high")
             if not tokenizer.low.shape == tokenizer.high.shape == (tokenizer.action_dim,):
-                raise ValueError(f"its range is not of {tokenizer.action_dim} dimensions")
+                raise ValueError(f"a range of {tokenizer.low.shape} for {tokenizer.action_dim} dimensions")
             mean = tokenizer.report.get("mean_length", 0)
             if type(mean) not in (int, float) or not 0 <= mean < math.inf:
                 raise ValueError("the mean length in its report is no length")
