@@ -84,7 +84,9 @@ def test_published_interaction(capsys):
 def test_published_as_a_table(capsys):
     assert cli.main(["published"]) == 0
     said = capsys.readouterr().out
-    line = next(x for x in said.splitlines() if x.startswith("interaction/M "))
+    line = next(
+        x for x in said.splitlines() if x.startswith("gain of SigLIP, Diffusion Policy − OAT-1000, M ")
+    )
     assert "+17.6" in line
     assert "[+9.0, +26.2]" in line
 
@@ -166,11 +168,12 @@ def test_plan_of_a_preset(capsys, tmp_path):
     assert found["cells"] == 12
     assert found["references"] == ["expert-coded", "expert", "expert-chunked"]
     assert {k: v["steps"] for k, v in found["kinds"].items()} == {
-        "demos": 1, "normaliser": 1, "tokenizer": 1, "tokens": 1, "features": 3, "probe": 3, "policy": 12, "episodes": 15,
+        "demos": 1, "normaliser": 1, "encoder": 1, "tokenizer": 2, "tokens": 2, "features": 3, "probe": 3, "policy": 12,
+        "episodes": 16,
     }  # fmt: skip
     assert all(v["missing"] == v["steps"] for v in found["kinds"].values())
     keys = {s["key"] for s in found["steps"]}
-    assert len(keys) == 37
+    assert len(keys) == 41
     assert all(set(s["inputs"].values()) <= keys for s in found["steps"])
 
 
@@ -178,11 +181,11 @@ def test_plan_and_status_of_a_finished_study(finished, where, capsys):
     found = spoken(capsys, "study", "plan", *where)
     assert sum(v["missing"] for v in found["kinds"].values()) == 0
     state = spoken(capsys, "study", "status", *where)
-    assert (state["done"], state["steps"], state["missing"], state["failed"]) == (37, 37, [], [])
+    assert (state["done"], state["steps"], state["missing"], state["failed"]) == (41, 41, [], [])
     assert len(state["policies"]) == 12
     assert str(finished.policy) in {p["folder"] for p in state["policies"]}
     assert cli.main(["study", "status", *where]) == 0
-    assert capsys.readouterr().out == "small: 37 of 37 steps done, 0 failed\n"
+    assert capsys.readouterr().out == "small: 41 of 41 steps done, 0 failed\n"
     assert cli.main(["study", "plan", *where]) == 0
     said = capsys.readouterr().out
     assert "small: 12 cells" in said
@@ -196,8 +199,8 @@ def test_a_run_prints_its_summary_and_writes_report_log_and_summary(finished):
     assert json.loads((folder / "study.json").read_text()) == finished.summary["study"]
     log = (folder / "run.log").read_text()
     assert "begins: training diffusion · blind · xs · seed 0" in log
-    assert "37/37 " in log
-    assert finished.log.count(" left\n") == 37
+    assert "41/41 " in log
+    assert finished.log.count(" left\n") == 41
     assert "Compression Gap · small · channel" in finished.page
 
 
@@ -213,7 +216,7 @@ def test_the_same_command_again_builds_nothing_and_says_the_same(finished, where
     assert cli.main(["study", "run", *where, "--processes", "0"]) == 0
     said = capsys.readouterr()
     assert "0 steps built, the rest reused" in said.out
-    assert "37 of 37 steps are there already" in said.err
+    assert "41 of 41 steps are there already" in said.err
     assert "diffusion · retina-4" in said.out
 
 
@@ -243,7 +246,7 @@ def test_a_budget_that_is_spent_says_how_to_go_on(tmp_path, small_study_text, ca
     where = ["--store", str(tmp_path / "s"), "--processes", "0", "--budget", "0s"]
     assert cli.main(["study", "run", str(file), *where]) == 0
     said = capsys.readouterr()
-    assert said.out == "stopped with 37 steps to go; the same command goes on from here\n"
+    assert said.out == "stopped with 41 steps to go; the same command goes on from here\n"
     assert said.err == ""
 
 
@@ -455,7 +458,7 @@ def test_ctrl_c_ends_a_run_with_130_keeps_what_is_built_and_says_how_to_go_on(
         re.fullmatch(r"cgap: stopped with (\d+) steps to go; the same command goes on from here", last)[1]
     )
     if verb == ["study", "run"]:
-        assert left == 36
+        assert left == 40
         assert spoken(capsys, "study", "status", *where)["done"] == 1
     assert len(list((tmp_path / "s" / "demos").iterdir())) == 1
 

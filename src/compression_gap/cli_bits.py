@@ -64,7 +64,7 @@ def ledger(
     if json:
         print_json(found)
     else:
-        from .terminal import ledger_tables
+        from .terminal_bits import ledger_tables
 
         ledger_tables(found)
     return 0
@@ -105,7 +105,7 @@ def locate(
     if json:
         print_json(found)
     else:
-        from .terminal import locate_list
+        from .terminal_bits import locate_list
 
         locate_list(found)
     return 0
@@ -139,7 +139,7 @@ def calibrate(
     if json:
         print_json(found)
     else:
-        from .terminal import calibration_tables
+        from .terminal_bits import calibration_tables
 
         calibration_tables(found)
         print(f"page: {page}")

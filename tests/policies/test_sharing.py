@@ -191,7 +191,7 @@ def conditioned(oat, tmp_path_factory):
     plain, root = make(), tmp_path_factory.mktemp("records")
     spec = dataclasses.replace(plain.spec, task="text", crop={"mode": "all", "share": 0.9}, options={"sampling_steps": 2})  # fmt: skip
     texts = Instructions(("reach", "push"), np.eye(2, 4, dtype=np.float32), {"encoder": "siglip-base"})
-    module = PolicyModule(spec, plain.normaliser, None, instructions=texts)
+    module = PolicyModule(spec, plain.normaliser, None, plain.module.prepared, instructions=texts)
     folders = {"text": root / "text", "tokens": root / "tokens"}
     Policy(spec, module, plain.normaliser, None).save_pretrained(folders["text"])
     make("autoregressive", oat, temperature=1.0, top_k=3, constrained=True).save_pretrained(folders["tokens"])

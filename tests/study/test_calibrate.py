@@ -10,7 +10,7 @@ from compression_gap.cli import main
 from compression_gap.study import calibrate
 from compression_gap.study.coverage import settings
 from compression_gap.study.spec import load_study
-from compression_gap.terminal import calibration_tables
+from compression_gap.terminal_bits import calibration_tables
 
 SMALL = {
     "training": {"steps": 5, "batch_size": 8, "warmup": 1, "validations": 4},

@@ -27,7 +27,7 @@ from compression_gap.study.locate import of_ledger, of_study
 from compression_gap.study.plan import Code, make_plan
 from compression_gap.study.resolution import GRID_OF_ONE, bounded, disturbance_of, of_noise, resolution_rows
 from compression_gap.study.spec import Ledger, parse_study
-from compression_gap.terminal import ledger_tables
+from compression_gap.terminal_bits import ledger_tables
 
 STUDY = """\
 name: ledgered

@@ -283,7 +283,7 @@ def test_references_probes_tokenizers_and_bits_are_there(recorded):
     assert summary["references"][0]["error"]["value"] == pytest.approx(1, abs=0.8)
     assert [p["encoder"] for p in summary["probes"]] == ["blind", "retina-4", "oracle"]
     probes = {p["encoder"]: p["mean"]["value"] for p in summary["probes"]}
-    assert probes["oracle"] > 0.99
+    assert probes["oracle"] > 0.99, probes
     assert probes["oracle"] > probes["retina-4"] > probes["blind"] - 1e-9
     assert [t["label"] for t in summary["tokenizers"]] == [
         "tokenizer oat 1000, seed 0",

@@ -37,6 +37,7 @@ def study(**changes):
 
 # Kinds of other graphs than the base study's: tables of tokenizers, ledgers, the calibration, text.
 ELSEWHERE = {
+    "wide",
     "frames",
     "encoder",
     "text",
@@ -345,7 +346,7 @@ def test_each_training_seed_has_a_pretrained_encoder_of_its_own():
     base = {"factors__encoder": ["pose-20"], "factors__seed": [0, 5]}
     own, fixed = plan(**base), plan(**base, factors__encoder_seed=0)
     assert (seeds(own), seeds(fixed)) == ({0: 0, 5: 5}, {0: 0, 5: 0})
-    assert kinds(own.steps)["encoder"] == 2
+    assert kinds(own.steps)["encoder"] == 3  # and the scales of the oracle's state
     assert kinds(own.steps)["frames"] == kinds(fixed.steps)["frames"] == 2  # data: the same for all
     for cell in (c for c in own.cells if c.encoder == "pose-20"):
         inputs = own.steps[cell.policy.key].inputs

@@ -376,7 +376,8 @@ def test_an_oracle_below_the_cell_that_it_should_bound_gives_no_waterfall_and_no
 
 def test_the_refusal_stands_on_the_page_in_the_terminal_and_in_locate(below, capsys):
     from compression_gap.report.page import render_page
-    from compression_gap.terminal import locate_list, study_tables
+    from compression_gap.terminal import study_tables
+    from compression_gap.terminal_bits import locate_list
 
     (refused,) = below["refusals"]
     shown = refused["sentence"][1:]

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..demos import DemoSet
 from ..errors import UserError
+from ..records import read_object
 from ..sims import Observation
 from ..sims.channel import quantise
 from .base import Encoder
@@ -95,7 +96,7 @@ class Oracle(TrueState):
         """Raises ``UserError`` if the folder holds no such encoder."""
         super().__init__(cameras)
         try:
-            about = json.loads((folder / "encoder.json").read_text())
+            about = read_object(folder / "encoder.json")
             if about["name"] != self.name:
                 raise ValueError(f"it was prepared for '{about['name']}'")
             self.blocks = Blocks.from_json(about)
