@@ -27,7 +27,7 @@ LAYERS = (
     ("study",),
     ("report",),
     ("commands", "terminal", "doctor"),
-    ("commands_bits", "commands_data", "commands_policies", "cli_types", "terminal_plan"),
+    ("commands_bits", "commands_data", "commands_policies", "cli_types", "terminal_bits", "terminal_plan"),
     ("cli_bits", "cli_data", "cli_policies"),
     ("cli",),
 )

@@ -146,7 +146,7 @@ def test_what_has_no_expert_is_said_before_anything_runs():
 
 def test_no_more_experts_are_disturbed_than_there_are_initial_states():
     plan = make_plan(parse_study(STUDY + "ledger: {}\n", "test"))
-    assert plan.ledger.protocol.episodes_per_task == 50
+    assert plan.ledger.disturbed.protocol.episodes_per_task == 50
 
 
 def test_a_study_runs_from_nothing_to_an_episode_with_images(tmp_path, capsys):

@@ -67,7 +67,7 @@ def test_cells_of_a_uniform_tell_less_than_their_number_since_noise_blurs_their_
 
 def test_every_distribution_has_a_name_and_chunks_of_about_unit_size():
     found = distributions()
-    assert len({k.name for k in found}) == len(found) == 13
+    assert len({k.name for k in found}) == len(found) == 15
     assert {k.name for k in distributions(True)} <= {k.name for k in found}
     for known in found:
         a, c = known.draw(5000, np.random.default_rng(0))

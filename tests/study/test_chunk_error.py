@@ -90,7 +90,7 @@ def by_hand(plan, store, demos, predict, steps=16):
 
 def test_the_mean_and_the_last_action(recorded, plan, demos):
     store = Store(recorded.store)
-    mean, last = (read_errors(store, p.error) for p in plan.predictors[:2])
+    mean, last = (read_errors(store, p.runs[None]) for p in plan.predictors[:2])
     zeros = np.zeros((16, 3))
     np.testing.assert_allclose(mean.whole, by_hand(plan, store, demos, lambda *_: zeros), rtol=1e-5)
     np.testing.assert_allclose(mean.executed, by_hand(plan, store, demos, lambda *_: zeros, 8), rtol=1e-5)
@@ -104,11 +104,13 @@ def test_the_mean_and_the_last_action(recorded, plan, demos):
 def test_a_code_alone_errs_by_its_distortion(recorded, plan):
     store = Store(recorded.store)
     (coded,) = (p for p in plan.predictors if p.name == "coded")
-    folder = store.open(coded.error)
-    sums, counts = (np.load(folder / f"{n}.npy") for n in ("sums", "counts"))
-    (tokenizer,) = (s.recipe for s in plan.steps.values() if s.recipe.kind == "tokenizer")
-    distortion = store.manifest(tokenizer)["meta"]["distortion"]
-    assert sums[0].sum() / counts[0].sum() / 3 == pytest.approx(distortion, rel=1e-5)
+    assert len(coded.runs) == 2  # each training seed's own tokenizer
+    for run in coded.runs.values():
+        folder, step = store.open(run), plan.steps[run.key]
+        sums, counts = (np.load(folder / f"{n}.npy") for n in ("sums", "counts"))
+        tokens = plan.steps[step.inputs["tokens"].key]
+        distortion = store.manifest(tokens.inputs["tokenizer"])["meta"]["distortion"]
+        assert sums[0].sum() / counts[0].sum() / 3 == pytest.approx(distortion, rel=1e-5)
 
 
 @pytest.mark.parametrize("action", ["regression", "oat"])

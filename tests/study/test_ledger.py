@@ -263,7 +263,7 @@ def test_demonstrations_alone_have_a_ledger_at_a_given_resolution(ran, capsys):
     [
         (["ledger", "channel", "--encoders", "resnet18"], "trained with its policy"),
         (["ledger", "channel", "--encoders", "retina-x"], "whole number"),
-        (["ledger", "nowhere", "else"], "name a study file"),
+        (["ledger", "nowhere", "else"], "there is no folder nowhere"),
         (["ledger", "channel", "--horizon", "0"], "too small"),
         (["ledger", "channel", "--prior-steps", "0"], "--prior-steps 0 is too small"),
         (
@@ -309,7 +309,26 @@ def made(demand, see, kept, gap, oracle_gap, n=400, codes=(CODE,)):
         bits[pair("z", c.name)] = demand - kept - gap + noise + 0.1 * rng.standard_normal(n)
         bits[pair("oracle", c.name)] = demand - kept - oracle_gap + noise + 0.1 * rng.standard_normal(n)
     steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), names, {})
-    return _Rates({1: bits}, bits, np.arange(n)), steps
+    return as_rates({1: bits}), steps
+
+
+def as_rates(bits, lost=None):
+    """Rates of these chunks, each an episode, from one network at a given σ."""
+    means = {name: b.mean(keepdims=True) for name, b in bits[1].items()}
+    contexts = {name: tuple(name.split(" | ")) for name in bits[1]}
+    return _Rates(bits, bits[1], means, None, lost or {}, np.arange(len(bits[1][""])), contexts)
+
+
+def test_what_is_lost_at_a_width_widens_towards_what_may_be_missing():
+    rates, _ = made(demand=10, see=6, kept=2, gap=4, oracle_gap=8)
+    wide = as_rates(rates.bits, lost={"z": 0.7})
+    plain, widened = (r.difference("", "z") for r in (rates, wide))
+    assert widened["value"] == plain["value"]
+    assert (widened["low"], widened["high"]) == pytest.approx((plain["low"], plain["high"] + 0.7))
+    # An upgrade from z may be worth that much less.
+    plain, widened = (r.estimated(r.supply("oracle") - r.supply("z")) for r in (rates, wide))
+    assert (widened["low"], widened["high"]) == pytest.approx((plain["low"] - 0.7, plain["high"]))
+    assert widened["missing"] == pytest.approx(-0.7)
 
 
 def test_the_code_holds_the_bits_back_where_the_gap_leads():
@@ -398,7 +417,7 @@ def test_gains_that_add_up_are_not_joint():
         bits[pair("z", CODE.name)] = bits[CODE.name] - code
         bits["oracle"], bits[pair("oracle", CODE.name)] = bits["z"] - see, bits[CODE.name] - code
         steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), {CODE: CODE.name}, {}, None)
-        calls += _binding(_Rates({1: bits}, bits, np.arange(12)), steps, "z", CODE.name)["jointly"]
+        calls += _binding(as_rates({1: bits}), steps, "z", CODE.name)["jointly"]
     assert calls <= 2
 
 
@@ -409,10 +428,10 @@ def test_a_verdict_in_bits_rests_on_the_widened_interval():
         {n: b - (more if n == pair("z", CODE.name) else 0) for n, b in rates.bits[1].items()}
         for more in (1.6, 0.7)
     )
-    unsettled = _Rates({1: rates.bits[1], 2: half, 4: quarter}, rates.linear, rates.episode)
+    unsettled = as_rates({1: rates.bits[1], 2: half, 4: quarter})
     shown = unsettled.difference(CODE.name, pair("z", CODE.name))
     found = _binding(unsettled, steps, "z", CODE.name)
-    assert found["gains"]["code"] == {**shown, "ceiling": None, "probe": None}
+    assert found["gains"]["code"] == {**shown, "ceiling": None}
     assert shown["low"] < 0
     assert found["stage"] is None
 

@@ -314,7 +314,13 @@ def test_waterfalls_go_from_the_expert_to_the_blind_policy(summary):
     ]
     # two seeds of each policy: known, also in the step from the expert's one run
     assert not any(s["seed_variance_unknown"] for w in falls.values() for s in w["steps"])
-    assert [s["seeds"] for s in falls["oat · retina-4"]["steps"]] == [1, 1, 2, 2, 2]
+    assert [s["seeds"] for s in falls["oat · retina-4"]["steps"]] == [
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]  # a code fitted for each training seed
     gain = falls["diffusion · retina-4"]["steps"][1]
     assert (gain["names"], gain["value"]) == ("policy", close(1 / 8))  # a later level may lie higher
     for w in falls.values():

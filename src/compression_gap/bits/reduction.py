@@ -32,7 +32,7 @@ WIDEST = 4096  # columns; of wider contexts that many leading principal componen
 PENALTIES = tuple(10.0**k for k in np.arange(-5, 2.1, 0.5))  # of ridge, times the number of rows
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 NEGLIGIBLE = 1e-6  # variance of a component relative to the first, below which it is rounding
-ROUNDING = 1e-6  # share of the error without directions, that a further direction must explain
+LEAST = 1e-4  # share of the error without directions, that further directions must explain
 WHITENING = (1.0, 0.25)  # power of 1/√variance by which components are scaled for networks
 FOURIER = 32  # random Fourier features of the chunk
 FREQUENCY = 2.0
@@ -145,7 +145,7 @@ def reduced_rank(predicted: Tensor, y: Tensor, fold: Tensor) -> tuple[Tensor, fl
             own = turn[:, :rank]
             fit = slopes @ own @ own.T
             errors[rank] += float(yy - 2 * (fit * py).sum() + (fit * (pp @ fit)).sum())
-    least = min(errors.values()) + ROUNDING * errors[0]
+    least = min(errors.values()) + LEAST * errors[0]
     best = min(r for r in errors if errors[r] <= least)
     slopes, turn = _rank_order(whole[0], whole[1])
     return slopes @ turn[:, :best], errors[best]
