@@ -320,7 +320,7 @@ def _columns(
 
 def _unit(columns: Columns) -> Columns:
     """Columns in units of the training split's standard deviation."""
-    spread = columns["train"].std(0).clamp_min(1e-300)
+    spread = columns["train"].square().mean(0).sqrt().clamp_min(1e-300)
     return {s: v / spread for s, v in columns.items()}
 
 
