@@ -14,10 +14,7 @@ import numpy as np
 
 DRAWS = 2000
 EXPONENTS = (0.5, 2.0)  # of the number of training episodes, in which an error may fall
-SETTLED = (
-    0.2,
-    0.05,
-)  # bits, or a share of the value: what may still be missing of an estimate that has converged
+SETTLED = (0.2, 0.05)  # bits, or a share of the value, that may be missing of a converged estimate
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def estimate(
     limit = exponent = converged = None
     if 2 in by_share:
         limit, exponent = extrapolated({k: float(v.mean()) for k, v in by_share.items()})
-        slip = _spread(values - by_share[2], episode) if len(values) == len(by_share[2]) else 0.0
+        slip = _spread(values - by_share[2], episode)
         allowed = max(SETTLED[0], SETTLED[1] * abs(value))
         converged = abs(limit - value) + slip <= allowed and sum(missing) <= allowed
         low, high = min(low, low + limit - value), max(high, high + limit - value)

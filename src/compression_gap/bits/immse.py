@@ -93,8 +93,8 @@ class Rates:
 class Network(nn.Module):
     """(y and Â_lin, the linear prediction from the context, its parts, ln u) → f, c and g, each [G, B, n].
 
-    A plain perceptron: it learned in a fifth of the time what deeper ones with normalised layers did not in ten times
-    as many steps (half-normal chunks, whose sign is told: 0.03 of the loss in 1,500 steps against 0).
+    A plain perceptron. On half-normal chunks whose sign is told its loss fell by 0.026 in 1,500 steps; that of residual
+    blocks with normalised layers, five times slower a step, had not moved in 1,000.
     """
 
     def __init__(self, directions: int, parts: Mapping[str, int], contexts: int, how: Denoising) -> None:

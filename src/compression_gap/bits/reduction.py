@@ -82,13 +82,12 @@ def reduce(
     is kept.
     """
     fold = torch.from_numpy(folds_of(episode)).to(x["train"].device)
+    none = {s: v[:, :0] for s, v in x.items()}
     if int(fold.max()) == 0 or not x["train"].shape[1]:
-        none = {s: v[:, :0] for s, v in x.items()}
         return Reduced(none, none)
     components, variances = _components(x)
     own = targets["train"]
     linear = _linear(components, own, fold)
-    none = {s: v[:, :0] for s, v in x.items()}
     learned = _learned(components, variances, own, fold, how, should_stop) if how.steps else none
     return Reduced(linear, learned)
 

@@ -22,7 +22,7 @@ SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains l
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A sum and difference of rates: what it is of the rates by context, of whatever shape these have.
+    """A difference of rates, or of such: what it is of the rates by context, of whatever shape these have.
 
     ``low``, ``high``: encoders whose width may make it come out too low, or too high. A rate given wide features comes
     out too high (``bits/width.py``).
@@ -31,9 +31,6 @@ class _Quantity:
     of: Callable[[Mapping[str, np.ndarray]], np.ndarray]
     low: frozenset[str] = frozenset()
     high: frozenset[str] = frozenset()
-
-    def __add__(self, other: _Quantity) -> _Quantity:
-        return _Quantity(lambda b: self.of(b) + other.of(b), self.low | other.low, self.high | other.high)
 
     def __sub__(self, other: _Quantity) -> _Quantity:
         return _Quantity(lambda b: self.of(b) - other.of(b), self.low | other.high, self.high | other.low)
@@ -95,7 +92,7 @@ class _Rates:
         )
 
 
-def _at(values: np.ndarray, sigma: float) -> np.ndarray:
+def _at(values: np.ndarray, sigma: float | np.ndarray) -> np.ndarray:
     """Rates [..., S] at σ, linear in ln σ between the resolutions that are kept."""
     from ..bits.resolution import at_resolution
 
@@ -125,9 +122,7 @@ def _rates(
         bits,
         dict(zip(contexts, _at(linear, sigma), strict=False)),
         dict(zip(contexts, _at(by_seed, sigma), strict=False)),
-        None
-        if drawn is None
-        else dict(zip(contexts, np.stack([_at(means, s) for s in drawn], 1), strict=False)),
+        None if drawn is None else dict(zip(contexts, _at(means, drawn), strict=False)),
         {}
         if known is None
         else {e: float(c) - known for e, c in zip(meta["controls"], controls, strict=True)},
@@ -201,7 +196,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         "resolution": found,
         "fitted_seed": _fitted_seed(steps),
         "width_control": {"known": meta["known"], "lost": rates.lost},
-        "prefix": _prefix(steps, store, sigma),
+        "prefix": _prefix(steps, store, sigma, drawn),
         "demand": rates.estimated(rates.rate("")),
         "encoders": encoders,
         "codes": codes,
@@ -225,13 +220,15 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
     }
 
 
-def _prefix(steps: LedgerSteps, store: Store, sigma: float) -> dict[str, Any] | None:
+def _prefix(
+    steps: LedgerSteps, store: Store, sigma: float, drawn: np.ndarray | None
+) -> dict[str, Any] | None:
     """Demand and supply of the actions that are executed of a chunk; None where all of them are."""
     if not steps.prefix:
         return None
     recipe = steps.prefix[1]
     contexts = {name: steps.contexts[name] for name, _ in recipe.spec["contexts"]}
-    rates = _rates(steps.prefix, contexts, store, sigma)
+    rates = _rates(steps.prefix, contexts, store, sigma, drawn)
     return {
         "steps": recipe.spec["executed"],
         "demand": rates.estimated(rates.rate("")),
