@@ -21,10 +21,10 @@ from statistics import median
 import av
 import numpy as np
 
-from compression_gap.artifacts import Store
 from compression_gap.demos import DemoSet, DemoWriter
 from compression_gap.demos.importing import Wanted, import_demos, open_source
 from compression_gap.demos.lerobot_export import export_lerobot
+from compression_gap.store.store import Store
 
 CAMERAS = ("front", "wrist")
 SIZE = 128

@@ -63,8 +63,8 @@ def small_study_text() -> str:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The study above, run once per session by the command line in this process."""
-    from compression_gap.cli import main
-    from compression_gap.study.builders import close_pools
+    from compression_gap.artifacts.builders import close_pools
+    from compression_gap.cli.main import main
 
     folder = tmp_path_factory.mktemp("finished")
     file = folder / "small.yaml"
@@ -81,8 +81,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The store and the printed table of ``cgap tokenizers`` on a few demonstrations of the channel."""
-    from compression_gap.cli import main
-    from compression_gap.study.builders import close_pools
+    from compression_gap.artifacts.builders import close_pools
+    from compression_gap.cli.main import main
 
     store = tmp_path_factory.mktemp("compared") / "store"
     out, log = io.StringIO(), io.StringIO()
@@ -173,8 +173,8 @@ def record(
     spec: dict[str, Any] | None = None,
 ) -> Path:
     """A set of recordings in the store ``root``, as an import makes it: its folder. Goals are seen and in the state."""
-    from compression_gap.artifacts import Recipe, Store
     from compression_gap.demos.demoset import DemoWriter
+    from compression_gap.store.store import Recipe, Store
 
     rng = np.random.default_rng(seed)
     sizes = {"front": (16, 16), "wrist": (16, 16)} if sizes is None else sizes
@@ -235,7 +235,7 @@ class Recorded(Finished):
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """A study of recordings with the true state and two tasks, run once per session by the command line."""
-    from compression_gap.cli import main
+    from compression_gap.cli.main import main
 
     folder = tmp_path_factory.mktemp("recorded")
     store = folder / "store"

@@ -10,81 +10,124 @@ import compression_gap
 
 SOURCE = Path(compression_gap.__file__).parent
 
-# ARCHITECTURE.md: each imports from those above it alone. Entries of one line stand side by side.
-LAYERS = (
-    ("errors", "extras"),
-    ("records",),
-    ("artifacts",),
-    ("sims",),
-    ("demos",),
-    ("nn",),
-    ("encoders",),
-    ("tokenizers",),
-    ("policies",),
-    ("rollouts",),
-    ("serving",),
-    ("bits",),
-    ("study",),
-    ("report",),
-    ("commands", "terminal", "doctor"),
-    ("commands_bits", "commands_data", "commands_policies", "cli_types", "terminal_bits", "terminal_plan"),
-    ("cli_bits", "cli_data", "cli_policies"),
-    ("cli",),
+# docs/architecture.md: the path of the data. Each room imports from those before it alone.
+ROOMS = (
+    "errors",
+    "extras",
+    "records",
+    "store",
+    "statistics",
+    "sims",
+    "demos",
+    "nn",
+    "encoders",
+    "tokenizers",
+    "policies",
+    "rollouts",
+    "serving",
+    "information",
+    "artifacts",
+    "study",
+    "results",
+    "costs",
+    "report",
+    "cli",
 )
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = {("compression_gap", *f.relative_to(SOURCE).with_suffix("").parts): f for f in FILES}
 
 
-def room(file):
-    """The folder or file of the house that a source file belongs to."""
-    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+def module_of(target):
+    """The file that an imported dotted name lies in; None if it is not ours."""
+    for n in range(len(target), 0, -1):
+        for name in (target[:n], (*target[:n], "__init__")):
+            if name in MODULES:
+                return name
+    return None
 
 
-def imported_rooms(file):
-    """The rooms that a file imports from, with the line, absolute and relative imports alike."""
-    here = ("compression_gap", *file.relative_to(SOURCE).with_suffix("").parts)
-    found = []
-    for node in ast.walk(ast.parse(file.read_text())):
+def imported(module):
+    """The modules that a file imports, with the line: at its head, within functions and for types alike."""
+    found = {}
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             targets = [tuple(name.name.split(".")) for name in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level] if node.level else ()
+            base = module[: len(module) - node.level] if node.level else ()
             base = (*base, *(node.module.split(".") if node.module else ()))
             targets = [(*base, name.name) for name in node.names]
         else:
             continue
         for target in targets:
-            if target[0] == "compression_gap" and len(target) > 1 and target[1] in RANK:
-                found.append((target[1], node.lineno))
+            other = module_of(target)
+            if target[0] == "compression_gap" and other not in (
+                None,
+                module,
+                ("compression_gap", "__init__"),
+            ):
+                found.setdefault(other, node.lineno)
     return found
 
 
+def words(module):
+    return "/".join(module[1:])
+
+
+IMPORTS = {module: imported(module) for module in MODULES}
+
+
 def test_every_file_has_its_place_in_the_order():
-    rooms = {room(f) for f in FILES} - {"__init__", "__main__", "presets"}
-    assert rooms <= set(RANK), f"not in the order of the house: {sorted(rooms - set(RANK))}"
+    rooms = {m[1] for m in MODULES} - {"__init__", "__main__", "presets"}
+    assert rooms == set(ROOMS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
-def test_imports_go_upwards_only(file):
-    own = room(file)
-    if own not in RANK:
-        return
+@pytest.mark.parametrize("module", [m for m in MODULES if m[1] in ROOMS], ids=words)
+def test_imports_go_upwards_only(module):
+    own = ROOMS.index(module[1])
     wrong = [
-        f"{file.name}:{line} imports {other}"
-        for other, line in imported_rooms(file)
-        if other != own and RANK[other] >= RANK[own]
+        f"{words(module)}.py:{line} imports {words(other)}"
+        for other, line in IMPORTS[module].items()
+        if other[1] != module[1] and ROOMS.index(other[1]) >= own
     ]
-    # the verbs know the terminal they print to
-    if own == "commands":
-        wrong = [w for w in wrong if not w.endswith("imports terminal")]
     assert not wrong, "; ".join(wrong)
 
 
+def cycles(imports):
+    """Sets of files that import each other in a circle (Tarjan's strongly connected components)."""
+    number, low, stack, found = {}, {}, [], []
+
+    def visit(module):
+        number[module] = low[module] = len(number)
+        stack.append(module)
+        for other in imports[module]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[module] = min(low[module], low[other])
+        if low[module] == number[module]:
+            circle = {stack.pop()}
+            while module not in circle:
+                circle.add(stack.pop())
+            if len(circle) > 1:
+                found.append(sorted(words(m) for m in circle))
+
+    for module in imports:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert not cycles(IMPORTS)
+
+
 def test_the_walk_sees_relative_and_absolute_imports():
-    """A guard for the test itself: imports that are known to be there."""
-    assert "study" in {other for other, _ in imported_rooms(SOURCE / "cli.py")}
-    assert "artifacts" in {other for other, _ in imported_rooms(SOURCE / "study" / "engine.py")}
-    assert "errors" in {other for other, _ in imported_rooms(SOURCE / "sims" / "registry.py")}
+    """A guard for the test itself: imports that are known to be there, and a circle that is one."""
+    engine = {words(m) for m in IMPORTS["compression_gap", "store", "engine"]}
+    assert "store/store" in engine
+    assert "errors" in {words(m) for m in IMPORTS["compression_gap", "sims", "registry"]}
+    a, b, c = (("compression_gap", n) for n in "abc")
+    assert cycles({a: [b], b: [c], c: [b]}) == [["b", "c"]]
 
 
 FORBIDDEN = {
@@ -134,7 +177,7 @@ OWN_JSON = {
         "encoders/pretrained.py",
         "encoders/text.py",
         "report/page.py",
-        "study/published.py",
+        "results/published.py",
         "tokenizers/fast.py",
     ),
     *("demos/source.py", "demos/libero_hdf5.py"),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compression_gap.cli import main
+from compression_gap.cli.main import main
 from compression_gap.policies import Policy
-from compression_gap.study.spec import parse_study
+from compression_gap.study.file import parse_study
 
 ROOT = Path(__file__).parent.parent
 LEDGER = "ledger: {steps: 4, batch_size: 8, prior_steps: 2, episodes_per_sigma: 3, sigma: 0.2}\n"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compression_gap import doctor, extras
+from compression_gap import extras
+from compression_gap.cli import doctor
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

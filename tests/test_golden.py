@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compression_gap.artifacts import Store
+from compression_gap.store.store import Store
 from compression_gap.study.calibrate import plan_calibration
+from compression_gap.study.file import Cameras, Ledger, Tokenizer, load_study, parse_study
 from compression_gap.study.ledger import plan_ledger
 from compression_gap.study.offline import make_offline_plan
 from compression_gap.study.plan import demos_step, make_plan
 from compression_gap.study.setting import resolve_suite
-from compression_gap.study.spec import Cameras, Ledger, Tokenizer, load_study, parse_study
 from compression_gap.study.tokenizer_table import TableSpec, plan_table
 
 GOLDEN = Path(__file__).parent / "golden"

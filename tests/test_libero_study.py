@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'compression-gap[libero]'")
 
-from compression_gap.cli import main
+from compression_gap.artifacts.builders import close_pools
+from compression_gap.cli.main import main
 from compression_gap.encoders import checkpoints
 from compression_gap.errors import UserError
+from compression_gap.results.published import OWN_ENCODERS, experiment_cells
 from compression_gap.sims import SimSpec, make_sim
 from compression_gap.sims.libero_tasks import full_name
-from compression_gap.study.builders import close_pools
+from compression_gap.study.file import load_study, parse_study, presets
 from compression_gap.study.plan import make_plan
-from compression_gap.study.published import OWN_ENCODERS, experiment_cells
-from compression_gap.study.spec import load_study, parse_study, presets
 
 PAPER = [p for p in presets() if p.startswith("libero10/")]
 STUDY = """\

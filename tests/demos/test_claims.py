@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Store
 from compression_gap.demos import importing
 from compression_gap.demos.checks import library_errors, real, whole, whole_array
 from compression_gap.demos.importing import Wanted, import_demos, open_source
 from compression_gap.errors import UserError
+from compression_gap.store.store import Store
 
 FRAMES = 2**33
 
@@ -190,7 +190,7 @@ def test_an_import_that_is_ended_leaves_nothing(hdf5, tmp_path):
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from compression_gap.artifacts import Store\n"
+        "from compression_gap.store.store import Store\n"
         "from compression_gap.demos.importing import Wanted, import_demos, open_source\n"
         "def end(done, total):\n"
         "    assert list(Path(sys.argv[2]).glob('tmp/*/*.npy'))\n"
@@ -205,7 +205,7 @@ def test_an_import_that_is_ended_leaves_nothing(hdf5, tmp_path):
 
 
 def test_an_import_sweeps_what_a_killed_one_left(hdf5, tmp_path, capsys):
-    from compression_gap.cli import main
+    from compression_gap.cli.main import main
 
     left = tmp_path / "store/tmp/999999999-demos-x"
     left.mkdir(parents=True)

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Store
-from compression_gap.cli import main
+from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import Wanted, import_demos, locate, open_source, resize, resolve
 from compression_gap.demos.lerobot_export import export_lerobot
 from compression_gap.errors import UserError
+from compression_gap.store.store import Store
 
 from .conftest import CAMERAS, FPS
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.artifacts import Store
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import Wanted, import_demos, open_source
 from compression_gap.demos.lerobot_export import export_lerobot
 from compression_gap.errors import UserError
+from compression_gap.store.store import Store
 
 from .conftest import FPS
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.cli import main
-from compression_gap.commands_data import frame_rate
+from compression_gap.cli.commands_data import frame_rate
+from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import open_source
 from compression_gap.demos.lerobot_export import export_lerobot

@@ -16,9 +16,9 @@ import pyarrow.parquet as parquet
 import pytest
 import zarr
 
-from compression_gap.artifacts import Store
 from compression_gap.demos.importing import Wanted, import_demos, open_source
 from compression_gap.errors import UserError
+from compression_gap.store.store import Store
 
 MUTANTS = int(os.environ.get("MUTANTS", "40"))  # of each kind
 JUNK = (

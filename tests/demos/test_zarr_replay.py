@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import zarr
 
-from compression_gap.artifacts import Store
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import Wanted, import_demos, open_source, resolve
 from compression_gap.errors import UserError
+from compression_gap.store.store import Store
 
 
 def refused(path, sentence):

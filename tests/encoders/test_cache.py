@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Superseded
 from compression_gap.demos import DemoSet, DemoWriter
 from compression_gap.encoders import cache, make_encoder
 from compression_gap.encoders.cache import BATCH, cache_features, fill_shards, frame_batch
@@ -15,6 +14,7 @@ from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
 from compression_gap.errors import UserError
 from compression_gap.nn import Interrupted
 from compression_gap.sims import Observation
+from compression_gap.store.store import Superseded
 from plain_state import oracle_folder
 
 

@@ -14,12 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from compression_gap.encoders import checkpoints
-from compression_gap.encoders.text import (
-    Instructions,
-    embed,
-    prepare_text,
-    resolve_text,
-)
+from compression_gap.encoders.text import Instructions, embed, prepare_text, resolve_text
 from compression_gap.errors import UserError
 from compression_gap.sims import instruction_of
 

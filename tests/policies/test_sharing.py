@@ -10,7 +10,6 @@ import torch
 from test_policy import SEEDS, TOKENS, make, observation
 from transformers import Dinov2Config, Dinov2Model
 
-from compression_gap.artifacts import file_sha256
 from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
 from compression_gap.encoders.text import Instructions
 from compression_gap.errors import UserError
@@ -18,6 +17,7 @@ from compression_gap.policies import Policy
 from compression_gap.policies.card import Card
 from compression_gap.policies.policy import PolicyModule
 from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES, from_pretrained
+from compression_gap.store.store import file_sha256
 from compression_gap.tokenizers import OAT
 
 HEADS = ("diffusion", "flow", "regression", "autoregressive", "hybrid")

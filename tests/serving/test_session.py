@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from compression_gap.errors import UserError
 from compression_gap.policies.base import Emission
-from compression_gap.rollouts import decision_seed
+from compression_gap.rollouts.run import decision_seed
 from compression_gap.serving import session as sessions
 from compression_gap.serving.session import Session
 from compression_gap.serving.wire import pack

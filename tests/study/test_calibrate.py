@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from compression_gap.bits.known import distributions
-from compression_gap.bits.wide import Wide
-from compression_gap.cli import main
+from compression_gap.cli.main import main
+from compression_gap.cli.terminal_bits import calibration_tables
+from compression_gap.information.known import distributions
+from compression_gap.information.wide import Wide
+from compression_gap.statistics.coverage import settings
 from compression_gap.study import calibrate
-from compression_gap.study.coverage import settings
-from compression_gap.study.spec import load_study
-from compression_gap.terminal_bits import calibration_tables
+from compression_gap.study.file import load_study
 
 SMALL = {
     "training": {"steps": 5, "batch_size": 8, "warmup": 1, "validations": 4},

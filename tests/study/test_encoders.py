@@ -6,15 +6,15 @@ import shutil
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Store
+from compression_gap.artifacts.builders import close_pools
 from compression_gap.encoders import make_encoder
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
+from compression_gap.store.engine import run_plan
+from compression_gap.store.store import Store
 from compression_gap.study import encoders
-from compression_gap.study.builders import close_pools
-from compression_gap.study.engine import run_plan
+from compression_gap.study.file import parse_study
 from compression_gap.study.plan import make_plan
-from compression_gap.study.spec import parse_study
 
 STUDY = """\
 name: prepared

@@ -6,13 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Store
-from compression_gap.cli import main
+from compression_gap.cli.main import main
+from compression_gap.cli.terminal_bits import ledger_tables
 from compression_gap.demos import DemoSet, Normaliser
 from compression_gap.errors import UserError
-from compression_gap.study.cells import code_names
-from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
-from compression_gap.study.ledger_reading import (
+from compression_gap.results.information import (
     _at,
     _beyond_supply,
     _binding,
@@ -23,11 +21,13 @@ from compression_gap.study.ledger_reading import (
     hypothesis,
     resolution_words,
 )
-from compression_gap.study.locate import of_ledger, of_study
+from compression_gap.results.locate import of_ledger, of_study
+from compression_gap.store.store import Store
+from compression_gap.study.cells import code_names
+from compression_gap.study.file import Ledger, parse_study
+from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
 from compression_gap.study.plan import Code, make_plan
 from compression_gap.study.resolution import GRID_OF_ONE, bounded, disturbance_of, of_noise, resolution_rows
-from compression_gap.study.spec import Ledger, parse_study
-from compression_gap.terminal_bits import ledger_tables
 
 STUDY = """\
 name: ledgered

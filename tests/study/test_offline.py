@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import yaml
 
-from compression_gap.artifacts import Store
-from compression_gap.cli import main
+from compression_gap.artifacts.chunk_error import read_errors
+from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.errors import UserError
-from compression_gap.study import statistics
-from compression_gap.study.chunk_error import read_errors
+from compression_gap.results.offline import CAUTION, summarise_offline
+from compression_gap.statistics import intervals as statistics
+from compression_gap.statistics.variance import ERRORS
+from compression_gap.store.store import Store
+from compression_gap.study.file import load_study, parse_study
 from compression_gap.study.offline import make_offline_plan
-from compression_gap.study.offline_results import CAUTION, summarise_offline
 from compression_gap.study.plan import make_plan
-from compression_gap.study.spec import load_study, parse_study
-from compression_gap.study.variance import ERRORS
 
 
 def study(*data, **changes):
@@ -204,7 +204,7 @@ def test_a_plan_imports_no_torch(recorded):
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from compression_gap.commands import describe_plan; "
+        "import sys; from pathlib import Path; from compression_gap.cli.commands import describe_plan; "
         f"describe_plan(Path({str(recorded.file)!r}), None, Path({str(recorded.store)!r})); "
         "assert 'torch' not in sys.modules"
     )

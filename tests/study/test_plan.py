@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from compression_gap.errors import UserError
+from compression_gap.study.file import load_study, parse_study
 from compression_gap.study.plan import BUILDER_VERSIONS, action_parts, make_plan
-from compression_gap.study.spec import load_study, parse_study
 
 BASE = {
     "name": "base",
@@ -256,7 +256,7 @@ def test_planning_imports_no_torch():
     code = (
         "import sys\n"
         "from compression_gap.study.plan import make_plan\n"
-        "from compression_gap.study.spec import load_study\n"
+        "from compression_gap.study.file import load_study\n"
         "print(len(make_plan(load_study(None, 'tiny')).steps))\n"
         "heavy = {'torch', 'mujoco', 'metaworld', 'matplotlib', 'diffusers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

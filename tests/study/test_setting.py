@@ -4,8 +4,8 @@ import pytest
 
 from compression_gap.errors import UserError
 from compression_gap.study import setting as module
+from compression_gap.study.file import Cameras, parse_study
 from compression_gap.study.setting import evaluation_of, resolve_suite
-from compression_gap.study.spec import Cameras, parse_study
 
 FILE = """\
 name: s

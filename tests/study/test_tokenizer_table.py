@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from compression_gap.artifacts import Store
 from compression_gap.demos import DemoSet, Normaliser, make_windows
 from compression_gap.errors import UserError
-from compression_gap.study.engine import missing_steps
+from compression_gap.store.engine import missing_steps
+from compression_gap.store.store import Store
+from compression_gap.study.file import Tokenizer, parse_study
 from compression_gap.study.plan import make_plan
-from compression_gap.study.spec import Tokenizer, parse_study
 from compression_gap.study.tokenizer_table import TableSpec, open_demos, plan_table, table
 from compression_gap.tokenizers import load_tokenizer
 
@@ -115,7 +115,7 @@ def test_without_rollouts_nothing_is_simulated(compared):
 
 
 def test_demonstrations_without_a_simulator_have_no_success_columns(compared):
-    from compression_gap.artifacts import Recipe
+    from compression_gap.store.store import Recipe
 
     (own,) = recipes(compared[0])
     recorded = Recipe("demos", {"source": "somewhere"}, {}, own.version)

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..artifacts import Recipe, Store, canonical_json, file_sha256
 from ..errors import UserError
+from ..store.store import Recipe, Store, canonical_json, file_sha256
 from .demoset import DemoWriter
 from .hdf5 import Hdf5, is_hdf5
 from .lerobot import LeRobot, is_lerobot

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..artifacts import disk_error, scratch_folder, write_json
 from ..errors import UserError
+from ..store.store import disk_error, scratch_folder, write_json
 from .demoset import DemoSet, Episode
 from .lerobot_meta import V3_DATA, V3_VIDEO
 from .video import VideoWriter

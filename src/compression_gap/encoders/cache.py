@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..artifacts import Superseded
 from ..demos import DemoSet
 from ..errors import UserError
 from ..nn import Interrupted
 from ..sims import Observation
+from ..store.store import Superseded
 from .base import Encoder
 
 BATCH = 64  # frames at a time; larger batches fall out of the processor's cache

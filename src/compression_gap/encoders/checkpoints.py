@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import file_sha256, write_json
 from ..errors import UserError
 from ..records import read_json, read_object, whole
+from ..store.store import file_sha256, write_json
 from .names import parse
 
 PIN = "encoder.json"  # in the prepared folder

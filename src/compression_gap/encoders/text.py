@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from ..artifacts import file_sha256, write_json
 from ..errors import UserError, unknown_name
 from ..records import read_object
+from ..store.store import file_sha256, write_json
 from .checkpoints import NOT_SHAPE, read_config, source_of, weights_folder
 from .names import KNOWN, is_pretrained, parse
 

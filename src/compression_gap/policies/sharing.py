@@ -15,11 +15,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts import MANIFEST, file_sha256
 from ..encoders.checkpoints import carry_checkpoint
 from ..encoders.names import is_pretrained
 from ..errors import UserError
 from ..records import read_json
+from ..store.store import MANIFEST, file_sha256
 from .card import Card, write_card
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from ..artifacts import disk_error
 from ..nn.convergence import end_of_fit, in_words
-from ..study.ledger_reading import fitted_words, resolution_words
+from ..results.information import fitted_words, resolution_words
+from ..store.store import disk_error
 from ..study.resolution import resolution_rows
 from . import figures
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..bits.rate_distortion import gaussian_rate_of
+from ..information.rate_distortion import gaussian_rate_of
 from . import figures
 from .page import template, write_text
 

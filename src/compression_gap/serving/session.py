@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError, counted, unknown_name
 from ..policies import Policy
-from ..rollouts import decision_seed
+from ..rollouts.run import decision_seed
 from ..sims import Observation
 from .messages import Request, read_request
 from .wire import unpack

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..artifacts import digest
+from ..store.store import digest
 from .base import EVALUATION_STATES, SimSpec
 
 

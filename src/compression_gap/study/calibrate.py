@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artifacts import Recipe, Store
-from ..bits import channel_truth as channel
-from ..bits.estimate import estimate
-from ..bits.known import distributions
-from ..bits.wide import SHARES, SPECTRA, Wide
 from ..demos import Normaliser
+from ..information import channel_truth as channel
+from ..information.estimate import estimate
+from ..information.known import distributions
+from ..information.wide import SHARES, SPECTRA, Wide
 from ..nn.convergence import in_words
 from ..sims.channel import quantise
+from ..store.store import Recipe, Store
+from .file import load_study
 from .plan import Code, Graph, Plan, make_plan
-from .spec import load_study
 
 if TYPE_CHECKING:
-    from .builders import Job
-    from .coverage import Quantity
+    from ..artifacts.builders import Job
+    from ..statistics.coverage import Quantity
 
 DRAWS = 20  # of each setting of known information among many columns
 WIDE_DENOISING = {"steps": 100, "seeds": 2, "batch_size": 256, "width": 128, "neighbours": 1024}
@@ -63,7 +63,7 @@ class Calibration(Graph):
 
 def plan_calibration(quick: bool) -> Calibration:
     """All steps; ``quick``: fewer of them, smaller."""
-    from .coverage import settings
+    from ..statistics.coverage import settings
 
     plan = make_plan(load_study(None, "calibration-quick" if quick else "calibration"))
     made = Calibration(plan=plan, steps=plan.steps)
@@ -103,8 +103,8 @@ def wide_settings(quick: bool) -> list[tuple[Wide, int]]:
 
 def build_wide(job: Job) -> dict[str, Any]:
     """Estimates of one setting's draws: of c alone, of the features, and of the upgrade that is worth nothing."""
-    from ..bits.immse import Denoising
-    from ..bits.wide import measured
+    from ..information.immse import Denoising
+    from ..information.wide import measured
 
     setting, draws, how = Wide(**job.spec["setting"]), job.spec["draws"], Denoising(**job.spec["denoising"])
     rows = []
@@ -149,8 +149,8 @@ def _wide_row(setting: Wide, truth: float, rows: Sequence[dict[str, Any]]) -> di
 
 def build_known(job: Job) -> dict[str, Any]:
     """I-MMSE and the probe on one distribution: an 80/10/10 split, and half of the training split."""
-    from ..bits.gaussian import Part
-    from ..bits.immse import Denoising, conditional_rates
+    from ..information.gaussian import Part
+    from ..information.immse import Denoising, conditional_rates
 
     known = next(k for k in distributions() if k.name == job.spec["distribution"])
     n = job.spec["samples"]
@@ -191,7 +191,7 @@ def build_known(job: Job) -> dict[str, Any]:
 
 def build_verdicts(job: Job) -> dict[str, Any]:
     """Verdicts on studies drawn from the truth of nested dials: paired episodes, seeds that differ."""
-    from .verdict import locate
+    from ..statistics.bottleneck import locate
 
     spec, rng = job.spec, np.random.default_rng(0)
     rate = _nested(spec["dials"])
@@ -257,7 +257,7 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def build_coverage(job: Job) -> dict[str, Any]:
     """One setting's share of intervals that hold the truth."""
-    from .coverage import Runs, Setting, coverage
+    from ..statistics.coverage import Runs, Setting, coverage
 
     fields = job.spec["setting"]
     setting = Setting(**{**fields, "cells": tuple(Runs(**c) for c in fields["cells"])})
@@ -266,7 +266,7 @@ def build_coverage(job: Job) -> dict[str, Any]:
 
 def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     """Everything on the page, as JSON values."""
-    from .results import summarise
+    from ..results.summary import summarise
 
     plan = made.plan
     assert plan.ledger is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from ..artifacts import Recipe
+from ..store.store import Recipe
 from ..tokenizers.levels import Levels, codebook_name
 
 OwnSeed = Literal["training"]  # of what is fitted anew for each training seed, with that seed

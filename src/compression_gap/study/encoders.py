@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artifacts import Recipe
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
@@ -21,11 +20,12 @@ from ..encoders.registry import is_prepared, reads_scaled_state
 from ..encoders.state import ROUNDING, SIGNAL
 from ..errors import UserError
 from ..sims import SimSpec, instruction_of, sim_info
+from ..store.store import Recipe
 
 if TYPE_CHECKING:
-    from .builders import Job
+    from ..artifacts.builders import Job
+    from .file import Study
     from .plan import Graph
-    from .spec import Study
 
 SECONDS_PER_FRAME = 0.03  # rendered, physics included
 SECONDS_PER_SAMPLE = 1.5e-3  # trained on, at 84 pixels

@@ -1,6 +1,6 @@
 """The ledger: its steps in a plan, and what is read from them: demand, supply, kept, gap, delivered, in bits.
 
-One set of rates (``bits/immse.py``) for all contexts of a set of demonstrations, at N / 4, N / 2 and N training
+One set of rates (``information/immse.py``) for all contexts of a set of demonstrations, at N / 4, N / 2 and N training
 episodes; σ* from disturbed experts where there is a simulator; what each policy delivers from its own loss.
 """
 
@@ -10,12 +10,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
 from ..sims import EvaluationProtocol
+from ..store.store import Recipe
 from ..tokenizers.levels import Levels
 from .cells import Code, Trained, code_names
+from .file import Ledger, Tokenizer
 from .plan import (
     Graph,
     Plan,
@@ -31,7 +32,6 @@ from .plan import (
     study_tokenizer,
 )
 from .resolution import Disturbed, add_disturbed
-from .spec import Ledger, Tokenizer
 from .tokenizer_table import reference_protocol, simulator_of
 
 OWN = "own"  # the part of every context that sees: proprioception and task

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import Recipe, Store
 from ..demos import DemoSet
 from ..demos.demoset import SPLITS
 from ..encoders.registry import is_trained
 from ..errors import UserError
+from ..store.store import Recipe, Store
 from .cells import Code, TrainedOn
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
+from .file import Cameras, Factors, Rollout, Study
 from .ledger import LedgerSteps, add_ledger
 from .plan import (
     Graph,
@@ -35,7 +36,6 @@ from .plan import (
     study_codes,
 )
 from .setting import EXECUTE, check_execute
-from .spec import Cameras, Factors, Rollout, Study
 from .tokenizer_table import open_demos, simulator_of
 
 RECORDINGS = "recordings"  # in place of a simulator's name, where the sets do not come from one

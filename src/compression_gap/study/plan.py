@@ -10,20 +10,17 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts import Recipe
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError, counted, unknown_name
-from ..sims import (
-    EvaluationProtocol,
-    SimSpec,
-)
+from ..sims import EvaluationProtocol, SimSpec
+from ..store.store import Recipe
 from ..tokenizers import tokenizer_entry, tokenizer_names
 from ..tokenizers.levels import Levels, codebook_name
 from ..tokenizers.registry import ENTRIES
 from .cells import Cell, Code, Executed, OwnSeed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
+from .file import Cameras, Study, Tokenizer, of_key
 from .setting import check_experts, evaluation_of, resolve_suite
-from .spec import Cameras, Study, Tokenizer, of_key
 
 if TYPE_CHECKING:
     from .ledger import LedgerSteps

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artifacts import Recipe, Store
 from ..demos import DemoSet, Normaliser, make_windows
+from ..results.evidence import episode_columns
 from ..sims import EvaluationProtocol, sim_info
-from .evidence import episode_columns
+from ..store.store import Recipe, Store
 
 if TYPE_CHECKING:
-    from ..bits.resolution import Disturbance, Resolution
+    from ..information.resolution import Disturbance, Resolution
     from .plan import Graph, Step
 
 # Standard deviations. The first of these keep all success, the last lose most of it: between them lies the crossing.
@@ -102,7 +102,7 @@ def add_disturbed(
 
 def disturbance_of(step: Step, store: Store) -> Disturbance:
     """The noise of an ``expert-disturbed`` actor."""
-    from ..bits.resolution import disturbance, error_factor
+    from ..information.resolution import disturbance, error_factor
 
     spec, normaliser = step.recipe.spec, Normaliser.load(store.open(step.inputs["normaliser"]))
     factor = None
@@ -128,7 +128,7 @@ def _errors(step: Step, store: Store, normaliser: Normaliser) -> np.ndarray:
 
 def measured(disturbed: Disturbed, store: Store, noise: str = "white") -> Resolution:
     """σ* pooled over the tasks under that noise, with its interval and its draws."""
-    from ..bits.resolution import task_resolution
+    from ..information.resolution import task_resolution
 
     plain, tasks = _success(store, disturbed.undisturbed)
     return task_resolution(*_curve(disturbed.noises[noise], store), plain, tasks)
@@ -145,7 +145,7 @@ def _success(store: Store, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
 
 def read_disturbed(disturbed: Disturbed, store: Store) -> dict[str, Any]:
     """What is shown: σ* of each noise, pooled and per task, and of single dimensions; JSON values."""
-    from ..bits.resolution import task_resolution
+    from ..information.resolution import task_resolution
 
     plain, tasks = _success(store, disturbed.undisturbed)
     noises = []

@@ -13,7 +13,7 @@ from ..sims import (
     sim_info,
     suite,
 )
-from .spec import Cameras, Study
+from .file import Cameras, Study
 
 EXECUTE = 8  # actions per decision, where neither the study nor the simulator's protocol says
 

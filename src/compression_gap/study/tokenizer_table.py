@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..artifacts import Recipe, Store, read_manifest, recipe_in
 from ..errors import UserError
+from ..results.evidence import episode_columns
 from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
+from ..statistics import intervals as statistics
+from ..store.store import Recipe, Store, read_manifest, recipe_in
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.levels import Levels, prefix_lengths
-from . import statistics
-from .evidence import episode_columns
+from .file import Tokenizer
 from .plan import Code, Graph, Step, add_base, add_tokenizer, check_code, codes_of
-from .spec import Tokenizer
 
 
 @dataclass(frozen=True)

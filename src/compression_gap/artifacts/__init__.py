@@ -1,0 +1,1 @@
+"""The kinds of artefacts, and how each is built."""

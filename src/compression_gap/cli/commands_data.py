@@ -1,0 +1,208 @@
+"""What the verbs do that bring data in and out: demos import, demos export. Usable from Python."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..store.store import Recipe, Store
+from ..study.file import Cameras
+from ..study.plan import Step
+from .commands import at_least, demos_steps, describe_demos, processes_of
+
+EXTRA = {"av", "h5py", "zarr", "PIL"}
+
+
+@contextmanager
+def with_extra() -> Iterator[None]:
+    """Say which extra to install where a library for data is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise UserError(
+            f'{error.name} is not installed: run  pip install "compression-gap[data]"  and try again'
+        ) from error
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Any]:
+    """A bar with the time left on the terminal: ``progress(done, total)``; nothing where stderr is a file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} frames,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[str, Any]:
+    """Import a data set into the store, and describe the set; an import that is there already is reused."""
+    from ..demos import DemoSet
+    from ..demos.importing import import_demos, locate, open_source
+
+    if wanted.image_size is not None and not 8 <= wanted.image_size <= 4096:
+        raise UserError(f"--image-size {wanted.image_size} is no size; give 8 to 4096 pixels")
+    with with_extra():
+        folder, origin = locate(path)
+        source = open_source(folder, format)
+        store = Store(store_root)
+        store.sweep()
+        with progress_bar(f"importing {folder.name}") as progress:
+            recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
+    found = {**describe(recipe, store), "reused": reused}
+    still = _still(DemoSet.load(store.open(recipe)))
+    return {**found, "notes": [*source.notes, *camera_notes(found["cameras"]), *still]}
+
+
+def _still(demos: Any) -> list[str]:
+    """What the user should know of dimensions that hardly move."""
+    from ..demos.rounding import notes
+
+    found = []
+    arrays = {"action": demos.actions, "proprio": demos.proprio, "state": demos.state}
+    for part, values in arrays.items():
+        if values is not None:
+            split = [vector.rpartition("[") for vector in demos.source[part]]
+            spans = [(name, span.removesuffix("]").split(":")) for name, _, span in split]
+            names = [f"{name}[{i}]" for name, (a, b) in spans for i in range(int(a), int(b))]
+            found += notes(values, names)
+    return found
+
+
+def camera_notes(cameras: dict[str, list[int]]) -> list[str]:
+    """What to say of cameras that no study can take: it needs square ones of one size."""
+    sizes = {tuple(size) for size in cameras.values()}
+    if len(sizes) == 1 and all(h == w for h, w in sizes):
+        return []
+    side = min(128, *(n for size in sizes for n in size))
+    return [
+        "a study needs square cameras of one size: for one, import the recording again with --image-size, as in "
+        f"--image-size {side}"
+    ]
+
+
+def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
+    """An imported set: format, sizes, tasks, how names were mapped, and where it lies."""
+    from ..demos import DemoSet
+
+    folder = store.open(recipe)
+    demos = DemoSet.load(folder)
+    about = demos.source
+    return {
+        "format": about["source"]["format"],
+        "episodes": len(demos.episodes),
+        "frames": len(demos.actions),
+        "fps": about["fps"],
+        "cameras": {camera: list(frames.shape[1:3]) for camera, frames in demos.images.items()},
+        "action": demos.actions.shape[1],
+        "state": demos.proprio.shape[1],
+        "true_state": None if demos.state is None else demos.state.shape[1],
+        "tasks": list(demos.tasks),
+        "mapping": {name: about[name] for name in ("action", "proprio", "state", "cameras", "task_key")},
+        "key": recipe.key,
+        "folder": str(folder),
+    }
+
+
+def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> dict[str, Any]:
+    """Write sets of a store as one LeRobotDataset v3.0, at the rate of their recording or of their simulator."""
+    from ..demos import DemoSet
+    from ..demos.lerobot_export import export_lerobot
+    from ..study.tokenizer_table import open_demos
+
+    store, recipes = open_demos(folders)
+    if len({r.key for r in recipes}) < len(recipes):
+        raise UserError("the same demonstrations are named twice; name each set once")
+    sets = [DemoSet.load(store.open(r)) for r in recipes]
+    if fps is None:
+        rates = {f"{rate:g}": rate for rate in map(frame_rate, folders, sets)}
+        if len(rates) > 1:
+            raise UserError(
+                f"the sets have {' and '.join(rates)} frames a second: export them apart, or give --fps"
+            )
+        (fps,) = rates.values()
+    with with_extra(), progress_bar(f"exporting {out.name}") as progress:
+        return export_lerobot(sets, out, fps=float(fps), images=images, progress=progress)
+
+
+def frame_rate(folder: Path, demos: Any) -> float:
+    """The frames a second of a set: those of the recording, or the control rate of the simulator that made it."""
+    from ..sims import SimSpec, sim_info
+
+    rate, sim = demos.source.get("fps"), demos.source.get("sim")
+    if rate is None and sim is not None:
+        try:
+            rate = sim_info(SimSpec.model_validate_json(json.dumps(sim))).control_rate
+        except UserError as error:
+            raise UserError(f"{folder}: {error}; or give --fps") from error
+    if rate is None:
+        raise UserError(f"{folder} does not say how many frames a second it has; give --fps")
+    return float(rate)
+
+
+def make_official(
+    suite_name: str,
+    folder: Path,
+    episodes: int,
+    cameras: tuple[str, ...],
+    image_size: int,
+    store_root: Path,
+    processes: int | None,
+) -> list[dict[str, Any]]:
+    """LIBERO's official demonstrations of a suite's tasks, from the HDF5 files in ``folder``, rendered again."""
+    at_least(8, image_size=image_size)
+    steps = demos_steps(suite_name, episodes, Cameras(names=cameras, image_size=image_size), "official")
+    store = Store(store_root)
+    store.sweep()
+    _take([s for s in steps if not store.has(s.recipe)], folder, store, processes_of(processes))
+    return describe_demos(steps, store)
+
+
+def _take(steps: list[Step], folder: Path, store: Store, workers: int) -> None:
+    """Render the demonstrations of these steps; those whose replay fails are kept and named."""
+    from ..demos.libero_hdf5 import import_hdf5
+    from ..sims import SimSpec
+    from ..sims.libero_tasks import full_name
+
+    if any(s.recipe.spec["sim"]["sim"] != "libero" for s in steps):
+        raise UserError("--official reads LIBERO's own demonstrations: name a suite or task of libero")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: name the one with LIBERO's HDF5 files")
+    found: dict[str, Path] = {}
+    for step in steps:  # all files first: rendering takes minutes
+        task = step.recipe.spec["task"]
+        files = sorted(folder.rglob(f"{full_name(task)}_demo.hdf5"))
+        if len(files) != 1:
+            what = "no file" if not files else f"{len(files)} files"
+            raise UserError(
+                f"{folder} holds {what} {full_name(task)}_demo.hdf5 for {task}: name the folder with one"
+            )
+        found[task] = files[0]
+    for step in steps:
+        spec = step.recipe.spec
+        meta: dict[str, Any] = {}
+        sim = SimSpec.model_validate_json(json.dumps(spec["sim"]))
+        with store.create(step.recipe, meta) as out, progress_bar(f"rendering {spec['task']}") as progress:
+            meta |= import_hdf5(
+                sim, spec["task"], found[spec["task"]], out,
+                episodes=spec["episodes"], workers=workers, progress=progress,
+            )  # fmt: skip
+        if meta["replay_failed"]:
+            print(
+                f"cgap: {spec['task']}: the replay of {', '.join(meta['replay_failed'])} fails; kept",
+                file=sys.stderr,
+            )

@@ -1,0 +1,211 @@
+"""Training steps measured on this machine: each distinct policy at its batch size, on random data, for a few steps.
+
+What was measured is kept in the store, by the machine's name, so that a later plan shows it at once. The steps are
+those of the training loop itself (``nn.train``), gather, optimizer and average included; only the data is random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..records import read_json
+from ..store.store import Store, disk_error, write_json
+from .estimate import FEATURES, PlannedPolicy
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..policies.policy import PolicyModule, PolicySpec
+    from ..tokenizers import ActionTokenizer
+    from .costs import Shape
+
+FILE = "measured-steps.json"
+WARM = 1  # steps before the clock starts
+STEPS = 6  # at most, after these
+SECONDS = 5.0  # after which the two steps that are needed suffice
+ROWS = 64  # frames of random data: steps gather from them
+TRAINED_FEATURES = 64  # of resnet18
+CHUNKS = 400  # random chunks that a tokenizer is fitted on
+
+
+def read_measured(store: Store) -> dict[str, Any] | None:
+    """This machine's measurements: machine, device, threads, and ``steps`` by ``PlannedPolicy.measure_key``."""
+    found = _file(store).get(platform.node())
+    return None if found is None else {"machine": platform.node(), **found}
+
+
+def _file(store: Store) -> dict[str, Any]:
+    path = store.root / FILE
+    try:
+        found: dict[str, Any] = read_json(path)
+        return found
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and measure again with --measure") from error
+
+
+def measure_steps(
+    policies: Sequence[PlannedPolicy],
+    store: Store,
+    progress: Callable[[int, int, str], None] = lambda done, total, label: None,
+) -> dict[str, Any]:
+    """Measure what was not measured yet on this machine and its device; returns ``read_measured``.
+
+    Policies whose weights are needed for a step (pretrained encoders that are trained) are left out.
+    """
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    everyone, name = _file(store), platform.node()
+    about = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    own = everyone.get(name, {})
+    known = own.get("steps", {}) if {k: own.get(k) for k in about} == about else {}
+    todo = {p.measure_key: p for p in policies if p.measure_key not in known and _can(p)}
+    for done, (key, policy) in enumerate(todo.items()):
+        label = f"{policy.action} · {policy.shape.encoder} · {policy.shape.size}"
+        progress(done, len(todo), label)
+        known[key] = {"seconds": step_seconds(policy), "label": label, "batch_size": policy.batch_size}
+        everyone[name] = {**about, "steps": known}
+        try:
+            write_json(store.root / FILE, everyone)
+        except OSError as error:
+            raise disk_error(error, store.root) from error
+    everyone.setdefault(name, {**about, "steps": known})
+    return {"machine": name, **everyone[name]}
+
+
+def _can(policy: PlannedPolicy) -> bool:
+    return policy.costs.parameters is not None and "+finetune" not in policy.shape.encoder
+
+
+def step_seconds(policy: PlannedPolicy) -> float:
+    """Median seconds of a training step of this policy on the device at hand."""
+    import torch
+
+    from ..nn import Interrupted, Schedule, train
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    module, loss = _random_training(policy.shape, device)
+    stamps: list[float] = []
+
+    def stamped(of: torch.nn.Module, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        stamps.append(time.perf_counter())
+        value: torch.Tensor = loss(of, rows, rng)
+        return value
+
+    def enough() -> bool:
+        return len(stamps) > WARM + 2 and stamps[-1] - stamps[WARM] > SECONDS
+
+    schedule = Schedule(WARM + STEPS + 1, policy.batch_size, policy.lr, validations=1)
+    with contextlib.suppress(Interrupted):
+        train(
+            module, stamped, ROWS, 1, schedule,
+            validation_loss=loss, seed=0, device=device,
+            encoder_parameters=list(module.adapter.networks.parameters()), should_stop=enough,
+        )  # fmt: skip
+    return float(np.median(np.diff(stamps[WARM:])))
+
+
+def _random_training(shape: Shape, device: torch.device) -> tuple[PolicyModule, Any]:
+    """A new policy of that shape, and its loss on random frames."""
+    import torch
+
+    from ..demos import Normaliser
+    from ..policies.policy import PolicyModule
+    from ..policies.train import Split, TrainingData, _retokenizer
+
+    rng = np.random.default_rng(0)
+    chunks = np.cumsum(rng.normal(0, 0.1, (CHUNKS, shape.horizon, shape.action_dim)), 1).astype(np.float32)
+    tokenizer = _tokenizer(shape, chunks)
+    spec = _spec(shape)
+    normaliser = Normaliser.fit(chunks.reshape(-1, shape.action_dim))
+    module = PolicyModule(spec, normaliser, tokenizer, instructions=_instructions(shape)).to(device)
+    cameras, size = shape.cameras, shape.image_size
+    if spec.encoder == shape.encoder != "blind":
+        features = torch.randint(256, (ROWS, cameras, size, size, 3), dtype=torch.uint8)
+    else:
+        features = torch.randn(ROWS, cameras, spec.feature_dim).half()
+    tokens = lengths = None
+    if shape.codes is not None and shape.head in ("autoregressive", "hybrid"):
+        vocabulary = min(shape.codes[1], *tokenizer.codebook_sizes) if tokenizer else shape.codes[1]
+        tokens = torch.randint(vocabulary, (ROWS, shape.codes[0]), device=device)
+        lengths = torch.full((ROWS,), shape.codes[0], device=device)
+    h = shape.horizon
+    rows = torch.arange(ROWS, device=device)[:, None]
+    split = Split(
+        frames=(rows - torch.arange(shape.n_obs_steps, device=device)).clamp_min(0),
+        actions=(rows + torch.arange(h, device=device)) % ROWS,
+        valid=torch.ones(ROWS, h, dtype=torch.bool, device=device),
+        task=torch.zeros(ROWS, dtype=torch.int64, device=device),
+        tokens=tokens,
+        lengths=lengths,
+        coded=torch.randn(ROWS, h, shape.action_dim, device=device),
+    )
+    data = TrainingData(
+        features=features.to(device),
+        proprio=torch.randn(ROWS, shape.proprio_dim, device=device),
+        actions=torch.randn(ROWS, shape.action_dim, device=device),
+        splits={"train": split},
+        retokenize=_retokenizer(tokenizer, "train-as-published" if shape.retokenize else "eval"),
+    )
+    return module, data.loss("train")
+
+
+def _spec(shape: Shape) -> PolicySpec:
+    """The specification. Of a frozen encoder a training sees nothing but features: ``blind`` stands for any."""
+    from ..encoders.registry import is_trained
+    from ..policies.policy import PolicySpec
+
+    trained = is_trained(shape.encoder)
+    return PolicySpec(
+        sim="measured",
+        encoder=shape.encoder if trained else "blind",
+        head=shape.head,
+        size=shape.size,
+        horizon=shape.horizon,
+        n_obs_steps=shape.n_obs_steps,
+        tasks=tuple(map(str, range(shape.tasks))),
+        cameras=tuple(map(str, range(shape.cameras))),
+        image_size=shape.image_size,
+        feature_dim=TRAINED_FEATURES if trained else FEATURES,
+        proprio_dim=shape.proprio_dim,
+        action_dim=shape.action_dim,
+        options=dict(shape.options),
+        task=shape.task,
+        crop=dict(shape.crop) if trained and shape.crop else None,
+    )
+
+
+def _instructions(shape: Shape) -> Any:
+    if shape.task != "text" or shape.text_dim is None:
+        return None
+    from ..encoders.text import Instructions
+
+    table = np.random.default_rng(0).normal(size=(shape.tasks, shape.text_dim)).astype(np.float32)
+    return Instructions(tuple(map(str, range(shape.tasks))), table, {})
+
+
+def _tokenizer(shape: Shape, chunks: np.ndarray) -> ActionTokenizer | None:
+    """The policy's tokenizer, fitted for one step where it has a network: its weights cost what they cost."""
+    if shape.tokenizer is None:
+        return None
+    from ..tokenizers import make_tokenizer, tokenizer_entry
+
+    made = make_tokenizer(shape.tokenizer, **shape.tokenizer_options)
+    how: dict[str, Any] = {}
+    if tokenizer_entry(shape.tokenizer).trained:
+        how = {"seed": 0, "steps": 1, "batch_size": 8, "lr": 1e-3}
+    valid = np.ones(chunks.shape[:2], bool)
+    made.fit(chunks, valid, validation=(chunks[:20], valid[:20]), **how)
+    return made

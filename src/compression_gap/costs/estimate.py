@@ -1,0 +1,365 @@
+"""What a study would cost before any of it is built: parameters, operations, disk, memory, hours.
+
+Parameters and operations follow from shapes (``costs.py``), with no weights and no demonstrations at hand. Hours come
+from a training step that was measured on this machine (``measured.py``), where one was; beside them stands what a
+GPU would take under ``GPU``, an assumption that is printed with the number. Bytes follow from shapes and the number
+of frames, which is assumed as long as the demonstrations are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..encoders.registry import is_trained
+from ..nn.sizes import SIZES
+from ..sims import sim_info
+from ..store.store import Recipe, Store, digest
+from ..study.plan import Plan, Step
+from .costs import TEXT_WIDTHS, Costs, Seen, Shape, policy_costs, seen_by
+
+if TYPE_CHECKING:
+    from ..study.offline import OfflinePlan
+
+FRAMES_SHARE = 0.5  # of the step limit: a demonstration's length, until there is one
+# One process and core: seconds of a control step, frames at the decision points and resets included. Rough; LIBERO's
+# is that of benchmarks/libero_speed.py on a busy machine of two cores.
+SECONDS_PER_SIM_STEP = {"channel": 0.0005, "metaworld": 0.004, "libero": 0.03}
+OTHER_SIM = 0.01
+FEATURES = 1024  # of the frozen encoder at which training steps are measured
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An assumed GPU: what it sustains in large products, and how long a step takes however small it is."""
+
+    flops: float = 40e12  # a second, bfloat16: an eighth of an A100's peak, a twenty-fifth of an H200's
+    step_seconds: float = 0.004  # optimizer, average, gather
+    layer_seconds: float = 0.003  # a layer's kernels forward and backward, started one after another
+    decision_seconds: float = 0.05  # published latencies: 10 to 42 ms
+
+    def training_step(self, flops: int, layers: int) -> float:
+        """Seconds of a training step."""
+        return max(flops / self.flops, self.step_seconds + self.layer_seconds * layers)
+
+    @property
+    def words(self) -> str:
+        """The assumption in a sentence."""
+        return (
+            f"assumed, not measured: {self.flops / 1e12:.0f} TFLOP/s sustained, and at least "
+            f"{1000 * self.step_seconds:.0f} ms a training step and {1000 * self.layer_seconds:.0f} ms a layer of it"
+        )
+
+
+GPU = Gpu()
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What a policy's shape takes from the demonstrations."""
+
+    action_dim: int
+    proprio_dim: int
+    state_dim: int
+    cameras: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class PlannedPolicy:
+    """A training of the plan."""
+
+    key: str
+    action: str
+    shape: Shape
+    costs: Costs
+    batch_size: int
+    steps: int
+    copies: int  # the final weights and the kept checkpoints
+    lr: float
+
+    @property
+    def measure_key(self) -> str:
+        """Equal for trainings whose step takes the same time.
+
+        Frozen encoders differ by one linear layer for the features, so that one of ``FEATURES`` stands for all.
+        """
+        shape = self.shape
+        if not is_trained(shape.encoder):
+            shape = replace(shape, encoder=f"{FEATURES} features", image_size=0, state_dim=0, crop=None)
+        return digest({"shape": asdict(shape), "batch_size": self.batch_size})
+
+
+def dimensions(plan: Plan | OfflinePlan) -> Dimensions:
+    """Of a simulator's study, or of recordings."""
+    if isinstance(plan, Plan):
+        spec = plan.protocol.sim
+        info = sim_info(spec)
+        return Dimensions(
+            info.action_dim, info.proprio_dim, info.state_dim, len(info.cameras), spec.image_size
+        )
+    own = plan.recordings
+    return Dimensions(own.action_dim, own.proprio_dim, own.state_dim or 0, len(own.cameras), own.image_size)
+
+
+def _pin(step: Step) -> Mapping[str, Any] | None:
+    """What the step's checkpoint was resolved to, if it has one and it was."""
+    recipe = step.inputs.get("encoder")
+    return recipe.spec if recipe is not None and "model_type" in recipe.spec else None
+
+
+def policy_shape(step: Step, dims: Dimensions) -> Shape:
+    """The shape of a planned policy."""
+    spec, tokenizer, text = step.recipe.spec, step.inputs.get("tokenizer"), step.inputs.get("text")
+    width = None
+    if text is not None:
+        pin = text.spec["pin"]
+        width = pin.get("feature_dim") or TEXT_WIDTHS.get(pin["encoder"])
+    return Shape(
+        encoder=spec["encoder"],
+        head=spec["head"],
+        size=spec["size"],
+        horizon=spec["horizon"],
+        n_obs_steps=spec["n_obs_steps"],
+        tasks=len(spec["tasks"]),
+        cameras=dims.cameras,
+        image_size=dims.image_size,
+        proprio_dim=dims.proprio_dim,
+        action_dim=dims.action_dim,
+        state_dim=dims.state_dim,
+        options=dict(spec["options"]),
+        task=spec.get("task", "embedding"),
+        text_dim=width,
+        crop=spec.get("crop"),
+        tokenizer=None if tokenizer is None else tokenizer.spec["tokenizer"],
+        tokenizer_options={} if tokenizer is None else dict(tokenizer.spec["options"]),
+        retokenize="tokenizer_mode" in spec,
+    )
+
+
+def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
+    """Every training of the plan, with its costs."""
+    dims, actions = dimensions(plan), {c.policy.key: c for c in plan.cells}
+    out = []
+    for key, step in plan.steps.items():
+        if step.recipe.kind != "policy":
+            continue
+        spec, cell = step.recipe.spec, actions.get(key)
+        shape = policy_shape(step, dims)
+        name = shape.tokenizer or shape.head
+        if shape.head == "hybrid":
+            name += "-hybrid"
+        if spec["target"] == "coded" and cell is not None and cell.code is not None:
+            name += f" trained on {cell.code.name}"
+        elif cell is not None and cell.code is not None and shape.tokenizer:
+            name = name.replace(shape.tokenizer, cell.code.name)
+        training = spec["training"]
+        out.append(
+            PlannedPolicy(
+                key, name, shape, policy_costs(shape, _pin(step)), training["batch_size"],
+                training["steps"], 1 + len(spec.get("checkpoints", ())), training["lr"],
+            )
+        )  # fmt: skip
+    return out
+
+
+def frames_of(plan: Plan | OfflinePlan, store: Store) -> tuple[dict[str, float], bool]:
+    """Frames of each set of demonstrations by key, and whether any of these numbers is an assumption."""
+    if not isinstance(plan, Plan):
+        own = plan.recordings
+        return {r.key: own.frames / len(own.recipes) for r in own.recipes}, False
+    frames, assumed = {}, False
+    for recipe in {r.key: r for sets in plan.demos.values() for r in sets}.values():
+        mean = store.manifest(recipe)["meta"].get("mean_length") if store.has(recipe) else None
+        assumed = assumed or mean is None
+        length = FRAMES_SHARE * plan.protocol.step_limit if mean is None else float(mean)
+        frames[recipe.key] = length * recipe.spec["episodes"]
+    return frames, assumed
+
+
+def estimate(
+    plan: Plan | OfflinePlan, store: Store, missing: set[str], measured: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The costs of a plan, as JSON values; hours are of what is ``missing``.
+
+    ``measured``: this machine's training steps (``measured.read_measured``), if there are any.
+    """
+    policies, dims = planned_policies(plan), dimensions(plan)
+    frames, assumed = frames_of(plan, store)
+    seen = _encoders(plan, dims)
+    left = [p for p in policies if p.key in missing]
+    return {
+        "policies": _rows(policies, measured),
+        "encoders": [
+            {
+                "encoder": name,
+                "feature_dim": s.feature_dim,
+                "frozen_parameters": s.frozen,
+                "trained_parameters": s.trained,
+                "image_flops": s.flops,
+                "absent": plan.absent.get(name),
+            }
+            for name, s in seen.items()
+        ],
+        "frames": {"count": round(sum(frames.values())), "assumed": assumed},
+        "disk": _disk(plan, policies, seen, frames, dims),
+        "device_memory": _largest(plan, policies, seen, frames, dims),
+        "training": _training(left, measured),
+        "features": _features_time(plan, seen, frames, dims, missing),
+        "rollouts": _rollouts(plan, missing),
+        "unknown": sorted({f"{p.action} with {p.shape.encoder}" for p in policies if p.costs.sample is None}),
+    }
+
+
+def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, Seen]:
+    out = {}
+    for step in plan.steps.values():
+        if step.recipe.kind == "policy" and (name := step.recipe.spec["encoder"]) not in out:
+            out[name] = seen_by(
+                name,
+                image_size=dims.image_size,
+                state_dim=dims.state_dim,
+                tasks=len(step.recipe.spec["tasks"]),
+                crop=plan.study.cameras.cropped(),
+                pin=_pin(step),
+            )
+    return out
+
+
+def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """One row for each encoder, action and size."""
+    rows: dict[str, dict[str, Any]] = {}
+    for p in policies:
+        key = digest([p.action, p.shape.encoder, p.measure_key, p.steps])
+        row = rows.setdefault(
+            key,
+            {
+                "encoder": p.shape.encoder,
+                "action": p.action,
+                "size": p.shape.size,
+                "task": p.shape.task,
+                "trainings": 0,
+                "parameters": p.costs.parameters,
+                "decision_flops": p.costs.decision,
+                "encoder_flops": p.costs.encoder,
+                "step_flops": p.costs.step(p.batch_size),
+                "batch_size": p.batch_size,
+                "steps": p.steps,
+                "rough": p.costs.rough,
+                "step_seconds": None,
+            },
+        )
+        row["trainings"] += 1
+        if measured is not None and p.measure_key in measured["steps"]:
+            row["step_seconds"] = measured["steps"][p.measure_key]["seconds"]
+    return list(rows.values())
+
+
+def _disk(
+    plan: Plan | OfflinePlan,
+    policies: list[PlannedPolicy],
+    seen: Mapping[str, Seen],
+    frames: Mapping[str, float],
+    dims: Dimensions,
+) -> dict[str, int]:
+    """Bytes of what a study leaves behind, by kind; encoders of unknown size count as nothing."""
+    image = dims.cameras * dims.image_size**2 * 3
+    own = 4 * (dims.action_dim + dims.proprio_dim + dims.state_dim)
+    features = tokens = 0.0
+    for step in plan.steps.values():
+        spec = step.recipe.spec
+        if step.recipe.kind == "features":
+            s = seen.get(spec["encoder"])
+            if s is not None and s.feature_dim is not None:
+                scalars = frames[step.inputs["demos"].key] * dims.cameras * s.feature_dim
+                features += scalars * s.scalar_bytes
+        elif step.recipe.kind == "tokens":
+            points = sum(frames[r.key] for role, r in step.inputs.items() if role.startswith("demos/"))
+            tokens += points / spec["stride"] * spec["horizon"] * dims.action_dim * 4
+    weights = {n: 4 * s.frozen for n, s in seen.items() if s.frozen and not n.startswith("pose-")}
+    return {
+        "demonstrations": round(sum(frames.values()) * (image + own)),
+        "features": round(features),
+        "tokens": round(tokens),
+        "policies": sum(4 * p.costs.parameters["total"] * p.copies for p in policies if p.costs.parameters),
+        "encoder weights": sum(weights.values()),
+    }
+
+
+def _largest(
+    plan: Plan | OfflinePlan,
+    policies: list[PlannedPolicy],
+    seen: Mapping[str, Seen],
+    frames: Mapping[str, float],
+    dims: Dimensions,
+) -> int:
+    """Bytes that the largest training keeps on its device: features, or the images of a trained encoder."""
+    most = 0.0
+    for p in policies:
+        s, step = seen[p.shape.encoder], plan.steps[p.key]
+        own = sum(frames[r.key] for role, r in step.inputs.items() if role.startswith("demos/"))
+        if is_trained(p.shape.encoder):
+            scalars = dims.cameras * dims.image_size**2 * 3
+        else:
+            scalars = dims.cameras * (s.feature_dim or 0) * s.scalar_bytes
+        most = max(most, own * scalars)
+    return round(most)
+
+
+def _training(left: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    known = [(p, flops) for p in left if (flops := p.costs.step(p.batch_size)) is not None]
+    seconds = sum(p.steps * GPU.training_step(flops, SIZES[p.shape.size].layers) for p, flops in known)
+    here = None
+    if measured is not None:
+        found = [(p, measured["steps"].get(p.measure_key)) for p in left]
+        here = {
+            "machine": measured["machine"],
+            "device": measured["device"],
+            "threads": measured["threads"],
+            "hours": sum(p.steps * f["seconds"] for p, f in found if f) / 3600,
+            "unmeasured": sum(f is None for _, f in found),
+        }
+    return {
+        "trainings": len(left),
+        "steps": sum(p.steps for p in left),
+        "flops": sum(p.steps * flops for p, flops in known),
+        "unknown": len(left) - len(known),
+        "gpu": {"hours": seconds / 3600, "assumption": GPU.words},
+        "measured": here,
+    }
+
+
+def _features_time(
+    plan: Plan | OfflinePlan,
+    seen: Mapping[str, Seen],
+    frames: Mapping[str, float],
+    dims: Dimensions,
+    missing: set[str],
+) -> dict[str, Any]:
+    """Operations of computing the features once, and a GPU's hours for them."""
+    flops = 0.0
+    for key, step in plan.steps.items():
+        s = seen.get(step.recipe.spec["encoder"]) if step.recipe.kind == "features" else None
+        if s is not None and s.flops is not None and key in missing:
+            flops += frames[step.inputs["demos"].key] * dims.cameras * s.flops
+    return {"flops": flops, "gpu_hours": flops / GPU.flops / 3600}
+
+
+def _rollouts(plan: Plan | OfflinePlan, missing: set[str]) -> dict[str, Any] | None:
+    """Episodes to roll out, at most the step limit long; hours of one core, the policy's decisions included."""
+    if not isinstance(plan, Plan):
+        return None
+    protocol = plan.protocol
+    each = len(protocol.episodes())
+    sets = [s.recipe for k, s in plan.steps.items() if s.recipe.kind == "episodes" and k in missing]
+    physics = protocol.step_limit * SECONDS_PER_SIM_STEP.get(protocol.sim.sim, OTHER_SIM)
+    decisions = -(-protocol.step_limit // protocol.execute) * GPU.decision_seconds
+    return {
+        "episodes": each * len(sets),
+        "core_hours": sum(each * (physics + decisions * _decides(r)) for r in sets) / 3600,
+    }
+
+
+def _decides(recipe: Recipe) -> bool:
+    return recipe.spec["actor"] in ("policy", "snapped")

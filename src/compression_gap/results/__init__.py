@@ -1,0 +1,1 @@
+"""What a study has measured, from the artefacts to records."""

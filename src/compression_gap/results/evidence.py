@@ -1,0 +1,208 @@
+"""Evidence: the episode rows of a study, read, checked and gathered by cell.
+
+An evidence row is one episode. Rows are unique in (actor, protocol, task, initial state, repeat); a set of
+rows that is not, or that was measured under another protocol, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from ..sims import EvaluationProtocol
+from ..statistics import intervals as statistics
+from ..store.store import Recipe, Store
+from ..study.cells import Cell, Code, Reference
+from ..study.file import Study
+from ..study.plan import Plan
+from ..tokenizers.levels import codebook_name
+
+
+class Measured(Protocol):
+    """What evidence is read for: a study's plan, or any protocol with its tasks."""
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How success was measured."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The protocol's tasks."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The replicates of one cell: the same levels, several training seeds."""
+
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]  # those with evidence
+    success: np.ndarray | None  # float [seeds, states]; None without evidence
+    decode_failures: float | None  # share of decisions
+    by_step: np.ndarray | None = (
+        None  # float [seeds, checkpoints]: success of each; None where one alone is evaluated
+    )
+    chosen: tuple[int, ...] = ()  # then for each seed the training step whose success counts
+
+    @property
+    def head(self) -> Cell:
+        """A cell that stands for the levels."""
+        return self.cells[0]
+
+
+@dataclass(frozen=True)
+class MeasuredReference:
+    """A reference with its evidence: one run, or a run for each fitted tokenizer."""
+
+    reference: Reference
+    seeds: tuple[int, ...]  # of the fitted tokenizers; empty where nothing random is fitted
+    success: np.ndarray  # float [runs, states]
+
+
+def episode_columns(store: Store, recipe: Recipe) -> dict[str, np.ndarray]:
+    """The verified rows of one ``episodes`` or ``replay`` artefact, by column."""
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(store.open(recipe) / "episodes.parquet")
+    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+
+
+def read_rows(plan: Measured, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
+    """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
+    if not store.has(recipe):
+        return None
+    rows = episode_columns(store, recipe)
+    if set(rows["protocol"]) != {plan.protocol.hash}:
+        raise UserError(
+            f"episodes {recipe.key} were measured under another protocol than {plan.protocol.hash}: "
+            "rates of two protocols cannot be compared; run the study again"
+        )
+    return rows
+
+
+def success_matrix(plan: Measured, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Success per initial state [states], averaged over repeats, in the protocol's order."""
+    values: dict[tuple[str, int], dict[int, float]] = {}
+    for task, state, repeat, success in zip(
+        rows["task"], rows["initial_state"], rows["repeat"], rows["success"], strict=True
+    ):
+        of_state = values.setdefault((str(task), int(state)), {})
+        if int(repeat) in of_state:
+            raise UserError(
+                f"two rows for {task}, initial state {state}, repeat {repeat}: evidence counted twice"
+            )
+        of_state[int(repeat)] = float(success)
+    states = [(t, s) for t in plan.tasks for s in plan.protocol.initial_states]
+    if set(states) != set(values) or any(len(v) != plan.protocol.repeats for v in values.values()):
+        raise UserError("the episode rows are not those of the protocol; run the study again")
+    return np.array([np.mean(list(values[s].values())) for s in states])
+
+
+def measured_reference(plan: Measured, store: Store, of: Reference) -> MeasuredReference | None:
+    """A reference's runs that are there; None without any."""
+    runs = {s: rows for s, recipe in of.runs.items() if (rows := read_rows(plan, store, recipe)) is not None}
+    if not runs:
+        return None
+    success = np.stack([success_matrix(plan, rows) for rows in runs.values()])
+    return MeasuredReference(of, tuple(s for s in runs if s is not None), success)
+
+
+def strata(plan: Measured) -> np.ndarray:
+    """The task index of each initial state [states]."""
+    return np.repeat(np.arange(len(plan.tasks)), plan.protocol.episodes_per_task)
+
+
+def groups(plan: Plan, store: Store) -> list[Group]:
+    """The cells of the factorial with their evidence, in the plan's order."""
+    by_levels: dict[tuple, list[Cell]] = {}
+    for cell in plan.cells:
+        by_levels.setdefault(cell.levels, []).append(cell)
+    out = []
+    for cells in by_levels.values():
+        measured = [(c.seed, e) for c in cells if (e := _evaluated(plan, store, c)) is not None]
+        seeds, found = tuple(seed for seed, _ in measured), [e for _, e in measured]
+        decisions = sum(int(e.rows["decisions"].sum()) for e in found)
+        failures = sum(int(e.rows["decode_failures"].sum()) for e in found)
+        out.append(
+            Group(
+                tuple(cells),
+                seeds,
+                np.stack([e.success for e in found]) if found else None,
+                failures / decisions if decisions else None,
+                np.stack([e.by_step for e in found]) if found and cells[0].checkpoints else None,
+                tuple(e.step for e in found) if cells[0].checkpoints else (),
+            )
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """The evaluation of one training that counts, and the success of all its checkpoints."""
+
+    step: int
+    rows: dict[str, np.ndarray]
+    success: np.ndarray  # [states]
+    by_step: np.ndarray  # [checkpoints]; NaN where one is not measured
+
+
+def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
+    """``rollout.select``: the final checkpoint, or the best one, of equals the latest.
+
+    None until that is known: a peak is one of all its evaluations.
+    """
+    final = (
+        (int(cell.policy.spec["training"]["steps"]), cell.episodes)
+        if cell.checkpoints
+        else (0, cell.episodes)
+    )
+    runs = [(step, read_rows(plan, store, recipe)) for step, recipe in (*cell.checkpoints, final)]
+    success = [None if rows is None else success_matrix(plan, rows) for _, rows in runs]
+    by_step = np.array([np.nan if s is None else s.mean() for s in success])
+    at = len(runs) - 1
+    if plan.study.rollout.select == "peak":
+        if np.isnan(by_step).any():
+            return None
+        at = int(np.flatnonzero(by_step == by_step.max())[-1])
+    (step, rows), counted = runs[at], success[at]
+    return None if rows is None or counted is None else _Evaluated(step, rows, counted, by_step)
+
+
+def label(cell: Cell, plan: Plan) -> str:
+    """A cell's levels in words; factors with one level are left out."""
+    return " · ".join([cell.representation, cell.encoder, *_varied(cell, plan)])
+
+
+def label_without_encoder(cell: Cell, plan: Plan) -> str:
+    """A cell's levels without its encoder."""
+    return " · ".join([cell.representation, *_varied(cell, plan)])
+
+
+def _varied(cell: Cell, plan: Plan) -> list[str]:
+    factors = plan.study.factors
+    parts = [cell.size] if len(factors.size) > 1 else []
+    parts += code_words(cell.code, plan.study) + conditioning_words(cell.task, plan.study)
+    return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
+
+
+def conditioning_words(task: str, study: Study) -> list[str]:
+    """How the task enters the policy, where the study has several ways."""
+    return [f"task as {task}"] if len(study.factors.task) > 1 else []
+
+
+def code_words(code: Code | None, study: Study) -> list[str]:
+    """Codebook and tokenizer seed, where the study has several."""
+    factors, parts = study.factors, []
+    if code is not None and code.codebook is not None and len(factors.codebook) > 1:
+        parts.append(f"codebook {codebook_name(code.codebook, factors.codebook)}")
+    own = factors.tokenizer_seed
+    if code is not None and code.seed is not None and own != "training" and len(own) > 1:
+        parts.append(f"tokenizer seed {code.seed}")
+    return parts
+
+
+def rate(success: np.ndarray, tasks: np.ndarray) -> dict[str, Any]:
+    """A success rate of outcomes [seeds, states] with its interval."""
+    return asdict(statistics.rate_interval(success, tasks))

@@ -1,0 +1,1 @@
+"""Actors in simulators: episodes, and videos of them."""

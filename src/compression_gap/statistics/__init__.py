@@ -1,0 +1,1 @@
+"""Intervals, contrasts, power and the bottleneck: arrays in, arrays out."""

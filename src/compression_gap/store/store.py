@@ -1,0 +1,314 @@
+"""The content-addressed store: key → folder, committed by one rename, verified when read.
+
+An artefact is a pure function of its recipe: kind, builder version, resolved specification and the keys of
+its inputs. The recipe's hash is the key. ``store/<kind>/<key>/artifact.json`` holds the recipe and the
+SHA-256 of every file beside it. A write is a temporary folder, then one rename: a reader never sees half an
+artefact, and a crash loses the step that was running and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..records import read_object
+
+STORE_VERSION = 1
+MANIFEST = "artifact.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value: 20 hex digits (80 bits) of its canonical form's SHA-256."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an artefact is made from, and by which version of which builder."""
+
+    kind: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role -> key
+    version: int = 1  # the builder's; raised when its bytes change
+
+    @property
+    def key(self) -> str:
+        """The artefact's key."""
+        return digest({"kind": self.kind, "spec": self.spec, "inputs": self.inputs, "version": self.version})
+
+
+def commit_point(name: str) -> None:
+    """Called before and after each durable change; fault injection replaces it in the tests."""
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new temporary folder in ``parent``, removed at the end however that comes: also by SIGTERM or SIGHUP.
+
+    These signals end a process where it stands. While the folder is there they remove it first, unless the program
+    handles them itself or this is not its main thread.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    owner = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() == owner:  # a forked child inherits this, and the folder is not its own
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        ends = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+        taken = [n for n in dict.fromkeys(ends) if signal.getsignal(n) == signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+class Superseded(Exception):
+    """The work folder is gone: another process has committed the artefact that was being built."""
+
+
+class Store:
+    """A folder of artefacts. Safe for several processes: the first to commit a key wins, and all agree."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._verified: set[tuple[str, str]] = set()
+        marker = self.root / "store.json"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                write_json(marker, {"store_version": STORE_VERSION})
+            found = read_object(marker)["store_version"]
+        except OSError as error:
+            raise disk_error(error, self.root) from error
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{marker} is damaged; restore it, or use another store folder") from error
+        if found != STORE_VERSION:
+            raise UserError(
+                f"the store {self.root} has format {found}, this program reads format {STORE_VERSION}: "
+                "update compression-gap, or use another store with --store"
+            )
+
+    def path(self, recipe: Recipe) -> Path:
+        """Where the artefact lies, or will lie."""
+        return self.root / recipe.kind / recipe.key
+
+    def has(self, recipe: Recipe) -> bool:
+        """Whether the artefact has been committed (its content is verified when it is opened)."""
+        return (self.path(recipe) / MANIFEST).is_file()
+
+    def open(self, recipe: Recipe) -> Path:
+        """The artefact's folder, verified against its checksums once per process.
+
+        Raises ``UserError`` if it is missing or damaged; a damaged artefact is moved aside (nothing is
+        deleted), so that the same command makes it anew.
+        """
+        folder = self.path(recipe)
+        if not self.has(recipe):
+            raise UserError(
+                f"{recipe.kind} {recipe.key} is not in the store {self.root}; run the study first"
+            )
+        if (recipe.kind, recipe.key) not in self._verified:
+            problem = _damage(folder)
+            if problem:
+                aside = self._set_aside(folder)
+                raise UserError(
+                    f"{recipe.kind} {recipe.key} is damaged ({problem}); it was moved to {aside}: "
+                    "run the same command again to make it anew"
+                )
+            self._verified.add((recipe.kind, recipe.key))
+        return folder
+
+    def manifest(self, recipe: Recipe) -> dict[str, Any]:
+        """The artefact's manifest: recipe, checksums and what its builder reported (``meta``).
+
+        The files beside it are not read, so not verified either: ``open`` does that. Raises as ``open`` does.
+        """
+        with suppress(OSError, ValueError):
+            about = read_manifest(self.path(recipe))
+            if about["key"] == recipe.key:
+                return about
+        return read_manifest(self.open(recipe))  # which says what is wrong
+
+    def work(self, recipe: Recipe) -> Path:
+        """A folder for checkpoints of a build that is under way; it outlives a crash, not the commit."""
+        folder = self.root / "work" / f"{recipe.kind}-{recipe.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def create(self, recipe: Recipe, meta: dict[str, Any] | None = None) -> Iterator[Path]:
+        """Build an artefact: yields an empty folder; on a clean exit its files are committed at once.
+
+        ``meta`` may be filled by the builder; it is stored, but is not part of the key.
+        """
+        prefix = f"{os.getpid()}-{recipe.kind}-"
+        try:
+            with scratch_folder(self.root / "tmp", prefix) as folder:
+                yield folder
+                self._commit(recipe, folder, meta or {})
+        except OSError as error:
+            raise disk_error(error, self.root) from error
+
+    def _commit(self, recipe: Recipe, folder: Path, meta: dict[str, Any]) -> None:
+        """Write the manifest, bring everything to the disk, and rename the folder to its place."""
+        commit_point(f"{recipe.kind}:built")
+        manifest = {
+            "kind": recipe.kind,
+            "key": recipe.key,
+            "version": recipe.version,
+            "spec": recipe.spec,
+            "inputs": dict(recipe.inputs),
+            "files": {
+                str(f.relative_to(folder)): {"sha256": file_sha256(f), "bytes": f.stat().st_size}
+                for f in sorted(folder.rglob("*"))
+                if f.is_file()
+            },
+            "meta": meta,
+        }
+        write_json(folder / MANIFEST, manifest)
+        for file in [*folder.rglob("*"), folder]:
+            _fsync(file)
+        target = self.path(recipe)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        commit_point(f"{recipe.kind}:before-rename")
+        if target.exists() and not self.has(recipe):
+            self._set_aside(target)  # it has lost its manifest: nothing in it can be verified
+        try:
+            os.rename(folder, target)
+        except OSError as error:
+            # Another process committed the same key first: its bytes are as good as ours.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self.has(recipe):
+                raise
+        _fsync(target.parent)
+        commit_point(f"{recipe.kind}:after-rename")
+        shutil.rmtree(self.root / "work" / f"{recipe.kind}-{recipe.key}", ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the temporary folders of builds whose process is dead."""
+        for folder in (self.root / "tmp").glob("*-*"):
+            owner = folder.name.split("-", 1)[0]
+            if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _set_aside(self, folder: Path) -> Path:
+        aside = self.root / "damaged"
+        aside.mkdir(exist_ok=True)
+        target = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=aside))
+        os.rename(folder, target)
+        return target
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in an artefact's folder, its fields of the right types. The files beside it are not looked at.
+
+    Raises ``OSError`` if it cannot be read, and ``ValueError``, one line, if it is none.
+    """
+    about = read_object(folder / MANIFEST)
+    kinds = {
+        "kind": str,
+        "key": str,
+        "version": int,
+        "spec": dict,
+        "inputs": dict,
+        "files": dict,
+        "meta": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
+            raise ValueError(f"its '{name}' is missing, or is no {kind.__name__}")
+    if not all(isinstance(key, str) and Path(key).name == key for key in about["inputs"].values()):
+        raise ValueError("its 'inputs' are not keys")
+    for name, want in about["files"].items():
+        if not isinstance(want, dict) or set(want) != {"sha256", "bytes"} or not _is_inside(name):
+            raise ValueError(f"what it says of the file {name!r} is no checksum")
+    if recipe_in(about).key != about["key"]:
+        raise ValueError("its recipe is not that of its key")
+    return about
+
+
+def recipe_in(manifest: Mapping[str, Any]) -> Recipe:
+    """The recipe that a manifest holds."""
+    return Recipe(manifest["kind"], manifest["spec"], manifest["inputs"], manifest["version"])
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file's name leads nowhere but into the folder."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a committed folder, or None."""
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    if manifest["key"] != folder.name:
+        return f"the recipe in {MANIFEST} is not that of its key"
+    for name, want in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def disk_error(error: OSError, where: Path) -> UserError | OSError:
+    """Turn a full or read-only disk into a sentence; any other error is returned as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"the disk with {where} is full: free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        return UserError(f"cannot write to {where} ({error.strerror}): choose another folder with --store")
+    return error
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+        os.replace(scratch, file)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
