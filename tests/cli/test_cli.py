@@ -11,8 +11,8 @@ import pytest
 
 from compression_gap import __version__
 from compression_gap.artifacts import builders
+from compression_gap.cli import main as cli
 from compression_gap.cli import terminal
-from compression_gap.cli.main import main as cli
 from compression_gap.errors import UserError
 from compression_gap.statistics.power import power
 

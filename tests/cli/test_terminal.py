@@ -77,7 +77,7 @@ def test_numbers_with_their_nouns():
 
 
 def test_no_sentence_says_one_of_many(finished, capsys):
-    from compression_gap.cli.main import main as cli
+    from compression_gap.cli import main as cli
 
     where = [str(finished.file), "--store", str(finished.store)]
     cli.main(["study", "plan", *where])

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from compression_gap.cli.main import main as cli
+from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.results.evidence import groups, read_rows, strata, success_matrix
 from compression_gap.results.locate import of_study

@@ -12,7 +12,7 @@ import yaml
 
 from compression_gap.artifacts import builders
 from compression_gap.artifacts.builders import close_pools
-from compression_gap.cli.main import main as cli
+from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.sims import SimulatorError
 from compression_gap.store import engine
