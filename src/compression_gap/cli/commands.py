@@ -24,7 +24,7 @@ from ..study.tokenizer_table import TableSpec
 from ..tokenizers.levels import Levels, as_levels
 
 if TYPE_CHECKING:
-    from ..store.engine import Outcome
+    from ..store.outcome import Outcome
 
 
 def open_study(
@@ -218,7 +218,8 @@ def say_measuring(done: int, total: int, label: str) -> None:
 
 def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str, Any]:
     """How far a study is, and where its policies lie."""
-    from ..store.engine import failure_file, missing_steps
+    from ..store.engine import missing_steps
+    from ..store.outcome import failure_file
 
     study, plan, store = open_study(file, preset, store_root)
     missing = missing_steps(plan, store)

@@ -14,8 +14,8 @@ from ..encoders.ladder import is_pose
 from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit, in_words
 from ..statistics import intervals as statistics
-from ..store.engine import failure_file
 from ..store.graph import Graph
+from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.actions import study_codes
 from ..study.cells import Trained
