@@ -67,7 +67,7 @@ def conditional_rates(
     contexts: Contexts,
     episode: np.ndarray,
     sigmas: Sequence[float] | np.ndarray,
-    how: Denoising = Denoising(),
+    how: Denoising | None = None,
     *,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
