@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -30,10 +31,11 @@ from pydantic import (
 from ..encoders.crops import SHARE, Crop, Mode
 from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
-from ..policies.options import Attention, Prediction, Sampler, SamplingSteps, Temperature, TopK
-from ..policies.registry import check_sampler
+from ..policies.registry import HEADS, head_options
 from ..records import LARGEST_YAML, parse_yaml
+from ..registry import Options, specified
 from ..tokenizers.levels import as_levels
+from ..tokenizers.registry import tokenizer_options
 
 
 class _Model(BaseModel):
@@ -57,14 +59,14 @@ Codebook = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_codebook)]
 Demos = Annotated[int, Field(ge=3)]  # per task; a three-way split needs three
 
 
-def _no_level_twice(levels: tuple) -> tuple:
+def _unique_levels(levels: tuple) -> tuple:
     if len(set(levels)) != len(levels):
         raise ValueError("a level is listed twice")
     return levels
 
 
 Level = TypeVar("Level")
-Factor = Annotated[tuple[Level, ...], Field(min_length=1), AfterValidator(_no_level_twice)]
+Factor = Annotated[tuple[Level, ...], Field(min_length=1), AfterValidator(_unique_levels)]
 
 
 class Factors(_Model):
@@ -135,23 +137,30 @@ class Training(_Model):
         return values
 
 
-class Tokenizer(_Model):
-    """What the study's tokenizers are, and how those with a network are trained."""
+def _options(name: str, options: Options) -> type[Any]:
+    """A section's keys that a registry states."""
+    keys: dict[str, Any] = {n: (option.kind, option.default) for n, option in options.items()}
+    return create_model(name, __base__=_Model, **keys)
 
-    tokens: int = Field(default=8, ge=1)  # oat, quest: tokens a chunk
-    nested_dropout: Literal["all", "powers-of-two"] = "all"  # oat: prefixes trained; the latter as published
-    bins: int = Field(default=256, ge=2)  # bins: a dimension and step
-    vocabulary: int = Field(default=1024, ge=2)  # fast
-    scale: Rate = 10.0  # fast: coefficients are rounded to 1 / scale
-    layers: int = Field(default=2, ge=1)  # rvq: tokens a chunk
-    codes: int = Field(default=16, ge=2)  # rvq: codes a layer
-    size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1
-    )  # oat: of its transformers while it is fitted; published: 0.1
-    mode: Literal["eval", "train-as-published"] = (
-        "eval"  # oat: how target tokens are made while a policy trains
-    )
+
+if TYPE_CHECKING:
+
+    class _TokenizerOptions(_Model):
+        def __init__(self, **values: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    _HeadOptions = _TokenizerOptions
+
+else:
+    _TokenizerOptions = _options("TokenizerOptions", tokenizer_options())
+    _HeadOptions = _options("HeadOptions", head_options())
+
+
+class Tokenizer(_TokenizerOptions):
+    """What the study's tokenizers are (the options of all: ``tokenizers.registry``), and how networks are trained."""
+
+    # oat: how target tokens are made while a policy trains
+    mode: Literal["eval", "train-as-published"] = "eval"
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: Rate = 2e-3
@@ -166,43 +175,26 @@ class Tokenizer(_Model):
         return self
 
 
-class Policy(_Model):
-    """What all policies share, and switches of single heads."""
+class Policy(_HeadOptions):
+    """What all policies share, and the options of single heads (``policies.registry``)."""
 
     horizon: int = Field(default=16, ge=1)
     n_obs_steps: int = Field(default=2, ge=1)
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
-    attention: Attention = "full"
-    prediction: Prediction = "epsilon"  # of the diffusion head
-    sampler: Sampler = "ddim"  # of the diffusion head
-    sampling_steps: SamplingSteps = 10  # diffusion, flow
-    temperature: Temperature = 1.0  # of tokens; 0 is greedy
-    top_k: TopK = 10
-    constrained: bool = True  # sample only tokens that can still decode (fast)
-    offset_weight: Rate = 1.0  # hybrid: of the offset's error beside the cross-entropy
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
 
     @model_validator(mode="after")
-    def _a_start_that_can_be_sampled(self) -> Policy:
+    def _options_go_together(self) -> Policy:
         try:
-            check_sampler(self.sampler, self.prediction)
+            for head in HEADS.values():
+                head.check({name: getattr(self, name) for name in head.options})
         except UserError as error:
             raise ValueError(str(error)) from error
         return self
 
     def of_head(self, head: str) -> dict[str, Any]:
-        """The switches that this head has."""
-        tokens = {"temperature": self.temperature, "top_k": self.top_k, "constrained": self.constrained}
-        # At its default it is left out: policies of before it was a key have the same recipe.
-        weight = {} if self.offset_weight == 1 else {"offset_weight": self.offset_weight}
-        denoiser = {"attention": self.attention, "sampling_steps": self.sampling_steps}
-        known: dict[str, dict[str, Any]] = {
-            "diffusion": {**denoiser, "prediction": self.prediction, "sampler": self.sampler},
-            "flow": denoiser,
-            "autoregressive": tokens,
-            "hybrid": {**tokens, **weight},
-        }
-        return known.get(head, {})
+        """The options that this head has, as its recipes hold them."""
+        return specified(HEADS[head].options, self)
 
 
 class Rollout(_Model):

@@ -7,16 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from ..encoders.registry import check_encoder, is_trained
-from ..errors import UserError, counted, unknown_name
+from ..errors import UserError, counted
+from ..policies.registry import HEADS, action_parts
+from ..registry import specified
 from ..sims import EvaluationProtocol, SimSpec
 from ..store.store import Recipe
-from ..tokenizers import tokenizer_entry, tokenizer_names
+from ..tokenizers import tokenizer_entry
 from ..tokenizers.levels import Levels, codebook_name
-from ..tokenizers.registry import ENTRIES
 from .cells import Cell, Code, Executed, OwnSeed, Reference, TrainedOn, representation, task_words
 from .encoders import add_features, add_instructions, add_probe, prepared_inputs
 from .file import Cameras, Study, Tokenizer, of_key
@@ -24,8 +24,6 @@ from .setting import check_experts, evaluation_of, resolve_suite
 
 if TYPE_CHECKING:
     from .ledger import LedgerSteps
-
-CONTINUOUS = ("diffusion", "flow", "regression")
 
 # Raised when a builder's bytes change, so that old artefacts are not taken for new ones.
 BUILDER_VERSIONS = {
@@ -124,39 +122,14 @@ def demos_step(
     return Step(recipe, f"{counted(episodes, 'demonstration')} of {task}", {}, 0.8 * episodes)
 
 
-def action_parts(action: str) -> tuple[str, str | None]:
-    """The head of an action representation, and its tokenizer if its targets are tokens.
-
-    A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
-    tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
-    """
-    if action in CONTINUOUS:
-        return action, None
-    tokenizer = action.removesuffix("-hybrid")
-    head = "autoregressive" if tokenizer == action else "hybrid"
-    if tokenizer in ENTRIES:
-        return head, tokenizer
-    # Looking at the packages that are installed takes milliseconds.
-    tokenizers = tokenizer_names()
-    others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
-    if action in others:
-        return action, None
-    if action in tokenizers:
-        return "autoregressive", action
-    if tokenizer in tokenizers:
-        return "hybrid", tokenizer
-    raise unknown_name(
-        "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
-    )
-
-
 def _check_swap(study: Study) -> None:
     if study.swap is None:
         return
     for i, head in enumerate(study.swap.head):
         with of_key("swap", "head", i):
             if action_parts(head)[1] is not None:
-                raise UserError(f"'{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
+                known = ", ".join(name for name, entry in HEADS.items() if entry.continuous)
+                raise UserError(f"'{head}' is no continuous head; known: {known}")
     for i, tokenizer in enumerate(study.swap.tokenizer):
         with of_key("swap", "tokenizer", i):
             tokenizer_entry(tokenizer)
@@ -391,7 +364,8 @@ def add_policy(
     if (crop := study.cameras.cropped().for_encoder(encoder)) is not None:
         spec["crop"] = crop
     mode = study.tokenizer.mode
-    if mode != "eval" and head == "autoregressive" and "dropout" in tokenizer_entry(tokenizer or "").takes:
+    published = mode != "eval" and HEADS[head].targets == "tokens"
+    if published and "dropout" in tokenizer_entry(tokenizer or "").takes:
         spec["tokenizer_mode"] = mode
     if checkpoints := study.rollout.earlier(training["steps"]):
         spec["checkpoints"] = checkpoints
@@ -471,7 +445,7 @@ def add_tokenizer(
     A tokenizer that is fitted without a seed has none in its key: equal fits are one artefact.
     """
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
-    options = {name: values[name] for name in entry.takes if name != "dropout" or section.dropout}
+    options = specified(entry.takes, section)
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
     spec = {
