@@ -47,7 +47,9 @@ def merged(of: Iterable[Options]) -> dict[str, Option]:
     for options in of:
         for name, option in options.items():
             if found.setdefault(name, option) != option:
-                raise UserError(f"the option '{name}' is registered twice, and differently: rename one of them")
+                raise UserError(
+                    f"the option '{name}' is registered twice, and differently: rename one of them"
+                )
     return found
 
 
