@@ -24,6 +24,7 @@ KNOWN = {
     "dinov2-l": "facebook/dinov2-large",
 }
 FORMS = (*KNOWN, "hub:OWNER/NAME", "folder:PATH")
+CONDITIONINGS = ("embedding", "index", "text")  # how the task enters the context: ``base``
 ALL = "all"  # blocks that +finetune trains
 
 _HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w-][\w.-]*(?:/[\w-][\w.-]*)*))?")

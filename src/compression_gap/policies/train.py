@@ -21,7 +21,9 @@ from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer, Tokens
 from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
-from .policy import Policy, PolicyModule, PolicySpec
+from .policy import Policy, PolicyModule
+from .registry import HEADS
+from .spec import PolicySpec
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def train_policy(
     ``make_windows``.
     """
     swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
-    if coded is None and (swapped or spec["head"] == "hybrid"):
+    if coded is None and (swapped or HEADS[spec["head"]].targets == "both"):
         raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = make_encoder(
