@@ -64,8 +64,9 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setitem(sys.modules, "elsewhere", package)
 
     def add(group: str, name: str, entry: Any) -> None:
-        monkeypatch.setattr(package, name, entry, raising=False)
-        found.append(EntryPoint(name, f"elsewhere:{name}", f"compression_gap.{group}"))
+        where = f"entry_{len(found)}"
+        monkeypatch.setattr(package, where, entry, raising=False)
+        found.append(EntryPoint(name, f"elsewhere:{where}", f"compression_gap.{group}"))
 
     monkeypatch.setattr(
         "compression_gap.registry.installed", lambda group: EntryPoints(found).select(group=group)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..encoders.registry import reads_state
 from ..errors import counted
 from ..nn.convergence import Convergence
 from .spec import PolicySpec
@@ -223,7 +224,7 @@ def _use(spec: PolicySpec) -> Iterable[str]:
         "The first gives `policy.act(observation, seeds)`; the second answers observations over a websocket "
         "(msgpack, as openpi's client speaks it). Loading runs no code from the folder."
     )
-    if spec.encoder.startswith("oracle"):
+    if reads_state(spec.encoder):
         yield "This policy reads the simulator's true state: it is a reference, not for a robot."
 
 
