@@ -6,22 +6,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from compression_gap.costs.costs import (
-    RESNET18_PARAMETERS,
-    TOKENIZER_SIZES,
-    TOWERS,
-    Shape,
-    policy_costs,
-    seen_by,
-    tower_of_pin,
-)
+from compression_gap.costs.costs import Shape, policy_costs
+from compression_gap.costs.encoders import RESNET18_PARAMETERS, TOWERS, seen_by, tower_of_pin
 from compression_gap.demos import Normaliser
 from compression_gap.encoders import checkpoints, pose, pretrained
 from compression_gap.encoders.crops import Crop
 from compression_gap.policies.base import Target
 from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
 from compression_gap.tokenizers import make_tokenizer
-from compression_gap.tokenizers.autoencoder import SIZES as NETWORK_SIZES
 from plain_state import oracle_folder
 
 H, D, T, CAMERAS, PIXELS, PROPRIO, STATE, TASKS = 8, 3, 2, 2, 40, 4, 5, 3
@@ -139,15 +131,6 @@ def test_tokens_made_at_each_step_cost_an_encoding(chunks):
 
     plain = policy_costs(replace(shape, retokenize=False))
     assert policy_costs(shape).step(7) - plain.step(7) == 7 * encoding
-
-
-@pytest.mark.parametrize("size", NETWORK_SIZES)
-def test_tokenizer_sizes_are_the_networks(size):
-    assert TOKENIZER_SIZES[size] == NETWORK_SIZES[size]
-
-
-def on_meta(network):
-    return network.to("meta")
 
 
 @pytest.mark.parametrize(

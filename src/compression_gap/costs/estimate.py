@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
+from ..policies.registry import action_name
 from ..sims import sim_info
 from ..store.store import Recipe, Store, digest
 from ..study.plan import Plan, Step
-from .costs import TEXT_WIDTHS, Costs, Seen, Shape, policy_costs, seen_by
+from .costs import Costs, Shape, policy_costs
+from .encoders import TEXT_WIDTHS, Seen, seen_by
 
 if TYPE_CHECKING:
     from ..study.offline import OfflinePlan
@@ -147,9 +149,7 @@ def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
             continue
         spec, cell = step.recipe.spec, actions.get(key)
         shape = policy_shape(step, dims)
-        name = shape.tokenizer or shape.head
-        if shape.head == "hybrid":
-            name += "-hybrid"
+        name = action_name(shape.head, shape.tokenizer)
         if spec["target"] == "coded" and cell is not None and cell.code is not None:
             name += f" trained on {cell.code.name}"
         elif cell is not None and cell.code is not None and shape.tokenizer:

@@ -16,6 +16,9 @@ FORM = "pose-K"  # how the names are listed
 SMALLEST = 16  # pixels; of less, three halvings leave nothing to look at
 FEWEST = 10  # frames a task: of fewer, no spread of a state can be taken
 
+FEATURE_DIM = 128
+CHANNELS = (16, 24, 48, 64)  # after the first layer and each of the three residual blocks, all of stride 2
+
 # How every rung is pretrained; part of the encoder's key.
 PRETRAINING: dict[str, Any] = {"steps": 6_000, "batch_size": 64, "lr": 1e-3, "weight_decay": 1e-4, "seed": 0}
 

@@ -32,11 +32,9 @@ from ..errors import UserError
 from ..nn import Schedule, train
 from ..records import read_object, whole
 from ..sims import Observation
-from .ladder import PRETRAINING, SMALLEST, frames_of
+from .ladder import CHANNELS, FEATURE_DIM, PRETRAINING, SMALLEST, frames_of
 from .state import Scale
 
-FEATURE_DIM = 128
-CHANNELS = (16, 24, 48, 64)  # after the first layer and each of the three residual blocks, all of stride 2
 BATCH = 64  # frames at a time; larger batches fall out of the processor's cache
 VALIDATIONS = 10
 

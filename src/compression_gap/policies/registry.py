@@ -124,6 +124,11 @@ def action_parts(action: str) -> tuple[str, str | None]:
     raise unknown_name("action", action, known)
 
 
+def action_name(head: str, tokenizer: str | None) -> str:
+    """The action representation of a head and its tokenizer: what ``action_parts`` takes apart."""
+    return head if tokenizer is None else tokenizer if head == PLAIN else f"{tokenizer}-{head}"
+
+
 def check_chunks(tokenizer: ActionTokenizer, horizon: int, action_dim: int) -> None:
     """Raise ``UserError`` unless the tokenizer was fitted on chunks [N, horizon, action_dim]."""
     if (tokenizer.horizon, tokenizer.action_dim) != (horizon, action_dim):
