@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, unknown_name
-from ..registry import Registry
+from ..registry import Registry, located
 from . import ladder
 from .crops import CentreCropped, Crop
 from .names import FORMS, KNOWN, parse
@@ -65,7 +66,7 @@ class EncoderEntry:
     ``forms``: how they are listed. ``check`` raises ``UserError`` for a name or a setting that does not do.
     """
 
-    make: Callable[[Asked], Encoder]
+    make: str | Callable[[Asked], Encoder]  # or "package.module:function"
     pattern: str = ""
     forms: tuple[str, ...] = ()
     check: Callable[[str, Setting], None] = lambda name, setting: None
@@ -215,9 +216,20 @@ def names() -> tuple[str, ...]:
     return tuple(form for name, entry in ENCODERS.items() for form in entry.forms or (name,))
 
 
+def _meant(key: str, entry: EncoderEntry, name: str) -> bool:
+    return re.fullmatch(entry.pattern or re.escape(key), name) is not None
+
+
+@cache  # a plan asks for each cell
+def _own(name: str) -> EncoderEntry | None:
+    return next((e for key, e in ENCODERS.own.items() if _meant(key, e, name)), None)
+
+
 def _entry(name: str) -> EncoderEntry | None:
-    found = (e for own, e in ENCODERS.items() if re.fullmatch(e.pattern or re.escape(own), name))
-    return next(found, None)  # what other packages bring is imported for names that are none of ours
+    """What other packages bring is imported for names alone that are none of ours."""
+    if (own := _own(name)) is not None:
+        return own
+    return next((e for key, e in ENCODERS.items() if _meant(key, e, name)), None)
 
 
 def encoder_entry(name: str) -> EncoderEntry:
@@ -270,7 +282,7 @@ def make_encoder(
     ``crop``: what ``Crop.for_encoder`` says of it.
     """
     entry, how = encoder_entry(name), Crop.read(crop)
-    made = entry.make(Asked(name, cameras, folder, how))
+    made: Encoder = located(entry.make)(Asked(name, cameras, folder, how))
     # Beside the state the image alone is cropped; resnet18 crops by itself, unless all do.
     whole = how.mode != "all" or not made.needs_images or entry.state
     return made if whole else CentreCropped(made, how.share)
