@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import UserError
 
 PREFIX = "pose-"
-FORM = "pose-K"  # how the names are listed
 SMALLEST = 16  # pixels; of less, three halvings leave nothing to look at
 FEWEST = 10  # frames a task: of fewer, no spread of a state can be taken
 

@@ -1,8 +1,6 @@
 """Sizes of networks, by name. No torch: plans and their costs read them."""
 
-from typing import Literal, NamedTuple
-
-Size = Literal["xs", "S", "M", "L"]
+from typing import NamedTuple
 
 
 class TrunkSize(NamedTuple):
