@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compression_gap.costs.costs import Shape, policy_costs
-from compression_gap.costs.encoders import RESNET18_PARAMETERS, TOWERS, seen_by, tower_of_pin
+from compression_gap.costs.encoders import RESNET18_PARAMETERS, TOWERS, encoder_costs, tower_of_pin
 from compression_gap.demos import Normaliser
 from compression_gap.encoders import checkpoints, pose, pretrained
 from compression_gap.encoders.crops import Crop
@@ -158,7 +158,7 @@ def test_towers_cost_what_the_networks_of_their_published_configurations_cost(ki
     assert tower == tower_of_pin(pin)
     assert tower.flops == found
     assert tower.parameters == sum(p.numel() for p in network.parameters())
-    seen = seen_by(f"{name}+patches2", image_size=64, state_dim=0, crop=Crop())
+    seen = encoder_costs(f"{name}+patches2", image_size=64, state_dim=0, crop=Crop())
     assert (seen.feature_dim, seen.frozen, seen.trained) == (4 * config["hidden_size"], tower.parameters, 0)
 
 
@@ -166,18 +166,18 @@ def test_the_known_names_have_costs_or_say_that_they_have_none():
     from compression_gap.encoders.names import KNOWN
 
     for name in KNOWN:
-        seen = seen_by(name, image_size=128, state_dim=0, crop=Crop())
+        seen = encoder_costs(name, image_size=128, state_dim=0, crop=Crop())
         assert seen.feature_dim
         assert seen.flops > 1e9
-    assert seen_by("hub:someone/something", image_size=128, state_dim=0, crop=Crop()).flops is None
-    tuned = seen_by("dinov2-s+finetune3", image_size=128, state_dim=0, crop=Crop())
+    assert encoder_costs("hub:someone/something", image_size=128, state_dim=0, crop=Crop()).flops is None
+    tuned = encoder_costs("dinov2-s+finetune3", image_size=128, state_dim=0, crop=Crop())
     assert tuned.trained == TOWERS["dinov2-s"].parameters
     assert tuned.backward == TOWERS["dinov2-s"].flops // 2  # 3 of 12 blocks, twice
 
 
 @pytest.mark.parametrize("size", [32, 84, 128])
 def test_the_ladder_costs_what_its_network_costs(size):
-    seen = seen_by("pose-1k", image_size=size, state_dim=0, crop=Crop())
+    seen = encoder_costs("pose-1k", image_size=size, state_dim=0, crop=Crop())
     network = pose.PoseNetwork(size)
     assert seen.frozen == sum(p.numel() for p in network.parameters())
     assert seen.flops == pose.flops(size)
@@ -187,9 +187,9 @@ def test_the_ladder_costs_what_its_network_costs(size):
 def test_the_crop_makes_resnet18_cheaper():
     from compression_gap.encoders.resnet18 import resnet18_trunk
 
-    whole = seen_by("resnet18", image_size=128, state_dim=0, crop=Crop("none"))
-    cut = seen_by("resnet18", image_size=128, state_dim=0, crop=Crop("all", 0.75))
-    assert cut == seen_by("resnet18", image_size=96, state_dim=0, crop=Crop("none"))
+    whole = encoder_costs("resnet18", image_size=128, state_dim=0, crop=Crop("none"))
+    cut = encoder_costs("resnet18", image_size=128, state_dim=0, crop=Crop("all", 0.75))
+    assert cut == encoder_costs("resnet18", image_size=96, state_dim=0, crop=Crop("none"))
     assert cut.flops < whole.flops
     assert sum(p.numel() for p in resnet18_trunk().parameters()) == RESNET18_PARAMETERS
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..encoders.crops import Crop
 from ..nn.sizes import AUTOENCODER_SIZES, SIZES, TrunkSize
-from .encoders import seen_by
+from .encoders import encoder_costs
 
 # Tokens for each number of a chunk: published, 442 bits at 10 a token for 32 × 7 numbers (arXiv 2602.04215).
 FAST_SHARE = 0.2
@@ -87,7 +87,7 @@ class Costs:
 def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
     """The costs of one policy."""
     crop = Crop.read(dict(shape.crop)) if shape.crop else Crop()
-    seen = seen_by(
+    seen = encoder_costs(
         shape.encoder,
         image_size=shape.image_size,
         state_dim=shape.state_dim,

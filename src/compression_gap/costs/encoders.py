@@ -83,7 +83,7 @@ def tower_of_pin(pin: Mapping[str, Any]) -> Tower | None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncoderCosts:
     """One encoder: numbers it gives for an image, and what it costs; None where that is not known."""
 
     feature_dim: int | None
@@ -116,7 +116,7 @@ def resnet18_flops(side: int) -> tuple[int, int, int]:
     return total, first, side
 
 
-def _pose(image_size: int) -> Seen:
+def _pose(image_size: int) -> EncoderCosts:
     channels, width = ladder.CHANNELS, ladder.FEATURE_DIM
     flops, side = conv(image_size, 3, channels[0], 5, 2)
     parameters = 75 * channels[0] + channels[0]
@@ -126,10 +126,10 @@ def _pose(image_size: int) -> Seen:
         flops += shortcut + opening + conv(side, b, b, 3, 1)[0]
         parameters += 9 * a * b + 9 * b * b + a * b + 6 * b
     last = channels[-1] * side**2 * width
-    return Seen(width, frozen=parameters + last + width, flops=flops + 2 * last)
+    return EncoderCosts(width, frozen=parameters + last + width, flops=flops + 2 * last)
 
 
-def seen_by(
+def encoder_costs(
     encoder: str,
     *,
     image_size: int,
@@ -137,29 +137,31 @@ def seen_by(
     crop: Crop,
     tasks: int = 1,
     pin: Mapping[str, Any] | None = None,
-) -> Seen:
+) -> EncoderCosts:
     """What an encoder gives and costs, by name; ``pin``: what a checkpoint's name was resolved to, if it was."""
     if encoder == "blind":
-        return Seen(1)
+        return EncoderCosts(1)
     if encoder.startswith("oracle-"):
-        return Seen(state_dim, scalar_bytes=4)
+        return EncoderCosts(state_dim, scalar_bytes=4)
     if reads_scaled_state(encoder):
         side = int(encoder.removeprefix("oracle+retina-")) if encoder.startswith(BESIDE) else 0
-        return Seen(max(1, tasks * state_dim) + 3 * side**2, scalar_bytes=4, rough=True)
+        return EncoderCosts(max(1, tasks * state_dim) + 3 * side**2, scalar_bytes=4, rough=True)
     if match := re.fullmatch(r"retina-([1-9]\d*)", encoder):
-        return Seen(3 * int(match[1]) ** 2)
+        return EncoderCosts(3 * int(match[1]) ** 2)
     if ladder.is_pose(encoder):
         return _pose(image_size)
     if encoder == "resnet18":
         flops, first, side = resnet18_flops(crop.side(image_size, encoder))
         points = 2 * 512 * 32 * side**2
-        return Seen(64, RESNET18_PARAMETERS + 512 * 32 + 32, 0, flops + points, 2 * (flops + points) - first)
+        return EncoderCosts(
+            64, RESNET18_PARAMETERS + 512 * 32 + 32, 0, flops + points, 2 * (flops + points) - first
+        )
     if is_pretrained(encoder):
         return _pretrained(encoder, pin)
-    return Seen(None, None, None, None, None)
+    return EncoderCosts(None, None, None, None, None)
 
 
-def _pretrained(encoder: str, pin: Mapping[str, Any] | None) -> Seen:
+def _pretrained(encoder: str, pin: Mapping[str, Any] | None) -> EncoderCosts:
     asked = parse(encoder)
     short = str(replace(asked, patches=1, finetune=None))
     if short == "resnet18-imagenet" and pin is None:
@@ -169,12 +171,12 @@ def _pretrained(encoder: str, pin: Mapping[str, Any] | None) -> Seen:
         tower = TOWERS.get(short) if pin is None else tower_of_pin(pin) or TOWERS.get(short)
         if tower is None:
             if pin is None:
-                return Seen(None, None, None, None, None)
-            return Seen(pin["feature_dim"], None, None, None, None)
+                return EncoderCosts(None, None, None, None, None)
+            return EncoderCosts(pin["feature_dim"], None, None, None, None)
         width, flops, parameters, blocks = tower.width, tower.flops, tower.parameters, tower.layers
     dim = width * asked.patches**2
     if asked.finetune is None:
-        return Seen(dim, 0, parameters, flops)
+        return EncoderCosts(dim, 0, parameters, flops)
     # All of the network belongs to the policy; gradients go through the blocks that are trained.
     share = 1.0 if asked.finetune == ALL else int(asked.finetune) / blocks
-    return Seen(dim, parameters, 0, flops, round(2 * share * flops))
+    return EncoderCosts(dim, parameters, 0, flops, round(2 * share * flops))

@@ -19,7 +19,7 @@ from ..sims import sim_info
 from ..store.store import Recipe, Store, digest
 from ..study.plan import Plan, Step
 from .costs import Costs, Shape, policy_costs
-from .encoders import TEXT_WIDTHS, Seen, seen_by
+from .encoders import TEXT_WIDTHS, EncoderCosts, encoder_costs
 
 if TYPE_CHECKING:
     from ..study.offline import OfflinePlan
@@ -212,11 +212,11 @@ def estimate(
     }
 
 
-def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, Seen]:
+def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, EncoderCosts]:
     out = {}
     for step in plan.steps.values():
         if step.recipe.kind == "policy" and (name := step.recipe.spec["encoder"]) not in out:
-            out[name] = seen_by(
+            out[name] = encoder_costs(
                 name,
                 image_size=dims.image_size,
                 state_dim=dims.state_dim,
@@ -259,7 +259,7 @@ def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 def _disk(
     plan: Plan | OfflinePlan,
     policies: list[PlannedPolicy],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
 ) -> dict[str, int]:
@@ -290,7 +290,7 @@ def _disk(
 def _largest(
     plan: Plan | OfflinePlan,
     policies: list[PlannedPolicy],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
 ) -> int:
@@ -332,7 +332,7 @@ def _training(left: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 
 def _features_time(
     plan: Plan | OfflinePlan,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
     missing: set[str],

@@ -1,6 +1,9 @@
 """Sizes of networks, by name. No torch: plans and their costs read them."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Size = Literal["xs", "S", "M", "L"]
+AutoencoderSize = Literal["xs", "S", "M"]
 
 
 class TrunkSize(NamedTuple):
@@ -20,4 +23,8 @@ SIZES: dict[str, TrunkSize] = {
 }
 
 # Of tokenizers with a network: width, encoder layers, decoder layers, heads; M is OAT's published size.
-AUTOENCODER_SIZES = {"xs": (64, 2, 2, 4), "S": (128, 2, 3, 4), "M": (256, 2, 4, 4)}
+AUTOENCODER_SIZES: dict[str, tuple[int, int, int, int]] = {
+    "xs": (64, 2, 2, 4),
+    "S": (128, 2, 3, 4),
+    "M": (256, 2, 4, 4),
+}

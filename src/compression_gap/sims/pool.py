@@ -63,7 +63,7 @@ class SimPool:
             raise UserError(f"the number of workers must be 0 or more, not {workers}")
         self.spec = spec
         self.workers = workers
-        self._crew: list[_Worker | _Inline] = []
+        self._started: list[_Worker | _Inline] = []
 
     def __enter__(self) -> SimPool:
         return self
@@ -84,12 +84,12 @@ class SimPool:
         (float [n, d]) for each. ``done`` is called once for each episode. Raises ``UserError`` if a
         worker raises one, or if the workers of one episode die three times.
         """
-        self._staff(min(max(self.workers, 1), len(episodes)))
+        self._start_workers(min(max(self.workers, 1), len(episodes)))
         waiting = deque(Job(i, task, state) for i, (task, state) in enumerate(episodes))
         running: dict[int, Job] = {}  # worker -> job
         try:
             while waiting or running:
-                for at in range(len(self._crew)):
+                for at in range(len(self._started)):
                     if at not in running and waiting:
                         running[at] = job = waiting.popleft()
                         self._send(at, job, ("start", drive, job.task, job.initial_state))
@@ -112,39 +112,39 @@ class SimPool:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._crew:
+        for worker in self._started:
             worker.hang_up()  # all at once, so that they end side by side
-        for worker in self._crew:
+        for worker in self._started:
             worker.close()
-        self._crew = []
+        self._started = []
 
     def pids(self) -> list[int]:
         """The workers' process ids (empty with 0 workers)."""
-        return [w.process.pid or 0 for w in self._crew if isinstance(w, _Worker)]
+        return [w.process.pid or 0 for w in self._started if isinstance(w, _Worker)]
 
-    def _staff(self, needed: int) -> None:
-        while len(self._crew) < needed:
-            self._crew.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+    def _start_workers(self, needed: int) -> None:
+        while len(self._started) < needed:
+            self._started.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
 
     def _send(self, at: int, job: Job, message: tuple[Any, ...]) -> None:
         job.sent.append(message)
         with suppress(OSError):  # it died: _receive finds out and replaces it
-            self._crew[at].send(message)
+            self._started[at].send(message)
 
     def _receive(self, at: int, job: Job) -> Any:
         try:
-            return _checked(self._crew[at].receive())
+            return _checked(self._started[at].receive())
         except (EOFError, OSError):
             pass
         while True:
             job.deaths += 1
-            self._crew[at].close()
+            self._started[at].close()
             if job.deaths >= MAX_DEATHS:
                 raise UserError(
                     f"the worker of episode {job.task}, initial state {job.initial_state}, died "
                     f"{job.deaths} times (killed, or out of memory): use fewer workers, or free memory"
                 )
-            self._crew[at] = worker = _Worker(self.spec)
+            self._started[at] = worker = _Worker(self.spec)
             try:
                 for message in job.sent:  # the same actions lead to the same point
                     worker.send(message)

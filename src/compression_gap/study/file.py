@@ -24,8 +24,10 @@ from pydantic import (
 )
 
 from ..encoders.crops import SHARE, Crop, Mode
+from ..encoders.names import Conditioning
 from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
+from ..nn.sizes import Size
 from ..policies.registry import HEADS, head_options
 from ..records import LARGEST_YAML
 from ..registry import Options, specified
@@ -77,13 +79,13 @@ class Factors(_Model):
 
     encoder: Factor[str]
     action: Factor[str]
-    size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
+    size: Factor[Size] = ("xs",)
     seed: Factor[Seed] = (0, 1)
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
     tokenizer_seed: Literal["training"] | Factor[Seed] = "training"
     encoder_seed: Literal["training"] | Seed = "training"  # of pose-K
     demos: Factor[Demos] = (100,)
-    task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
+    task: Factor[Conditioning] = ("embedding",)  # how the task enters the policy
 
 
 class Swap(_Model):

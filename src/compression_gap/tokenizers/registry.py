@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from ..errors import UserError
+from ..nn.sizes import AutoencoderSize
 from ..records import read_object
 from ..registry import Option, Options, Registry, located, merged
 
@@ -35,7 +36,7 @@ class TokenizerEntry:
 
 LATENT = {
     "tokens": Option(Annotated[int, Field(ge=1)], 8),  # a chunk
-    "size": Option(Literal["xs", "S", "M"], "xs"),
+    "size": Option(AutoencoderSize, "xs"),
 }
 # Of its transformers while it is fitted; published: 0.1.
 DROPOUT = {"dropout": Option(Annotated[float, Field(ge=0, lt=1)], 0.0, later=True)}
