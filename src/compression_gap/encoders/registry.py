@@ -22,7 +22,6 @@ from .names import FORMS, KNOWN, parse
 
 if TYPE_CHECKING:
     from .base import Encoder
-    from .limits import Oracle
 
 BESIDE = "oracle+"  # an image beside the state
 RESNET_SMALLEST = 33  # pixels after cropping; of less, one cell is left, and its keypoints cannot move
@@ -129,59 +128,40 @@ def _check_pretrained(name: str, setting: Setting) -> None:
     parse(name)
 
 
-def _blind(asked: Asked) -> Encoder:
-    from .limits import Blind
-
-    return Blind(asked.cameras)
+def _own_class(where: str) -> Any:
+    return located(f"{__package__}.{where}")
 
 
-def _oracle(asked: Asked) -> Oracle:
-    from .limits import Oracle
-
-    return Oracle(asked.cameras, asked.prepared)
-
-
-def _quantised_oracle(asked: Asked) -> Encoder:
-    from .limits import QuantisedOracle
-
-    return QuantisedOracle(asked.cameras, int(asked.name.removeprefix("oracle-").removesuffix("b")))
+def _oracle(asked: Asked) -> Any:
+    return _own_class("limits:Oracle")(asked.cameras, asked.prepared)
 
 
 def _beside(asked: Asked) -> Encoder:
-    from .limits import OracleWithImage
-
     image = make_encoder(asked.name.removeprefix(BESIDE), cameras=asked.cameras, crop=vars(asked.crop))
-    return OracleWithImage(_oracle(asked), image)
-
-
-def _retina(asked: Asked) -> Encoder:
-    from .retina import Retina
-
-    return Retina(_resolution(asked.name))
-
-
-def _resnet18(asked: Asked) -> Encoder:
-    from .resnet18 import ResNet18
-
-    return ResNet18(asked.crop.share if asked.crop.mode == "resnet-only" else None)
-
-
-def _pose(asked: Asked) -> Encoder:
-    from .pose import Pose
-
-    return _named(asked, Pose(asked.prepared))
-
-
-def _pretrained(asked: Asked) -> Encoder:
-    from .pretrained import Pretrained
-
-    return _named(asked, Pretrained(asked.prepared))
-
-
-def _named(asked: Asked, made: Encoder) -> Encoder:
-    if made.name != asked.name:
-        raise ValueError(f"{asked.folder} was prepared for encoder '{made.name}', not for '{asked.name}'")
+    made: Encoder = _own_class("limits:OracleWithImage")(_oracle(asked), image)
     return made
+
+
+def _quantised_oracle(asked: Asked) -> Any:
+    bits = int(asked.name.removeprefix("oracle-").removesuffix("b"))
+    return _own_class("limits:QuantisedOracle")(asked.cameras, bits)
+
+
+def _resnet18(asked: Asked) -> Any:
+    share = asked.crop.share if asked.crop.mode == "resnet-only" else None
+    return _own_class("resnet18:ResNet18")(share)
+
+
+def _read_from(where: str) -> Callable[[Asked], Encoder]:
+    """What makes a class from its prepared folder, which must be that of the name."""
+
+    def make(asked: Asked) -> Encoder:
+        made: Encoder = _own_class(where)(asked.prepared)
+        if made.name != asked.name:
+            raise ValueError(f"{asked.folder} was prepared for encoder '{made.name}', not for '{asked.name}'")
+        return made
+
+    return make
 
 
 ENCODERS: Registry[EncoderEntry] = Registry(
@@ -189,18 +169,22 @@ ENCODERS: Registry[EncoderEntry] = Registry(
     "compression_gap.encoders",
     EncoderEntry,
     {
-        "blind": EncoderEntry(_blind, limit=True),
+        "blind": EncoderEntry(lambda a: _own_class("limits:Blind")(a.cameras), limit=True),
         "oracle": EncoderEntry(_oracle, prepared=True, limit=True, state=True),
         # the channel's encoder dial
         "oracle-Bb": EncoderEntry(_quantised_oracle, r"oracle-[1-9]b", check=_check_dial, state=True),
         "oracle+retina-R": EncoderEntry(
             _beside, r"oracle\+.*", check=_check_beside, prepared=True, limit=True, state=True
         ),
-        "pose-K": EncoderEntry(_pose, f"{ladder.PREFIX}.*", check=_check_pose, prepared=True),
+        "pose-K": EncoderEntry(
+            _read_from("pose:Pose"), f"{ladder.PREFIX}.*", check=_check_pose, prepared=True
+        ),
         "resnet18": EncoderEntry(_resnet18, check=_check_resnet18, trained=lambda name: True),
-        "retina-R": EncoderEntry(_retina, "retina-.*", check=_check_retina),
+        "retina-R": EncoderEntry(
+            lambda a: _own_class("retina:Retina")(_resolution(a.name)), "retina-.*", check=_check_retina
+        ),
         "pretrained": EncoderEntry(
-            _pretrained,
+            _read_from("pretrained:Pretrained"),
             rf"(hub:|folder:).*|({'|'.join(KNOWN)})(\+.*)?",
             FORMS,
             _check_pretrained,
