@@ -24,7 +24,7 @@ UNSETTLED = (
 def ledger_tables(found: dict[str, Any]) -> None:
     """Bits per action chunk: encoders, codes, pairs, policies."""
     from ..results.information import fitted_words, resolution_words
-    from ..study.resolution import resolution_rows
+    from ..results.resolution import resolution_rows
 
     at = found["resolution"]
     console.print(

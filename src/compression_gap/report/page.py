@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..nn.convergence import end_of_fit, in_words
 from ..results.information import fitted_words, resolution_words
+from ..results.resolution import resolution_rows
 from ..store.store import disk_error
-from ..study.resolution import resolution_rows
 from . import figures
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..encoders.registry import is_limit
 from ..statistics import intervals as statistics
 from ..statistics.bottleneck import Verdict, locate
-from ..study.cells import code_names
 from ..study.plan import Cell, Plan, action_parts, study_codes
+from ..tokenizers.code import code_names
 from .evidence import (
     Group,
     MeasuredReference,

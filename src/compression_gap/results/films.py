@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ..artifacts.builders import make_actor
+from ..artifacts.episodes import Film
 from ..encoders.registry import is_limit
-from ..store.store import Recipe, Store
-from ..study.plan import Cell, Plan
+from ..store.artifact import build
+from ..store.store import Store
+from ..study.cells import Cell
+from ..study.plan import Plan
 from .evidence import label, read_rows
-
-VERSION = 1
 
 
 def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
@@ -24,15 +25,15 @@ def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) ->
             if not len(hits):
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
-            folder = _film(plan, store, cell, task, state)
+            path = _film(plan, store, cell, task, state)
             name = f"{label(cell, plan)} · seed {cell.seed}"
-            out.append({"label": name, "task": task, "success": success, "path": folder / "film.mp4"})
+            out.append({"label": name, "task": task, "success": success, "path": path})
     return out
 
 
 def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
     """One policy per action representation: the best encoder of the file that is not a limit."""
-    ready = [c for c in plan.cells if store.has(c.episodes)]
+    ready = [c for c in plan.cells if store.has(c.episodes) and not c.swapped]
     own = [c for c in ready if not is_limit(c.encoder)] or ready
     chosen: dict[str, Cell] = {}
     for cell in own:
@@ -41,13 +42,9 @@ def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
     return list(chosen.values())[:cells]
 
 
-def _film(plan: Plan, store: Store, cell: Cell, task: str, state: int) -> Any:
-    from ..rollouts.run import record_episode
-
-    spec = {"protocol": plan.protocol.model_dump(mode="json"), "task": task, "initial_state": state}
-    recipe = Recipe("film", spec, {"policy": cell.policy.key}, VERSION)
-    if not store.has(recipe):
-        actor = make_actor(plan.steps[cell.episodes.key], store)
-        with store.create(recipe) as out:
-            record_episode(actor, plan.protocol, task, state, out / "film.mp4", actor_key=cell.episodes.key)
-    return store.open(recipe)
+def _film(plan: Plan, store: Store, cell: Cell, task: str, state: int) -> Path:
+    film = Film(
+        protocol=plan.protocol, task=task, initial_state=state, policy=cell.policy, played=cell.episodes
+    )
+    build(film, store, progress=lambda done, total: None, should_stop=lambda: False)
+    return film.load(store)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..artifacts.chunk_error import EpisodeErrors, read_errors
+from ..artifacts.error import EpisodeErrors
 from ..encoders.registry import is_limit
 from ..errors import UserError
 from ..statistics import intervals as statistics
@@ -61,7 +61,7 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
         "version": __version__,
         "tasks": list(plan.tasks),
         "recordings": {
-            "sets": [r.key for r in recordings.recipes],
+            "sets": [d.key for d in recordings.demos],
             "source": recordings.sim,
             "cameras": list(recordings.cameras),
             "image_size": recordings.image_size,
@@ -86,7 +86,7 @@ def summarise_offline(plan: OfflinePlan, store: Store) -> dict[str, Any]:
         "tokenizers": tokenizers(plan, store),
         "ledger": _ledger(plan, store),
         "machine": machine(plan.cells, store),
-        "version_words": version_words(plan, store, plan.recordings.recipes),
+        "version_words": version_words(plan, store, plan.recordings.demos),
     }
 
 
@@ -97,7 +97,7 @@ def _groups(plan: OfflinePlan, store: Store) -> list[_Group]:
     out = []
     for cells in by_levels.values():
         there = [c for c in cells if store.has(c.error)]
-        errors = tuple(read_errors(store, c.error) for c in there)
+        errors = tuple(c.error.load(store) for c in there)
         out.append(_Group(tuple(cells), tuple(c.seed for c in there), errors))
     found = [e for g in out for e in g.errors]
     if any(not np.array_equal(e.episode, found[0].episode) for e in found):
@@ -177,7 +177,7 @@ def _cell(plan: OfflinePlan, store: Store, group: _Group) -> dict[str, Any]:
 
 
 def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[str, Any] | None:
-    there = {seed: recipe for seed, recipe in predictor.runs.items() if store.has(recipe)}
+    there = {seed: run for seed, run in predictor.runs.items() if store.has(run)}
     if not there:
         return None
     words = {"mean": "the mean action", "last": "the last action, repeated"}
@@ -190,7 +190,7 @@ def _reference(plan: OfflinePlan, predictor: Predictor, store: Store) -> dict[st
         "predictor": predictor.name,
         **code_levels(predictor.code),
         "fitted_seeds": [seed for seed in there if seed is not None],
-        **_measured(plan, [read_errors(store, e) for e in there.values()]),
+        **_measured(plan, [e.load(store) for e in there.values()]),
     }
 
 

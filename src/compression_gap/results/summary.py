@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..artifacts.probe import Probe
+from ..artifacts.tokenizer import FittedTokenizer
 from ..encoders.ladder import is_pose
 from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit, in_words
 from ..statistics import intervals as statistics
 from ..store.engine import failure_file
-from ..store.store import Recipe, Store
-from ..study.cells import Code, Trained
+from ..store.graph import Graph
+from ..store.store import Store
+from ..study.actions import study_codes
+from ..study.cells import Trained
 from ..study.file import Study
-from ..study.plan import Graph, Plan, study_codes
+from ..study.plan import Plan
+from ..tokenizers.code import Code
 from . import comparisons
 from .evidence import Group, MeasuredReference, code_words, groups, label, measured_reference, rate, strata
 from .published import published_beside
@@ -65,12 +70,12 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     }
 
 
-def probes(of: Mapping[str, Recipe], store: Store) -> list[dict[str, Any]]:
+def probes(of: Mapping[str, Probe], store: Store) -> list[dict[str, Any]]:
     """What a linear reader recovers of the true state from each frozen encoder's features (``encoders.probe``)."""
     out = []
-    for encoder, recipe in of.items():
-        if store.has(recipe):
-            found = store.manifest(recipe)["meta"]
+    for encoder, probe in of.items():
+        if store.has(probe):
+            found = store.meta(probe)
             if found["mean"] is None:  # nothing moves in these demonstrations
                 continue
             out.append({"encoder": encoder, **{k: found[k] for k in ("mean", "tasks", "features")}})
@@ -138,7 +143,7 @@ def _selection(plan: Plan, group: Group) -> dict[str, Any] | None:
     """
     if group.by_step is None:
         return None
-    last, final = group.head.policy.spec["training"]["steps"], float(group.by_step[:, -1].mean())
+    last, final = group.head.policy.training["steps"], float(group.by_step[:, -1].mean())
     return {
         "select": plan.study.rollout.select,
         "steps": [*(step for step, _ in group.head.checkpoints), last],
@@ -151,7 +156,7 @@ def _selection(plan: Plan, group: Group) -> dict[str, Any] | None:
 
 def trained(cells: Sequence[Trained], store: Store) -> dict[str, Any]:
     """What the trainings of one cell's replicates report: convergence, sizes, times, curves, failures."""
-    there = [(c, store.manifest(c.policy)["meta"]) for c in cells if store.has(c.policy)]
+    there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
     metas = [meta for _, meta in there]
     failures = []
     for c in cells:
@@ -252,8 +257,8 @@ def tokenizers(plan: Graph, store: Store) -> list[dict[str, Any]]:
     """The fitted tokenizers of a graph: capacity, held-out distortion, convergence."""
     out = []
     for step in plan.steps.values():
-        if step.recipe.kind == "tokenizer" and store.has(step.recipe):
-            meta = store.manifest(step.recipe)["meta"]
+        if isinstance(step, FittedTokenizer) and store.has(step):
+            meta = store.meta(step)
             out.append(
                 {
                     "label": step.label,
@@ -270,5 +275,5 @@ def machine(cells: Sequence[Trained], store: Store) -> dict[str, str]:
     """What the first policy that is there was trained on."""
     for cell in cells:
         if store.has(cell.policy):
-            return dict(store.manifest(cell.policy)["meta"]["machine"])
+            return dict(store.meta(cell.policy)["machine"])
     return {}
