@@ -24,7 +24,7 @@ from compression_gap.policies.registry import SAMPLED, HeadEntry
 from compression_gap.registry import Option
 from compression_gap.tokenizers.registry import TokenizerEntry
 
-CONSTANT = HeadEntry("elsewhere.heads:Constant", options={"start": Option(float, 0.5, later=True)})
+CONSTANT = HeadEntry("elsewhere.heads:Constant", options={"start": Option(float, 0.5, elided=True)})
 ECHO = HeadEntry("elsewhere.heads:Echo", "tokens", SAMPLED)
 SIGN = TokenizerEntry("elsewhere.sign:Sign", {"gain": Option(int, 2)})
 BRIGHTNESS = EncoderEntry("elsewhere.brightness:Brightness", "brightness-[0-9]+", ("brightness-N",))

@@ -29,13 +29,13 @@ Record = TypeVar("Record")
 class Option:
     """An option that the study file sets: what it may be (a type, as pydantic reads it), and its default.
 
-    ``later``: added when keys of artefacts were out already. At its default it is left out of specifications, so that
+    ``elided``: added when keys of artefacts were out already. At its default it is left out of specifications, so that
     they keep their keys.
     """
 
     kind: Any
     default: Any
-    later: bool = False
+    elided: bool = False
 
 
 Options = Mapping[str, Option]
@@ -56,7 +56,7 @@ def merged(of: Iterable[Options]) -> dict[str, Option]:
 def specified(options: Options, values: Any) -> dict[str, Any]:
     """What a specification says of these options, read from the attributes of ``values``."""
     given = {name: getattr(values, name) for name in options}
-    return {n: v for n, v in given.items() if not (options[n].later and v == options[n].default)}
+    return {n: v for n, v in given.items() if not (options[n].elided and v == options[n].default)}
 
 
 def check_option(what: str, name: str, value: Any, known: Options) -> None:

@@ -1,6 +1,6 @@
 """Heads: the facts of each, stated once. A new head is a file, and one entry here or in another package.
 
-The study file's section ``policy`` takes the options of all heads (``OPTIONS``); each head's recipes hold its own. What
+The study file's section ``policy`` takes the options of all heads (``head_options``); each head's recipes hold its own. What
 an action representation is called follows from its head's targets (``action_parts``). No torch here: planning reads
 this, and the class is imported when a head is made.
 """
@@ -89,7 +89,7 @@ HEADS: Registry[HeadEntry] = Registry(
             f"{HERE}.hybrid:HybridHead",
             "both",
             # of the offset's error beside the cross-entropy
-            {**SAMPLED, "offset_weight": Option(Annotated[float, Field(gt=0)], 1.0, later=True)},
+            {**SAMPLED, "offset_weight": Option(Annotated[float, Field(gt=0)], 1.0, elided=True)},
         ),
         "regression": HeadEntry(f"{HERE}.regression:RegressionHead"),
     },

@@ -39,7 +39,7 @@ LATENT = {
     "size": Option(AutoencoderSize, "xs"),
 }
 # Of its transformers while it is fitted; published: 0.1.
-DROPOUT = {"dropout": Option(Annotated[float, Field(ge=0, lt=1)], 0.0, later=True)}
+DROPOUT = {"dropout": Option(Annotated[float, Field(ge=0, lt=1)], 0.0, elided=True)}
 BINS = {"bins": Option(Annotated[int, Field(ge=2)], 256)}  # a dimension and step
 HERE = __package__
 TOKENIZERS: Registry[TokenizerEntry] = Registry(
