@@ -317,7 +317,9 @@ def tokenizer_section(
 ) -> Tokenizer:
     """The study file's section of that name, from options."""
     at_least(1, tokens=tokens, steps=steps, batch_size=batch_size)
-    return Tokenizer(tokens=tokens, size=size, steps=steps, batch_size=batch_size)
+    return Tokenizer.model_validate(
+        {"tokens": tokens, "size": size, "steps": steps, "batch_size": batch_size}
+    )
 
 
 def compare_tokenizers(

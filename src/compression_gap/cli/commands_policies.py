@@ -45,11 +45,11 @@ class _Evidence:
 def export_policy(folder: Path, out: Path, study: Path | None, preset: str | None) -> dict[str, Any]:
     """Save a policy and its card in a new folder; returns its folder, files and the card's figures."""
     from ..policies import Policy
-    from ..policies.sharing import check_new, save_pretrained
+    from ..policies.sharing import check_new
 
     check_new(out)  # before the policy is read and its card is made, which takes seconds
     card = policy_card(folder, study, preset)
-    made = save_pretrained(Policy.from_pretrained(folder), out, card=card)
+    made = Policy.from_pretrained(folder).save_pretrained(out, card=card)
     files = sorted(str(f.relative_to(made)) for f in made.rglob("*") if f.is_file())
     return {"folder": str(made), "files": files, "card": asdict(card)}
 
