@@ -7,11 +7,12 @@ import pytest
 
 from compression_gap.demos import DemoSet, Normaliser, make_windows
 from compression_gap.errors import UserError
+from compression_gap.results.tokenizers import read_table
 from compression_gap.store.engine import missing_steps
 from compression_gap.store.store import Store
 from compression_gap.study.file import Tokenizer, parse_study
 from compression_gap.study.plan import make_plan
-from compression_gap.study.tokenizer_table import TableSpec, open_demos, plan_table, table
+from compression_gap.study.tokenizer_table import TableSpec, open_demos, plan_table
 from compression_gap.tokenizers import load_tokenizer
 
 
@@ -105,7 +106,7 @@ def test_folders_of_demonstrations_give_the_same_graph(compared):
     )
     plan = plan_table(spec, recipes(store))
     assert missing_steps(plan, Store(store)) == []
-    assert table(plan, Store(store))["rows"][0]["label"] == "bins"
+    assert read_table(plan, Store(store)).rows[0].label == "bins"
 
 
 def test_without_rollouts_nothing_is_simulated(compared):

@@ -1,20 +1,22 @@
-"""Films of rollouts for the report: artefacts like any other, so a second report costs nothing."""
+"""Videos of rollouts for the report: artefacts like any other, so a second report costs nothing."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from ..artifacts.builders import make_actor
 from ..encoders.registry import is_limit
 from ..store.store import Recipe, Store
 from ..study.plan import Cell, Plan
-from .evidence import label, read_rows
+from .evidence import read_rows
+from .measurement import label
+from .records.study import Video
 
 VERSION = 1
 
 
-def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
-    """Up to ``cells`` policies, one success and one failure each where there are such: label, task, path."""
+def film_cells(plan: Plan, store: Store, cells: int) -> list[Video]:
+    """Up to ``cells`` policies, one success and one failure each where there are such."""
     out = []
     for cell in _choose(plan, store, cells):
         rows = read_rows(plan, store, cell.episodes)
@@ -25,8 +27,8 @@ def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) ->
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
             folder = _film(plan, store, cell, task, state)
-            name = f"{label(cell, plan)} · seed {cell.seed}"
-            out.append({"label": name, "task": task, "success": success, "path": folder / "film.mp4"})
+            name = f"{label(cell, plan.study, cell.demos)} · seed {cell.seed}"
+            out.append(Video(label=name, task=task, success=success, path=folder / "film.mp4"))
     return out
 
 
@@ -41,7 +43,7 @@ def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
     return list(chosen.values())[:cells]
 
 
-def _film(plan: Plan, store: Store, cell: Cell, task: str, state: int) -> Any:
+def _film(plan: Plan, store: Store, cell: Cell, task: str, state: int) -> Path:
     from ..rollouts.run import record_episode
 
     spec = {"protocol": plan.protocol.model_dump(mode="json"), "task": task, "initial_state": state}

@@ -266,12 +266,13 @@ def build_coverage(job: Job) -> dict[str, Any]:
 
 def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     """Everything on the page, as JSON values."""
+    from ..results.records.json import as_json
     from ..results.summary import summarise
 
     plan = made.plan
     assert plan.ledger is not None
     assert made.verdicts is not None
-    summary = summarise(plan, store)
+    summary = as_json(summarise(plan, store))
     ledger = summary["ledger"]
     partitions = _partitions(plan, store)
     bits = _bits_rows(plan, store, ledger, partitions)

@@ -166,39 +166,3 @@ def read_disturbed(disturbed: Disturbed, store: Store) -> dict[str, Any]:
             for d, of in disturbed.dimensions.items()
         ],
     }
-
-
-def bounded(at: Mapping[str, Any]) -> str:
-    """A resolution with its interval; ``bound``: it lies beyond what was tried."""
-    if at["bound"] == "above":
-        return f"at least {at['value']:.2g} [{at['low']:.2g}, …]"
-    if at["bound"] == "below":
-        return f"at most {at['value']:.2g} […, {at['high']:.2g}]"
-    return f"{at['value']:.2g} [{at['low']:.2g}, {at['high']:.2g}]"
-
-
-def of_noise(found: Mapping[str, Any], noise: str = "white") -> dict[str, Any]:
-    """σ* of one noise, of what ``read_disturbed`` gave."""
-    at: dict[str, Any] = next(n for n in found["noises"] if n["noise"] == noise)
-    return at
-
-
-def resolution_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table of σ*: a row a noise and a row a dimension; with pooled σ*, and each task's where there are several."""
-    if not found["measured"]:
-        return []
-    rows = []
-    for at in found["noises"]:
-        noise = at["noise"]
-        what = {"white": "white noise", "offset": "offset, constant over a chunk"}.get(noise)
-        tasks = at["per_task"] if len(at["per_task"]) > 1 else {}
-        words = what or f"noise like the error of {noise.removeprefix('code ')}"
-        rows.append(
-            {"noise": words, "pooled": bounded(at), "tasks": {t: bounded(v) for t, v in tasks.items()}}
-        )
-    for at in found["dimensions"]:
-        d = at["dimension"]
-        rows.append(
-            {"noise": f"white noise in action dimension {d} alone", "pooled": bounded(at), "tasks": {}}
-        )
-    return rows

@@ -1,4 +1,4 @@
-"""The comparison of tokenizers on a set of demonstrations: a graph of its own, and the table read from it."""
+"""The comparison of tokenizers on a set of demonstrations: a graph of its own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import __version__
 from ..errors import UserError
-from ..results.evidence import episode_columns
 from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, sim_info
-from ..statistics import intervals as statistics
 from ..store.store import Recipe, Store, read_manifest, recipe_in
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.levels import Levels, prefix_lengths
@@ -189,59 +184,3 @@ def _prefixes(code: Code, section: Tokenizer) -> list[int]:
     """Shorter prefixes that are rolled out, of codes whose prefixes decode."""
     option = tokenizer_entry(code.tokenizer).ordered_by
     return prefix_lengths(getattr(section, option))[:-1] if option else []
-
-
-def table(plan: TablePlan, store: Store) -> dict[str, Any]:
-    """Everything that the table and the page show. JSON values; raises ``UserError`` while it is incomplete."""
-
-    def rate(recipe: Recipe | None) -> dict[str, Any] | None:
-        if recipe is None:
-            return None
-        rows = episode_columns(store, recipe)
-        tasks, task = np.unique(rows["task"], return_inverse=True)
-        success = rows["success"].astype(float)
-        found = vars(statistics.rate_interval(success[None], task))
-        return {
-            **found,
-            "episodes": len(success),
-            "per_task": {str(t): float(success[task == i].mean()) for i, t in enumerate(tasks)},
-        }
-
-    rows = []
-    for row in plan.rows:
-        health = store.manifest(row.health)["meta"]
-        tokens = row.prefix or health["prefixes"][-1]["tokens"]
-        (of_prefix,) = (p for p in health["prefixes"] if p["tokens"] == tokens)
-        whole = row.prefix is None
-        rows.append(
-            {
-                "label": row.code.name if whole else f"{row.code.name}, first {row.prefix}",
-                "tokenizer": row.code.tokenizer,
-                "codebook": None if row.code.codebook is None else [list(p) for p in row.code.codebook],
-                "tokenizer_seed": row.code.seed,
-                "prefix": row.prefix,
-                "nominal_bits": of_prefix["bits"],
-                "distortion": of_prefix["distortion"],
-                "expert_coded": rate(row.coded),
-                "replay": rate(row.replay),
-                "health": health if whole else None,
-            }
-        )
-    first = store.manifest(plan.rows[0].health)["meta"]
-    demosets = [store.manifest(r) for r in plan.demos]
-    return {
-        "version": __version__,
-        "tasks": list(plan.tasks),
-        "demos": [str(m["key"]) for m in demosets],
-        "horizon": plan.spec.horizon,
-        "execute": plan.spec.execute,
-        "sigma": plan.spec.sigma,
-        "chunks": first["chunks"],
-        "episodes": first["episodes"],
-        "machine": first["machine"],
-        "eigenvalues": first["covariance_eigenvalues"],
-        "section": plan.spec.section.model_dump(mode="json"),
-        "protocol": None if plan.protocol is None else plan.protocol.hash,
-        "references": {name: rate(recipe) for name, recipe in plan.references.items()},
-        "rows": rows,
-    }
