@@ -71,8 +71,8 @@ def small_study_text() -> str:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The study above, run once per session by the command line in this process."""
-    from compression_gap.artifacts.builders import close_pools
     from compression_gap.cli.main import main
+    from compression_gap.rollouts.pools import close_pools
 
     folder = tmp_path_factory.mktemp("finished")
     file = folder / "small.yaml"
@@ -89,8 +89,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The store and the printed table of ``cgap tokenizers`` on a few demonstrations of the channel."""
-    from compression_gap.artifacts.builders import close_pools
     from compression_gap.cli.main import main
+    from compression_gap.rollouts.pools import close_pools
 
     store = tmp_path_factory.mktemp("compared") / "store"
     out, log = io.StringIO(), io.StringIO()

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from compression_gap.store.store import Store
-from compression_gap.study.calibrate import plan_calibration
+from compression_gap.study.calibration import plan_calibration
 from compression_gap.study.file import Cameras, Ledger, Tokenizer, load_study, parse_study
 from compression_gap.study.ledger import plan_ledger
 from compression_gap.study.offline import make_offline_plan
-from compression_gap.study.plan import demos_step, make_plan
+from compression_gap.study.parts import demonstrations_of
+from compression_gap.study.plan import make_plan
 from compression_gap.study.setting import resolve_suite
 from compression_gap.study.tokenizer_table import TableSpec, plan_table
 
@@ -27,19 +28,17 @@ CODES = (((8, 5, 5, 5),), ((4,), (8, 5)))
 
 def channel_demos():
     spec, info = resolve_suite("channel", Cameras(image_size=16))
-    return demos_step(spec, spec.tasks[0], 12, info.versions)
+    return demonstrations_of(spec, spec.tasks[0], 12, info.versions)
 
 
 def tokenizer_table():
-    step = channel_demos()
     spec = TableSpec(("bins", "bins-quantile", "fast", "rvq", "quest", "oat"), CODES[:1], seeds=(0, 1))
-    return plan_table(spec, [step.recipe], [step])
+    return plan_table(spec, [channel_demos()])
 
 
 def ledger():
-    step = channel_demos()
     return plan_ledger(
-        Ledger(), [step.recipe], [step], ["retina-4", "oracle"], ["bins", "oat"], CODES,
+        Ledger(), [channel_demos()], ["retina-4", "oracle"], ["bins", "oat"], CODES,
         Tokenizer(tokens=2), horizon=16, n_obs_steps=2, execute=8,
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ def test_keys_of_artefacts_hold(name, record, tmp_path, monkeypatch):
         metadata, "version", lambda package: "1.0"
     )  # a simulator's versions stand in its keys
     steps = PLANS[name](record, tmp_path).steps
-    same_as_golden(("plans.json", name), [f"{s.recipe.kind}/{key}" for key, s in steps.items()])
+    same_as_golden(("plans.json", name), [f"{s.kind}/{key}" for key, s in steps.items()])
 
 
 def names_in(value):

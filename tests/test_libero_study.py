@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'compression-gap[libero]'")
 
-from compression_gap.artifacts.builders import close_pools
 from compression_gap.cli.main import main
 from compression_gap.encoders import checkpoints
 from compression_gap.errors import UserError
 from compression_gap.results.published import OWN_ENCODERS, experiment_cells
+from compression_gap.rollouts.pools import close_pools
 from compression_gap.sims import SimSpec, make_sim
 from compression_gap.sims.libero_tasks import full_name
 from compression_gap.study.file import load_study, parse_study, presets
@@ -59,7 +59,7 @@ def test_a_preset_can_be_planned(preset, monkeypatch):
         assert any(c.swapped for c in plan.cells)
         assert (plan.protocol.step_limit, plan.protocol.settings["name"]) == (520, "libero-fixed")
     assert (len(plan.tasks), len(plan.protocol.episodes()), plan.protocol.execute) == (10, 500, 16)
-    assert all(r.spec["origin"] == "official" for r in plan.demos[50])
+    assert all(r.origin == "official" for r in plan.demos[50])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The one exception that a user can cause: a sentence that says what is wrong, where, and what to do."""
+"""The exceptions that others rely on; above all the one that a user can cause, a sentence with a remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,12 @@ from difflib import get_close_matches
 
 class UserError(Exception):
     """Printed as one sentence on stderr with exit code 2; no traceback unless ``--debug``."""
+
+    failure = "user"  # what the engine calls a step that ends so
+
+
+class Interrupted(Exception):
+    """The work was asked to stop; a checkpoint has been written."""
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from compression_gap.artifacts.chunk_error import error_sums, held_out, read_errors
-from compression_gap.demos import DemoSet, Normaliser, make_windows
+from compression_gap.demos import DemoSet, Normaliser, make_chunks, make_windows
+from compression_gap.information.chunk_error import error_sums, held_out
 from compression_gap.policies import Policy
 from compression_gap.rollouts.run import decision_seed
 from compression_gap.sims import Observation
@@ -25,33 +25,44 @@ def demos(recorded):
     return DemoSet.load(recorded.demos)
 
 
+UNITS = Normaliser(*(np.array([v] * 3, np.float32) for v in (0.0, 1.0, -3, 3)))
+
+
+def every(sets, n_obs_steps=2):
+    """All held-out decision points of the sets."""
+    return make_chunks(sets, UNITS, "test", horizon=16, n_obs_steps=n_obs_steps, tasks=sets[0].tasks)
+
+
 def test_all_points_are_taken_where_they_are_few(demos):
-    points = held_out([demos], demos.tasks, horizon=16, n_obs_steps=2)
+    points = held_out(every([demos]))
     windows = make_windows([demos], demos.tasks, 16, 2, "test")
     assert len(points.rows) == len(windows) == sum(e.length for e in demos.split("test"))
     expected = np.concatenate([np.arange(e.length) for e in demos.split("test")])
-    np.testing.assert_array_equal(points.step, expected)
+    np.testing.assert_array_equal(points.rows.step, expected)
     np.testing.assert_array_equal(points.windows.actions, windows.actions)
 
 
 def test_many_points_are_thinned_evenly_and_no_episode_is_lost(demos):
-    windows = make_windows([demos, demos], demos.tasks, 16, 2, "test")
+    windows, whole = make_windows([demos, demos], demos.tasks, 16, 2, "test"), every([demos, demos])
     for most in (1, 3, 20):
-        points = held_out([demos, demos], demos.tasks, horizon=16, n_obs_steps=2, most=most)
+        points = held_out(whole, most)
         assert set(points.windows.episode) == set(windows.episode)
         assert len(points.rows) <= most + len(set(windows.episode))
-        np.testing.assert_array_equal(points.windows.frames, windows.frames[points.rows])
+        at = whole.rows.find(points.rows, "all")
+        np.testing.assert_array_equal(points.windows.frames, windows.frames[at])
     # steps count within the episode, in the second set, too
     starts = np.array(
         [e.start for e in demos.episodes] + [len(demos.actions) + e.start for e in demos.episodes]
     )
-    np.testing.assert_array_equal(points.step, points.windows.frames[:, -1] - starts[points.windows.episode])
-    spread = np.diff(points.rows)
+    np.testing.assert_array_equal(
+        points.rows.step, points.windows.frames[:, -1] - starts[points.windows.episode]
+    )
+    spread = np.diff(at)
     assert spread.max() <= 2 * len(windows) / 20
 
 
 def test_sums_are_over_valid_steps_alone(demos):
-    points = held_out([demos], demos.tasks, horizon=16, n_obs_steps=1, most=30)
+    points = held_out(every([demos], n_obs_steps=1), most=30)
     rng = np.random.default_rng(0)
     n = len(points.rows)
     chunks, predicted = rng.normal(size=(2, n, 16, 3))
@@ -72,9 +83,7 @@ def test_sums_are_over_valid_steps_alone(demos):
 
 def by_hand(plan, store, demos, predict, steps=16):
     """Errors per held-out episode of ``predict(episode number, t) -> [steps, d]`` standardised."""
-    normaliser = Normaliser.load(
-        store.open(next(s.recipe for s in plan.steps.values() if s.recipe.kind == "normaliser"))
-    )
+    normaliser = Normaliser.load(store.open(next(s for s in plan.steps.values() if s.kind == "normaliser")))
     out = []
     for number, e in enumerate(demos.episodes):
         if e.split != "test":
@@ -90,7 +99,7 @@ def by_hand(plan, store, demos, predict, steps=16):
 
 def test_the_mean_and_the_last_action(recorded, plan, demos):
     store = Store(recorded.store)
-    mean, last = (read_errors(store, p.runs[None]) for p in plan.predictors[:2])
+    mean, last = (p.runs[None].load(store) for p in plan.predictors[:2])
     zeros = np.zeros((16, 3))
     np.testing.assert_allclose(mean.whole, by_hand(plan, store, demos, lambda *_: zeros), rtol=1e-5)
     np.testing.assert_allclose(mean.executed, by_hand(plan, store, demos, lambda *_: zeros, 8), rtol=1e-5)
@@ -109,7 +118,7 @@ def test_a_code_alone_errs_by_its_distortion(recorded, plan):
         folder, step = store.open(run), plan.steps[run.key]
         sums, counts = (np.load(folder / f"{n}.npy") for n in ("sums", "counts"))
         tokens = plan.steps[step.inputs["tokens"].key]
-        distortion = store.manifest(tokens.inputs["tokenizer"])["meta"]["distortion"]
+        distortion = store.meta(tokens.inputs["tokenizer"])["distortion"]
         assert sums[0].sum() / counts[0].sum() / 3 == pytest.approx(distortion, rel=1e-5)
 
 
@@ -132,7 +141,7 @@ def test_a_policy_s_error_is_that_of_what_it_does_on_raw_observations(recorded, 
         seed = decision_seed(e.task, number, 0, t)
         return policy.normaliser.normalise(policy.act(seen, np.array([seed])).chunk[0])
 
-    found = read_errors(store, cell.error)
+    found = cell.error.load(store)
     np.testing.assert_allclose(found.whole, by_hand(plan, store, demos, act), rtol=2e-3)
     np.testing.assert_allclose(found.raw / policy.normaliser.std**2, _standardised(store, cell), rtol=1e-6)
     np.testing.assert_allclose((found.raw / policy.normaliser.std**2).mean(1), found.whole, rtol=1e-6)
@@ -159,7 +168,7 @@ def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     )
     store = Store(tmp_path / "store")
     plan = make_offline_plan(study, store)
-    assert "features" not in {s.recipe.kind for s in plan.steps.values()}
+    assert "features" not in {s.kind for s in plan.steps.values()}
     steps = list(plan.steps.values())
     with RunWatcher(steps, len(steps), 1, tmp_path / "log") as watcher:
         outcome = run_steps(steps, store, processes=0, watcher=watcher)
@@ -175,4 +184,4 @@ def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     )
     chunks = policy.emit(seen, np.zeros(len(windows), np.int64)).chunk  # a regression draws nothing
     error = (chunks - policy.normaliser.normalise(np.asarray(demos.actions))[windows.actions]) ** 2
-    assert read_errors(store, cell.error).whole == pytest.approx([error[windows.valid].mean()], rel=1e-3)
+    assert cell.error.load(store).whole == pytest.approx([error[windows.valid].mean()], rel=1e-3)

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from compression_gap import __version__
-from compression_gap.artifacts import builders
 from compression_gap.cli import main as cli
 from compression_gap.cli import terminal
 from compression_gap.errors import UserError
+from compression_gap.rollouts import pools
 from compression_gap.statistics.power import power
 
 VERBS = [
@@ -487,4 +487,4 @@ def test_verbs_that_need_no_torch_import_none(arguments, tmp_path):
 
 
 def teardown_module():
-    builders.close_pools()
+    pools.close_pools()

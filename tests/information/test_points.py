@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 
-from compression_gap.demos import DemoSet, DemoWriter, Normaliser
+from compression_gap.demos import DemoSet, DemoWriter, Normaliser, make_chunks
 from compression_gap.errors import UserError
-from compression_gap.information.points import decision_points, feature_part, own_part
+from compression_gap.information.points import feature_part, own_part, whole_chunks
 from compression_gap.sims import Observation
 
 UNITS = Normaliser(*(np.array([v], np.float32) for v in (1.0, 2.0, -3, 3)))
+
+
+def decision_points(sets, tasks, units, split, share=1, **shape):
+    return whole_chunks(make_chunks(sets, units, split, tasks=tasks, **shape), share)
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def test_only_whole_chunks_count_and_rows_say_where_they_are(demos):
     raw = UNITS.denormalise(points.chunks)[..., 0]
     np.testing.assert_allclose(np.diff(raw, axis=1), 1)
     all_windows = sum(e.length for e in demos.split("train"))
-    assert points.rows.max() < all_windows
+    assert make_chunks([demos], UNITS, "train", horizon=4).rows.find(points.rows, "all").max() < all_windows
 
 
 def test_a_stride_keeps_every_so_many_frames(demos):

@@ -16,7 +16,7 @@ from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card, write_card
 from compression_gap.policies.sharing import from_pretrained, save_pretrained
-from compression_gap.policies.train import train_policy
+from compression_gap.policies.train import TrainingSpec, train_policy
 from compression_gap.sims import Observation
 
 TASKS = ("push", "reach", "place")
@@ -75,7 +75,8 @@ def trained(demos, task, instructions, out, steps=400):
     normaliser = Normaliser.fit(demos.actions[frames])
     features = [make_encoder("blind", cameras=1).features(frame_batch(demos, slice(None)))[:, 0]]
     given = instructions if task == "text" else None
-    train_policy(spec(task, steps), [demos], features, normaliser, None, None, instructions=given, out=out)
+    what = TrainingSpec(**spec(task, steps))
+    train_policy(what, [demos], features, normaliser, None, None, instructions=given, out=out)
     return Policy.load(out)
 
 

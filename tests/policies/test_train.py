@@ -11,10 +11,11 @@ from compression_gap.policies.autoregressive import AutoregressiveHead
 from compression_gap.policies.card import Card, write_card
 from compression_gap.policies.flow import FlowHead
 from compression_gap.policies.policy import PolicyModule
-from compression_gap.policies.train import train_policy
+from compression_gap.policies.train import TrainingSpec, train_policy
 from compression_gap.sims import Observation
 from compression_gap.tokenizers import FAST, OAT, Tokens
 from plain_state import oracle_folder
+from token_tables import token_tables
 
 
 def spec(encoder, head, *, steps, batch_size=64, lr=2e-3, **options):
@@ -55,7 +56,15 @@ def run(reach, what, out, tokenizer=None, **options):
     features = [encoder.features(frame_batch(reach, slice(None)))[:, 0]] if encoder.frozen else None
     coded = tokenizer and {s: tokenizer.decode(t).chunk for s, t in tokens.items()}
     record = train_policy(
-        what, [reach], features, normaliser, tokenizer, tokens, coded, prepared=prepared, out=out, **options
+        TrainingSpec(**what),
+        [reach],
+        features,
+        normaliser,
+        tokenizer,
+        token_tables([reach], tokens, coded),
+        prepared=prepared,
+        out=out,
+        **options,
     )
     return record, Policy.load(out)
 
@@ -132,7 +141,10 @@ def swap(reach, out, coded, target, head="flow"):
     normaliser = Normaliser.fit(reach.actions)
     features = [reach.state[:, None]]
     what = {**spec("oracle", head, steps=5, batch_size=8), "target": target}
-    train_policy(what, [reach], features, normaliser, None, None, coded, prepared=oracle_folder(2), out=out)
+    tables = token_tables([reach], coded=coded)
+    train_policy(
+        TrainingSpec(**what), [reach], features, normaliser, None, tables, prepared=oracle_folder(2), out=out
+    )
     return (out / "policy.safetensors").read_bytes(), Policy.load(out)
 
 
@@ -168,7 +180,7 @@ def test_the_swap_needs_coded_chunks_of_the_same_decision_points(reach, tmp_path
     with pytest.raises(ValueError, match="the flow head on 'coded' needs the coded chunks"):
         swap(reach, tmp_path / "a", None, "coded")
     short = {s: c[1:] for s, c in chunks_of(reach, Normaliser.fit(reach.actions)).items()}
-    with pytest.raises(ValueError, match="479 coded chunks for 480 decision points"):
+    with pytest.raises(ValueError, match="rows of target tokens"):
         swap(reach, tmp_path / "b", short, "coded")
     with pytest.raises(ValueError, match="the hybrid head on 'chunk' needs the coded chunks"):
         swap(reach, tmp_path / "c", None, "chunk", head="hybrid")
@@ -190,12 +202,12 @@ def test_ragged_tokens_are_trimmed_to_the_longest_of_train_and_validation(reach,
 
     monkeypatch.setattr(AutoregressiveHead, "loss", look)
     train_policy(
-        spec("oracle", "autoregressive", steps=3, batch_size=8),
+        TrainingSpec(**spec("oracle", "autoregressive", steps=3, batch_size=8)),
         [reach],
         [reach.state[:, None]],
         normaliser,
         fast,
-        wide,
+        token_tables([reach], wide),
         prepared=oracle_folder(2),
         out=tmp_path,
     )
@@ -251,14 +263,14 @@ def test_tokens_of_other_decision_points_are_refused(reach, grid, tmp_path):
     normaliser = Normaliser.fit(reach.actions)
     tokens = {s: grid.encode(c[1:]) for s, c in chunks_of(reach, normaliser).items()}
     features = [np.zeros((600, 1, 1), np.float32)]
-    with pytest.raises(ValueError, match="479 target token rows for 480 decision points"):
+    with pytest.raises(ValueError, match="479 rows of target tokens for 480 decision points"):
         train_policy(
-            spec("blind", "autoregressive", steps=1),
+            TrainingSpec(**spec("blind", "autoregressive", steps=1)),
             [reach],
             features,
             normaliser,
             grid,
-            tokens,
+            token_tables([reach], tokens),
             out=tmp_path,
         )
 
@@ -318,12 +330,12 @@ def test_the_published_mode_makes_target_tokens_anew_at_every_step(reach, tmp_pa
             {"tokenizer_mode": mode} if mode else {}
         )
         train_policy(
-            what,
+            TrainingSpec(**what),
             [reach],
             [reach.state[:, None]],
             normaliser,
             tokenizer,
-            tokens,
+            token_tables([reach], tokens),
             prepared=oracle_folder(2),
             out=tmp_path / name,
             **options,
@@ -354,12 +366,12 @@ def test_tokens_without_a_network_have_no_training_mode(reach, grid, tmp_path):
     what = spec("oracle", "autoregressive", steps=1) | {"tokenizer_mode": "train-as-published"}
     with pytest.raises(ValueError, match="no target tokens of grid in the mode 'train-as-published'"):
         train_policy(
-            what,
+            TrainingSpec(**what),
             [reach],
             [reach.state[:, None]],
             normaliser,
             grid,
-            tokens,
+            token_tables([reach], tokens),
             prepared=oracle_folder(2),
             out=tmp_path,
         )
@@ -372,7 +384,7 @@ def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):
     encoder = make_encoder("retina-4", cameras=1, crop=crop)
     features = encoder.features(frame_batch(reach, slice(None)))[:, 0]
     what = spec("retina-4", "regression", steps=2, batch_size=8) | {"crop": crop}
-    train_policy(what, [reach], [features], normaliser, None, None, out=tmp_path)
+    train_policy(TrainingSpec(**what), [reach], [features], normaliser, None, None, out=tmp_path)
     policy = Policy.load(tmp_path)
     assert policy.spec.crop == crop
     assert "| crop of its images | 50 % of the side, the centre" in write_card(policy, Card())

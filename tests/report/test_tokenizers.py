@@ -12,7 +12,7 @@ from test_page import Page
 from compression_gap.cli.commands import demos_steps
 from compression_gap.report.tokenizers import write_tokenizer_page
 from compression_gap.results.records.json import as_json
-from compression_gap.results.tokenizers import read_table
+from compression_gap.results.tokenizer_table import read_table
 from compression_gap.store.store import Store
 from compression_gap.study.file import Cameras, Tokenizer
 from compression_gap.study.tokenizer_table import TableSpec, plan_table
@@ -30,7 +30,7 @@ def record(compared):
         prior_steps=4,
         episodes=3,
     )
-    found = read_table(plan_table(spec, [s.recipe for s in steps], steps), store, "channel")
+    found = read_table(plan_table(spec, steps), store, "channel")
     assert as_json(found) == compared[1]
     return found
 

@@ -109,7 +109,7 @@ def test_each_training_seed_brings_its_own_tokenizer_to_the_swap(swapped, tmp_pa
     assert (table["tokenizer_seeds"], table["tokenizer_is_trained"]) == (2, True)
     plan, summary = measured_swap(tmp_path, factors__tokenizer_seed=[0])
     assert summary["swaps"][0]["tokenizer_seeds"] == 1
-    assert len({s.recipe.key for s in plan.steps.values() if s.recipe.kind == "tokenizer"}) == 1
+    assert len({s.key for s in plan.steps.values() if s.kind == "tokenizer"}) == 1
     assert summary["swaps"][0]["g_code"] == swapped["swaps"][0]["g_code"]  # the same runs, differently fitted
 
 

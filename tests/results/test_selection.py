@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.artifacts.builders import close_pools
 from compression_gap.cli.commands_policies import policy_card
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
@@ -15,6 +14,7 @@ from compression_gap.report.page import render_page
 from compression_gap.results.evidence import groups
 from compression_gap.results.records.json import as_json
 from compression_gap.results.summary import summarise
+from compression_gap.rollouts.pools import close_pools
 from compression_gap.rollouts.run import EPISODE_SCHEMA
 from compression_gap.statistics.intervals import peak_optimism
 from compression_gap.store.engine import run_plan
@@ -112,7 +112,7 @@ def written(store, whole, rates):
             }
             for i, (task, state, repeat) in enumerate(whole.protocol.episodes())
         ]  # fmt: skip
-        with store.create(recipe) as out:
+        with store.create(recipe.recipe) as out:
             parquet.write_table(pa.Table.from_pylist(rows, schema=EPISODE_SCHEMA), out / "episodes.parquet")
         changed[recipe.key] = wins
     return cell

@@ -83,7 +83,7 @@ def shown(plan, store):
 
 
 def put(store, recipe, rows):
-    with store.create(recipe) as folder:
+    with store.create(recipe.recipe) as folder:
         parquet.write_table(pa.Table.from_pylist(rows, schema=EPISODE_SCHEMA), folder / "episodes.parquet")
 
 

@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from compression_gap.artifacts import builders
-from compression_gap.artifacts.builders import close_pools
+from compression_gap.artifacts.demonstrations import Demonstrations
+from compression_gap.artifacts.normaliser import FittedNormaliser
 from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
+from compression_gap.rollouts.pools import close_pools
 from compression_gap.sims import SimulatorError
 from compression_gap.store import engine
 from compression_gap.store.engine import failure_file, missing_steps, run_plan
-from compression_gap.store.store import Recipe, Store
+from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study
-from compression_gap.study.plan import Step, make_plan
+from compression_gap.study.plan import make_plan
 
 MINI = {
     "name": "mini",
@@ -39,9 +40,9 @@ SCRIPT = '''
 import json, os, random, signal, sys
 from pathlib import Path
 
-from compression_gap import artifacts
+from compression_gap.rollouts import pools
+from compression_gap.store import engine, store
 from compression_gap.store.store import Store
-from compression_gap.study import builders, engine
 from compression_gap.study.plan import make_plan
 from compression_gap.study.file import load_study
 
@@ -52,11 +53,11 @@ class Quiet:
     def failed(self, step, record): print(record["sentence"], file=sys.stderr)
 
 def run(root, commit_point, processes=0, watcher=None):
-    artifacts.commit_point = commit_point
+    store.commit_point = commit_point
     plan = make_plan(load_study(Path(sys.argv[1]), None))
     outcome = engine.run_plan(plan, Store(root), processes=processes, watcher=watcher or Quiet())
     assert not outcome.failures and not outcome.stopped, outcome
-    builders.close_pools()
+    pools.close_pools()
 
 def in_a_fork(root, commit_point):
     """Whether the run came to its end."""
@@ -146,7 +147,7 @@ class Recorder:
         self.done.append(step)
 
     def failed(self, step, record):
-        self.sentences.append((step.recipe.kind, record["sentence"]))
+        self.sentences.append((step.kind, record["sentence"]))
 
 
 def study_file(folder, **changes):
@@ -190,7 +191,7 @@ def checksums(plan, root):
     return {
         (s.label, name): file["sha256"]
         for s in plan.steps.values()
-        for name, file in store.manifest(s.recipe)["files"].items()
+        for name, file in store.manifest(s)["files"].items()
     }
 
 
@@ -219,7 +220,7 @@ def test_a_run_builds_every_step_once_in_order(undisturbed):
     assert undisturbed.outcome.failures == {}
     assert not undisturbed.outcome.stopped
     assert sorted(undisturbed.outcome.built) == sorted(undisturbed.plan.steps)
-    assert [s.recipe.key for s in undisturbed.watcher.done] == undisturbed.outcome.built
+    assert [s.key for s in undisturbed.watcher.done] == undisturbed.outcome.built
     for i, step in enumerate(undisturbed.watcher.done):
         assert {n.key for n in step.inputs.values()} <= set(undisturbed.outcome.built[:i])
     assert missing_steps(undisturbed.plan, Store(undisturbed.root)) == []
@@ -244,7 +245,7 @@ def test_only_what_a_result_needs_is_missing(undisturbed, tmp_path):
     shutil.rmtree(root / "tokens")
     assert missing_steps(undisturbed.plan, Store(root)) == []
     shutil.rmtree(root / "policy")
-    assert [s.recipe.kind for s in missing_steps(undisturbed.plan, Store(root))] == ["tokens", "policy"]
+    assert [s.kind for s in missing_steps(undisturbed.plan, Store(root))] == ["tokens", "policy"]
     run_here(undisturbed.plan, Store(root))
     assert checksums(undisturbed.plan, root) == checksums(undisturbed.plan, undisturbed.root)
 
@@ -252,7 +253,7 @@ def test_only_what_a_result_needs_is_missing(undisturbed, tmp_path):
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     done = script(tmp_path, undisturbed.file, "every", tmp_path / "store")
     assert done.returncode == 0, done.stderr
-    kinds = [s.recipe.kind for s in undisturbed.watcher.done]
+    kinds = [s.kind for s in undisturbed.watcher.done]
     points = [f"{kind}:{at}" for kind in kinds for at in ("built", "before-rename", "after-rename")]
     assert json.loads(done.stdout) == points
     assert rows(undisturbed.plan, tmp_path / "store") == rows(undisturbed.plan, undisturbed.root)
@@ -358,7 +359,7 @@ def test_a_diverged_training_is_tried_again_only_when_asked(diverged):
     assert watcher.begun == []
     assert len(outcome.failures) == 2
     outcome, watcher = run_here(diverged.plan, diverged.store, retry=True)
-    assert [s.recipe.kind for s in watcher.begun] == ["policy"]
+    assert [s.kind for s in watcher.begun] == ["policy"]
     assert len(outcome.failures) == 2
     assert failure_file(diverged.store, diverged.plan.cells[0].policy).exists()
 
@@ -388,16 +389,16 @@ def test_the_report_and_the_status_show_a_diverged_cell(diverged, capsys):
     assert "failed: training oat 1000 · retina-2 · xs · seed 0: the training diverged" in said
 
 
-def refuse(job):
+def refuse(self, job):
     raise UserError("the demonstrations are all of one colour: paint them")
 
 
-def crash(job):
+def crash(self, job):
     raise ZeroDivisionError("by hand")
 
 
 def test_a_builder_s_sentence_is_the_program_s_with_exit_code_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(builders.BUILDERS, "normaliser", refuse)
+    monkeypatch.setattr(FittedNormaliser, "build", refuse)
     where = ["--store", str(tmp_path / "store"), "--processes", "0"]
     assert cli.main(["study", "run", str(study_file(tmp_path)), *where]) == 2
     said = capsys.readouterr().err
@@ -410,7 +411,7 @@ def test_a_builder_s_sentence_is_the_program_s_with_exit_code_2(tmp_path, monkey
 
 
 def test_a_crash_is_shown_with_its_traceback_and_exit_code_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(builders.BUILDERS, "normaliser", crash)
+    monkeypatch.setattr(FittedNormaliser, "build", crash)
     where = ["--store", str(tmp_path / "store"), "--processes", "0"]
     assert cli.main(["study", "run", str(study_file(tmp_path)), *where]) == 1
     said = capsys.readouterr().err
@@ -440,21 +441,18 @@ def test_damage_in_the_store_is_a_sentence_and_the_same_command_mends_it(undistu
 
 
 def demos_of(count):
-    """Steps of demonstrations of as many tasks, and a normaliser of all of them."""
-    recipes = [Recipe("demos", {"task": f"t{i}"}) for i in range(count)]
-    steps = [Step(r, f"demonstrations of {r.spec['task']}", {}, 1.0) for r in recipes]
-    inputs = {f"demos/{i}": r for i, r in enumerate(recipes)}
-    last = Recipe("normaliser", {}, {role: r.key for role, r in inputs.items()})
-    return steps, Step(last, "normaliser", inputs, 1.0)
+    """Demonstrations of as many tasks, and a normaliser of all of them."""
+    demos = [Demonstrations(task=f"t{i}", versions={}) for i in range(count)]
+    return demos, FittedNormaliser(demos=tuple(demos))
 
 
 def failing(which, error):
     """A builder that fails at these tasks, and what it was asked for."""
     asked = []
 
-    def build(job):
-        asked.append(job.spec["task"])
-        if job.spec["task"] in which:
+    def build(self, job):
+        asked.append(self.task)
+        if self.task in which:
             raise error
         return {}
 
@@ -464,7 +462,7 @@ def failing(which, error):
 def test_a_simulator_that_fails_every_time_is_not_tried_on(tmp_path, monkeypatch):
     steps, _ = demos_of(6)
     build, asked = failing({f"t{i}" for i in range(6)}, SimulatorError("the simulator 'x' failed: mend it"))
-    monkeypatch.setitem(builders.BUILDERS, "demos", build)
+    monkeypatch.setattr(Demonstrations, "build", build)
     watcher = Recorder()
     outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=watcher)
     assert asked == ["t0", "t1"]
@@ -476,7 +474,7 @@ def test_a_simulator_that_fails_every_time_is_not_tried_on(tmp_path, monkeypatch
 def test_a_simulator_that_works_elsewhere_is_tried_on(tmp_path, monkeypatch):
     steps, _ = demos_of(6)
     build, asked = failing({"t1", "t2", "t4"}, SimulatorError("failed"))
-    monkeypatch.setitem(builders.BUILDERS, "demos", build)
+    monkeypatch.setattr(Demonstrations, "build", build)
     outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=Recorder())
     assert asked == [f"t{i}" for i in range(6)]
     assert len(outcome.failures) == 3
@@ -485,13 +483,13 @@ def test_a_simulator_that_works_elsewhere_is_tried_on(tmp_path, monkeypatch):
 def test_demonstrations_that_no_result_can_use_any_more_are_not_made(tmp_path, monkeypatch):
     steps, last = demos_of(6)
     build, asked = failing({"t2"}, UserError("the expert failed: choose another task"))
-    monkeypatch.setitem(builders.BUILDERS, "demos", build)
-    goals = {last.recipe.key, steps[4].recipe.key}  # these are wanted for themselves
+    monkeypatch.setattr(Demonstrations, "build", build)
+    goals = {last.key, steps[4].key}  # these are wanted for themselves
     outcome = engine.run_steps([*steps, last], Store(tmp_path), processes=0, watcher=Recorder(), goals=goals)
     assert asked == ["t0", "t1", "t2", "t4"]
-    first = outcome.failures[steps[2].recipe.key]
+    first = outcome.failures[steps[2].key]
     assert "because" not in first
-    left = {s.recipe.key for s in (steps[3], steps[5], last)}
+    left = {s.key for s in (steps[3], steps[5], last)}
     assert {k for k, f in outcome.failures.items() if "because" in f} == left
     assert {f["sentence"] for f in outcome.failures.values()} == {first["sentence"]}
 
@@ -526,18 +524,18 @@ def test_a_step_whose_worker_dies_three_times_is_a_failure_that_says_so(undistur
         watcher,
         None,
         engine.Outcome(),
-        {s.recipe.key for s in undisturbed.plan.steps.values()},
+        {s.key for s in undisturbed.plan.steps.values()},
     )
     waiting = list(steps[1:])
     for deaths in (1, 2, 3):
         pool.workers["pipe"] = SimpleNamespace(join=lambda: None, exitcode=-9)
         pool.busy["pipe"] = (steps[0], 0.0)
-        pool._bury("pipe", steps[0], waiting)
+        pool._handle_dead_worker("pipe", steps[0], waiting)
         assert pool.workers == pool.busy == {}
         if deaths < 3:
             assert waiting.pop(0) is steps[0]
     sentence = f"the worker of '{steps[0].label}' died three times (exit code -9)"
-    assert pool.outcome.failures[steps[0].recipe.key]["sentence"] == sentence
+    assert pool.outcome.failures[steps[0].key]["sentence"] == sentence
     assert watcher.sentences == [("demos", sentence)]
     assert waiting == []  # all of them needed it
     assert {f.get("because") is None for f in pool.outcome.failures.values()} == {True, False}
@@ -562,7 +560,7 @@ def test_a_worker_that_died_while_idle_is_replaced(undisturbed, tmp_path, monkey
         Recorder(),
         None,
         engine.Outcome(),
-        {s.recipe.key for s in undisturbed.plan.steps.values()},
+        {s.key for s in undisturbed.plan.steps.values()},
     )
     pool.workers[Broken()] = SimpleNamespace(join=lambda: None, exitcode=-9)
 
@@ -570,7 +568,7 @@ def test_a_worker_that_died_while_idle_is_replaced(undisturbed, tmp_path, monkey
         pool.workers[new := Whole()] = SimpleNamespace()
         return new
 
-    monkeypatch.setattr(pool, "_hire", hire)
+    monkeypatch.setattr(pool, "_start_worker", hire)
     waiting = [step]
     pool._give_out(waiting, set())
     assert waiting == [step]

@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from compression_gap.artifacts import calibration as kinds
 from compression_gap.cli.main import main
 from compression_gap.cli.terminal_bits import calibration_tables
 from compression_gap.information.known import distributions
 from compression_gap.information.wide import Wide
+from compression_gap.results import calibration as results
 from compression_gap.statistics.coverage import settings
-from compression_gap.study import calibrate
+from compression_gap.study import calibration
 from compression_gap.study.file import load_study
 
 SMALL = {
@@ -21,22 +23,22 @@ SMALL = {
 
 
 def test_a_verdict_is_judged_against_true_gains():
-    assert calibrate._judged({"encoder": 0.3, "code": 0.1}, "encoder") == {
+    assert kinds.judged({"encoder": 0.3, "code": 0.1}, "encoder") == {
         "expected": "encoder",
         "stage": "encoder",
     }
-    assert calibrate._judged({"encoder": 0.3, "code": 0.27}, "code")["expected"] is None
-    assert calibrate._judged({"encoder": 0.03}, None)["expected"] is None
-    assert calibrate._judged({"encoder": -0.3, "code": -0.1}, None)["expected"] is None
+    assert kinds.judged({"encoder": 0.3, "code": 0.27}, "code")["expected"] is None
+    assert kinds.judged({"encoder": 0.03}, None)["expected"] is None
+    assert kinds.judged({"encoder": -0.3, "code": -0.1}, None)["expected"] is None
 
 
 def test_accuracy_counts_right_wrong_unresolved_and_ties():
     rows = [("encoder", "encoder"), ("code", "encoder"), ("code", None), (None, "code"), (None, None)]
-    found = calibrate._accuracy([{"expected": e, "stage": s} for e, s in rows])
+    found = kinds.accuracy([{"expected": e, "stage": s} for e, s in rows])
     assert (found["cells"], found["right"], found["wrong"], found["unresolved"]) == (3, 1, 1, 1)
     assert (found["ties"], found["named_in_ties"]) == (2, 1)
     assert found["accuracy"] == pytest.approx(1 / 3)
-    assert calibrate._accuracy([])["accuracy"] is None
+    assert kinds.accuracy([])["accuracy"] is None
 
 
 def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
@@ -55,7 +57,7 @@ def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
         {"wide": estimate(*e), "upgrade": estimate(0.4, low, 0.5, True)}
         for e, low in zip(own, (0.1, -0.1, -0.1, 0.2), strict=True)
     ]
-    found = calibrate._wide_row(Wide(61), 4.38, rows)
+    found = results._wide_row(Wide(61), 4.38, rows)
     assert found["mean"] == pytest.approx(3.35)
     assert found["within"] is False
     assert (found["covered"], found["flagged"], found["tight_and_wrong"]) == (0.5, 0.25, 1)
@@ -63,7 +65,7 @@ def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
 
 
 def test_the_dials_bind_as_their_definition_says():
-    rate = calibrate._nested((1, 2, 4))
+    rate = kinds.nested_rates((1, 2, 4))
     assert rate[None, None] == pytest.approx(1, abs=1e-6)
     # A code finer than what is seen costs nothing to speak of; a coarser one binds.
     assert rate[1, None] - rate[1, 4] == pytest.approx(0, abs=0.02)
@@ -72,10 +74,12 @@ def test_the_dials_bind_as_their_definition_says():
 
 
 def test_the_full_calibration_is_the_wider_one():
-    quick, full = (calibrate.plan_calibration(q) for q in (True, False))
+    quick, full = (calibration.plan_calibration(q) for q in (True, False))
     assert len(full.known) == len(distributions())
     assert (
-        len(full.coverage) == sum(len(settings(q, False)) for q in calibrate.QUANTITIES) > len(quick.coverage)
+        len(full.coverage)
+        == sum(len(settings(q, False)) for q in calibration.QUANTITIES)
+        > len(quick.coverage)
     )
     assert len(full.plan.cells) > len(quick.plan.cells)
     assert {r.key for r in full.wanted} <= set(full.steps)
@@ -88,15 +92,17 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
         factors = study.factors.model_copy(update={"demos": (40,), "encoder": ("oracle-1b",), "seed": (0,)})
         return study.model_copy(update={**parts, "factors": factors})
 
-    monkeypatch.setattr(calibrate, "load_study", tiny)
-    monkeypatch.setattr(calibrate, "distributions", lambda quick=False: distributions(True)[:1])
-    monkeypatch.setattr(calibrate, "SAMPLES", {True: (300, 4)})
-    monkeypatch.setattr(calibrate, "wide_settings", lambda quick: [(Wide(20, "white", 12), 2)])
+    monkeypatch.setattr(calibration, "load_study", tiny)
+    monkeypatch.setattr(calibration, "distributions", lambda quick=False: distributions(True)[:1])
+    monkeypatch.setattr(calibration, "SAMPLES", {True: (300, 4)})
+    monkeypatch.setattr(calibration, "wide_settings", lambda quick: [(Wide(20, "white", 12), 2)])
     monkeypatch.setattr(
-        calibrate, "WIDE_DENOISING", {"steps": 4, "seeds": 2, "batch_size": 16, "width": 8, "neighbours": 64}
+        calibration,
+        "WIDE_DENOISING",
+        {"steps": 4, "seeds": 2, "batch_size": 16, "width": 8, "neighbours": 64},
     )
-    monkeypatch.setattr(calibrate, "STUDIES", {True: (1, 5)})
-    monkeypatch.setattr(calibrate, "DIALS", (1, 3))
+    monkeypatch.setattr(calibration, "STUDIES", {True: (1, 5)})
+    monkeypatch.setattr(calibration, "DIALS", (1, 3))
     words = ["calibrate", "--quick", "--store", str(tmp_path / "store"), "--processes", "0"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

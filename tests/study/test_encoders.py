@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from compression_gap.artifacts.builders import close_pools
 from compression_gap.encoders import make_encoder
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
+from compression_gap.rollouts.pools import close_pools
 from compression_gap.store.engine import run_plan
 from compression_gap.store.store import Store
 from compression_gap.study import encoders
@@ -67,7 +67,7 @@ def run(plan, folder):
 
 
 def steps(plan, kind):
-    return [s for s in plan.steps.values() if s.recipe.kind == kind]
+    return [s for s in plan.steps.values() if s.kind == kind]
 
 
 def test_rungs_share_their_frames_and_differ_in_nothing_else():
@@ -84,7 +84,7 @@ def test_rungs_share_their_frames_and_differ_in_nothing_else():
     for cell in plan.cells:
         needs = plan.steps[cell.policy.key].inputs
         assert needs["encoder"].spec["encoder"] == cell.encoder
-        assert needs["features/0"].inputs["encoder"] == needs["encoder"].key
+        assert needs["features/0"].inputs["encoder"] == needs["encoder"]
 
 
 def test_a_rung_runs_from_nothing_to_a_policy_that_stands_alone(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_local_checkpoint_is_used_frozen_and_fine_tuned(tmp_path):
     cells = {c.encoder: c for c in plan.cells}
     # what the policy computes in a rollout is what was cached for its training, to fp16
     (step,) = steps(plan, "features")
-    cached = np.load(store.path(step.recipe) / "features.npy", allow_pickle=False)
+    cached = np.load(store.path(step) / "features.npy", allow_pickle=False)
     policy = Policy.load(store.path(cells[frozen].policy))
     images = np.load(next(store.path(step.inputs["demos"]).glob("images-*.npy")), allow_pickle=False)[:5]
     seen = policy.example()
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_changes_gives_other_artefacts(tmp_path):
     changed[-1] ^= 1
     weights.write_bytes(bytes(changed))
     after = plan_of(name)
-    kinds = {s.recipe.kind for k, s in after.steps.items() if k not in before.steps}
+    kinds = {s.kind for k, s in after.steps.items() if k not in before.steps}
     assert kinds == {"encoder", "features", "probe", "policy", "episodes"}
 
 

@@ -32,11 +32,11 @@ from compression_gap.results.resolution import bounded, resolution_rows, resolut
 from compression_gap.statistics.bottleneck import Gain, Verdict
 from compression_gap.statistics.intervals import Contrast
 from compression_gap.store.store import Store
-from compression_gap.study.cells import code_names
 from compression_gap.study.file import Ledger, parse_study
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
-from compression_gap.study.plan import Code, make_plan
-from compression_gap.study.resolution import GRID_OF_ONE, disturbance_of
+from compression_gap.study.plan import make_plan
+from compression_gap.study.resolution import GRID_OF_ONE
+from compression_gap.tokenizers.code import Code, code_names
 
 STUDY = """\
 name: ledgered
@@ -169,7 +169,7 @@ def test_noise_like_a_code_has_the_covariance_of_its_training_errors(ran):
             row += 1
     flat = np.array(errors, np.float64).reshape(len(errors), -1)
     moment = flat.T @ flat / len(flat)
-    disturb, n = disturbance_of(step, store), 4000
+    disturb, n = step.make_actor(store).disturb, 4000
     zero = np.zeros((n, horizon, 2), np.float32)
     noise = (disturb(zero, np.arange(n)) / normaliser.std).reshape(n, -1)
     wanted = moment * 0.25 / np.diag(moment).mean()
@@ -305,7 +305,7 @@ def test_a_resolution_that_is_no_number_is_refused(tmp_path, capsys):
 def test_a_plan_without_the_section_measures_no_bits():
     plain = make_plan(parse_study(STUDY.split("ledger: {")[0], "here"))
     assert plain.ledger is None
-    assert not {s.recipe.kind for s in plain.steps.values()} & {"rates", "delivered"}
+    assert not {s.kind for s in plain.steps.values()} & {"rates", "delivered"}
 
 
 def test_rates_between_resolutions_are_interpolated_in_the_logarithm():

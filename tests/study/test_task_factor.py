@@ -2,11 +2,11 @@
 
 import pytest
 
-from compression_gap.artifacts.builders import close_pools
 from compression_gap.encoders.text import Instructions
 from compression_gap.policies import Policy
 from compression_gap.report.page import render_page
 from compression_gap.results.summary import summarise
+from compression_gap.rollouts.pools import close_pools
 from compression_gap.store.engine import run_plan
 from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study

@@ -5,18 +5,19 @@ import json
 import numpy as np
 import pytest
 
+from compression_gap.artifacts.demonstrations import found_demos, open_demos
 from compression_gap.demos import DemoSet, Normaliser, make_windows
 from compression_gap.errors import UserError
-from compression_gap.results.tokenizers import read_table
+from compression_gap.results.tokenizer_table import read_table
 from compression_gap.store.engine import missing_steps
 from compression_gap.store.store import Store
 from compression_gap.study.file import Tokenizer, parse_study
 from compression_gap.study.plan import make_plan
-from compression_gap.study.tokenizer_table import TableSpec, open_demos, plan_table
+from compression_gap.study.tokenizer_table import TableSpec, plan_table
 from compression_gap.tokenizers import load_tokenizer
 
 
-def recipes(store):
+def sets(store):
     folders = sorted((store / "demos").iterdir())
     return open_demos(folders)[1]
 
@@ -104,22 +105,22 @@ def test_folders_of_demonstrations_give_the_same_graph(compared):
         prior_steps=4,
         episodes=3,
     )
-    plan = plan_table(spec, recipes(store))
+    plan = plan_table(spec, sets(store))
     assert missing_steps(plan, Store(store)) == []
     assert read_table(plan, Store(store)).rows[0].label == "bins"
 
 
 def test_without_rollouts_nothing_is_simulated(compared):
-    plan = plan_table(TableSpec(("bins",), episodes=0), recipes(compared[0]))
-    assert {s.recipe.kind for s in plan.steps.values()} == {"normaliser", "tokenizer", "tokens", "health"}
+    plan = plan_table(TableSpec(("bins",), episodes=0), sets(compared[0]))
+    assert {s.kind for s in plan.steps.values()} == {"normaliser", "tokenizer", "tokens", "health"}
     assert plan.references == {}
 
 
 def test_demonstrations_without_a_simulator_have_no_success_columns(compared):
     from compression_gap.store.store import Recipe
 
-    (own,) = recipes(compared[0])
-    recorded = Recipe("demos", {"source": "somewhere"}, {}, own.version)
+    (own,) = sets(compared[0])
+    recorded = found_demos(Recipe("demos", {"source": "somewhere"}, {}, own.version))
     plan = plan_table(TableSpec(("bins",)), [recorded])
     assert plan.protocol is None
     assert [(r.coded, r.replay) for r in plan.rows] == [(None, None)]
@@ -129,9 +130,7 @@ def test_a_study_shares_its_tokenizers(compared):
     """The same demonstrations, horizon and section: one artefact."""
     store, _ = compared
     spec = TableSpec(("oat",), section=Tokenizer(steps=6, batch_size=8), episodes=0)
-    tokenizer = next(
-        s for s in plan_table(spec, recipes(store)).steps.values() if s.recipe.kind == "tokenizer"
-    )
+    tokenizer = next(s for s in plan_table(spec, sets(store)).steps.values() if s.kind == "tokenizer")
     study = make_plan(
         parse_study(
             "name: a\nsuite: channel\nfactors: {encoder: [blind], action: [oat], demos: [12]}\n"
@@ -139,7 +138,7 @@ def test_a_study_shares_its_tokenizers(compared):
             "a",
         )
     )
-    assert tokenizer.recipe.key in study.steps
+    assert tokenizer.key in study.steps
 
 
 def test_other_folders_are_refused(compared, tmp_path):
@@ -159,4 +158,4 @@ def test_other_folders_are_refused(compared, tmp_path):
 
 def test_more_is_executed_than_a_chunk_has(compared):
     with pytest.raises(UserError, match="--execute 9 is longer than --horizon 8"):
-        plan_table(TableSpec(("bins",), horizon=8, execute=9), recipes(compared[0]))
+        plan_table(TableSpec(("bins",), horizon=8, execute=9), sets(compared[0]))

@@ -11,12 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..artifacts.demonstrations import Demonstrations
 from ..errors import UserError, counted
 from ..records import read_json
-from ..store.store import Recipe, Store, disk_error, write_json
+from ..store.graph import Graph
+from ..store.store import Store, disk_error, write_json
 from ..study.file import Cameras, Study, Tokenizer, load_study
 from ..study.offline import OfflinePlan, make_offline_plan
-from ..study.plan import Graph, Plan, Step, make_plan
+from ..study.plan import Plan, make_plan
 from ..study.tokenizer_table import TableSpec
 from ..tokenizers.levels import Levels, as_levels
 from .options import print_json
@@ -119,7 +121,7 @@ def run_study(
     study, plan, store = open_study(file, preset, store_root)
     limit, workers = seconds(budget), processes_of(processes)
     todo = missing_steps(plan, store)
-    if isinstance(plan, Plan) and any(s.recipe.kind in ("demos", "episodes") for s in todo):
+    if isinstance(plan, Plan) and any(s.simulated for s in todo):
         _check_rendering(plan)
     folder = study_folder(study, store)
     write_json(folder / "study.json", study.model_dump(mode="json"))
@@ -176,16 +178,16 @@ def describe_plan(
     from ..store.engine import missing_steps
 
     study, plan, store = open_study(file, preset, store_root, sketch=True)
-    missing = {s.recipe.key for s in missing_steps(plan, store)}
+    missing = {s.key for s in missing_steps(plan, store)}
     if measure:
         measured: dict[str, Any] | None = measure_steps(planned_policies(plan), store, say_measuring)
     else:
         measured = read_measured(store)
     kinds: dict[str, dict[str, float]] = {}
     for step in plan.steps.values():
-        row = kinds.setdefault(step.recipe.kind, {"steps": 0, "missing": 0, "core_seconds": 0.0})
+        row = kinds.setdefault(step.kind, {"steps": 0, "missing": 0, "core_seconds": 0.0})
         row["steps"] += 1
-        if step.recipe.key in missing:
+        if step.key in missing:
             row["missing"] += 1
             row["core_seconds"] += step.cost
     return {
@@ -200,10 +202,10 @@ def describe_plan(
         "kinds": kinds,
         "steps": [
             {
-                "kind": s.recipe.kind,
-                "key": s.recipe.key,
+                "kind": s.kind,
+                "key": s.key,
                 "label": s.label,
-                "missing": s.recipe.key in missing,
+                "missing": s.key in missing,
                 "inputs": {role: i.key for role, i in s.inputs.items()},
             }
             for s in plan.steps.values()
@@ -222,9 +224,7 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
 
     study, plan, store = open_study(file, preset, store_root)
     missing = missing_steps(plan, store)
-    failed = [
-        read_json(failure_file(store, s.recipe)) for s in missing if failure_file(store, s.recipe).exists()
-    ]
+    failed = [read_json(failure_file(store, s)) for s in missing if failure_file(store, s).exists()]
     return {
         "study": study.name,
         "steps": len(plan.steps),
@@ -244,14 +244,17 @@ def status(file: Path | None, preset: str | None, store_root: Path) -> dict[str,
     }
 
 
-def demos_steps(suite_name: str, episodes: int, cameras: Cameras, origin: str = "expert") -> list[Step]:
-    """Steps that collect demonstrations of a suite's tasks; the same artefacts that a study would make."""
-    from ..study.plan import demos_step, resolve_suite
+def demos_steps(
+    suite_name: str, episodes: int, cameras: Cameras, origin: str = "expert"
+) -> list[Demonstrations]:
+    """The demonstrations of a suite's tasks; the same artefacts that a study would make."""
+    from ..study.parts import demonstrations_of
+    from ..study.setting import resolve_suite
 
     if episodes < 3:
         raise UserError(f"{episodes} episodes are too few: a three-way split needs at least 3 per task")
     spec, info = resolve_suite(suite_name, cameras)
-    return [demos_step(spec, task, episodes, info.versions, origin) for task in spec.tasks]
+    return [demonstrations_of(spec, task, episodes, info.versions, origin) for task in spec.tasks]
 
 
 def make_demos(
@@ -274,28 +277,25 @@ def make_demos(
         episodes, seen = max(at.factors.demos), at.cameras
     steps = demos_steps(suite_name, episodes, seen)
     store = Store(store_root)
-    missing = [s for s in steps if not store.has(s.recipe)]
+    missing = [s for s in steps if not store.has(s)]
     workers = processes_of(processes)
     with RunWatcher(missing, len(steps), max(1, workers), store.root / "demos.log") as watcher:
         outcome = run_steps(missing, store, processes=workers, watcher=watcher)
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
-    ended_early(outcome, sum(not store.has(s.recipe) for s in steps))
+    ended_early(outcome, sum(not store.has(s) for s in steps))
     return describe_demos(steps, store)
 
 
-def describe_demos(steps: list[Step], store: Store) -> list[dict[str, Any]]:
+def describe_demos(steps: list[Demonstrations], store: Store) -> list[dict[str, Any]]:
     """The sets that these steps made."""
-    from ..demos import DemoSet
-
     out = []
     for step in steps:
-        folder = store.open(step.recipe)
-        demos = DemoSet.load(folder)
+        folder, demos = store.open(step), step.load(store)
         out.append(
             {
-                "task": step.recipe.spec["task"],
-                "key": step.recipe.key,
+                "task": step.task,
+                "key": step.key,
                 "folder": str(folder),
                 "episodes": len(demos.episodes),
                 "frames": len(demos.actions),
@@ -334,7 +334,7 @@ def compare_tokenizers(
     """Fit and measure tokenizers on demonstrations: a suite's, or those in folders of a store."""
     from ..report.tokenizers import write_tokenizer_page
     from ..results.records.json import as_json
-    from ..results.tokenizers import read_table
+    from ..results.tokenizer_table import read_table
     from ..study.tokenizer_table import plan_table
 
     at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
@@ -348,11 +348,11 @@ def compare_tokenizers(
     found_demos = find_demos(demos, demo_episodes, cameras, store_root)
     if found_demos is None:
         raise UserError(f"{', '.join(demos)}: name one suite, or folders STORE/demos/KEY that exist")
-    store, recipes, making, name = found_demos
-    plan = plan_table(spec, recipes, making)
+    store, sets, name = found_demos
+    plan = plan_table(spec, sets)
     folder = folder_of(store.root / "tokenizer-tables" / name)
     run_all(plan, store, folder, processes, budget)
-    found = read_table(plan, store, demos[0] if making else None)
+    found = read_table(plan, store, demos[0] if any(d.found is None for d in sets) else None)
     path = out or folder / "tokenizers.html"
     folder_of(path.parent)
     write_tokenizer_page(found, path)
@@ -362,23 +362,23 @@ def compare_tokenizers(
 
 def find_demos(
     names: tuple[str, ...], episodes: int, cameras: Cameras, store_root: Path
-) -> tuple[Store, list[Recipe], list[Step], str] | None:
+) -> tuple[Store, list[Demonstrations], str] | None:
     """Demonstrations of one suite (to be collected), or in folders of a store; None if the names are neither.
 
-    Their store, their recipes, the steps that collect them, and a name for what is made of them.
+    Their store, the sets, and a name for what is made of them.
     """
-    from ..study.tokenizer_table import open_demos
+    from ..artifacts.demonstrations import open_demos
 
     if names and all(Path(n).is_dir() for n in names):
-        store, recipes = open_demos([Path(n) for n in names])
-        return store, recipes, [], "-".join(r.key[:8] for r in recipes)
+        store, sets = open_demos([Path(n) for n in names])
+        return store, sets, "-".join(d.key[:8] for d in sets)
     for name in names:
         if len(names) > 1 or _is_path(name):
             _check_folder(name)
     if len(names) != 1:
         return None
-    making = demos_steps(names[0], episodes, cameras)
-    return Store(store_root), [s.recipe for s in making], making, re.sub(r"[^a-z0-9]+", "-", names[0])
+    sets = demos_steps(names[0], episodes, cameras)
+    return Store(store_root), sets, re.sub(r"[^a-z0-9]+", "-", names[0])
 
 
 def _is_path(name: str) -> bool:

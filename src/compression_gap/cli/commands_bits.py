@@ -70,11 +70,10 @@ def make_ledger(
         demos = find_demos(target, demo_episodes, Cameras(), store_root)
         if demos is None:
             raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
-        store, recipes, making, name = demos
+        store, sets, name = demos
         plan = plan_ledger(
             Ledger(**section),
-            recipes,
-            making,
+            sets,
             encoders,
             tokenizers,
             tuple(codebook(c) for c in codebooks),
@@ -142,7 +141,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Run the calibration and write its page, ``out``; returns what stands on it."""
     from ..report.calibration import write_calibration_page
-    from ..study.calibrate import plan_calibration, read_calibration
+    from ..results.calibration import read_calibration
+    from ..study.calibration import plan_calibration
 
     made, store = plan_calibration(quick), Store(store_root)
     begun = time.monotonic()

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..artifacts.demonstrations import Demonstrations
 from ..errors import UserError
 from ..store.store import Recipe, Store
 from ..study.file import Cameras
-from ..study.plan import Step
 from .commands import at_least, demos_steps, describe_demos, processes_of
 
 EXTRA = {"av", "h5py", "zarr", "PIL"}
@@ -120,9 +120,9 @@ def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
 
 def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> dict[str, Any]:
     """Write sets of a store as one LeRobotDataset v3.0, at the rate of their recording or of their simulator."""
+    from ..artifacts.demonstrations import open_demos
     from ..demos import DemoSet
     from ..demos.lerobot_export import export_lerobot
-    from ..study.tokenizer_table import open_demos
 
     store, recipes = open_demos(folders)
     if len({r.key for r in recipes}) < len(recipes):
@@ -168,23 +168,22 @@ def make_official(
     steps = demos_steps(suite_name, episodes, Cameras(names=cameras, image_size=image_size), "official")
     store = Store(store_root)
     store.sweep()
-    _take([s for s in steps if not store.has(s.recipe)], folder, store, processes_of(processes))
+    _take([s for s in steps if not store.has(s)], folder, store, processes_of(processes))
     return describe_demos(steps, store)
 
 
-def _take(steps: list[Step], folder: Path, store: Store, workers: int) -> None:
+def _take(steps: list[Demonstrations], folder: Path, store: Store, workers: int) -> None:
     """Render the demonstrations of these steps; those whose replay fails are kept and named."""
     from ..demos.libero_hdf5 import import_hdf5
-    from ..sims import SimSpec
     from ..sims.libero_tasks import full_name
 
-    if any(s.recipe.spec["sim"]["sim"] != "libero" for s in steps):
+    if any(s.sim is None or s.sim.sim != "libero" for s in steps):
         raise UserError("--official reads LIBERO's own demonstrations: name a suite or task of libero")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name the one with LIBERO's HDF5 files")
     found: dict[str, Path] = {}
     for step in steps:  # all files first: rendering takes minutes
-        task = step.recipe.spec["task"]
+        task = step.task
         files = sorted(folder.rglob(f"{full_name(task)}_demo.hdf5"))
         if len(files) != 1:
             what = "no file" if not files else f"{len(files)} files"
@@ -193,16 +192,15 @@ def _take(steps: list[Step], folder: Path, store: Store, workers: int) -> None:
             )
         found[task] = files[0]
     for step in steps:
-        spec = step.recipe.spec
         meta: dict[str, Any] = {}
-        sim = SimSpec.model_validate_json(json.dumps(spec["sim"]))
-        with store.create(step.recipe, meta) as out, progress_bar(f"rendering {spec['task']}") as progress:
+        assert step.sim is not None
+        with store.create(step.recipe, meta) as out, progress_bar(f"rendering {step.task}") as progress:
             meta |= import_hdf5(
-                sim, spec["task"], found[spec["task"]], out,
-                episodes=spec["episodes"], workers=workers, progress=progress,
+                step.sim, step.task, found[step.task], out,
+                episodes=step.episodes, workers=workers, progress=progress,
             )  # fmt: skip
         if meta["replay_failed"]:
             print(
-                f"cgap: {spec['task']}: the replay of {', '.join(meta['replay_failed'])} fails; kept",
+                f"cgap: {step.task}: the replay of {', '.join(meta['replay_failed'])} fails; kept",
                 file=sys.stderr,
             )

@@ -24,7 +24,7 @@ from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSumm
 from ..results.records.tokenizers import TokenizerTable
 from ..statistics.intervals import Interval
 from ..statistics.power import Design
-from ..study.plan import Step
+from ..store.artifact import Artifact
 
 PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
 
@@ -98,9 +98,9 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 class RunWatcher:
     """Progress with the time left, on the terminal and in a log file."""
 
-    def __init__(self, steps: Sequence[Step], total: int, workers: int, log: Path) -> None:
+    def __init__(self, steps: Sequence[Artifact], total: int, workers: int, log: Path) -> None:
         self.steps, self.workers = list(steps), workers
-        self.left = {s.recipe.key: s.cost for s in steps}
+        self.left = {s.key: s.cost for s in steps}
         self.spent = self.guessed = 0.0
         self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
         self.log.setLevel(logging.INFO)
@@ -145,29 +145,29 @@ class RunWatcher:
         rest = sum(self.left.values()) * pace / self.workers
         return f"about {rest / 60:.0f} min left" if rest >= 90 else f"about {rest:.0f} s left"
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Artifact) -> None:
         """A step begins."""
         self.log.info("begins: %s", step.label)
-        self.tasks[step.recipe.key] = self.bar.add_task(f"  {step.label}", total=1, left="")
+        self.tasks[step.key] = self.bar.add_task(f"  {step.label}", total=1, left="")
 
-    def progress(self, step: Step, done: int, total: int) -> None:
+    def progress(self, step: Artifact, done: int, total: int) -> None:
         """A step moves."""
-        if step.recipe.key in self.tasks:
-            self.bar.update(self.tasks[step.recipe.key], completed=done, total=total)
+        if step.key in self.tasks:
+            self.bar.update(self.tasks[step.key], completed=done, total=total)
 
-    def _end(self, step: Step) -> None:
-        if step.recipe.key in self.tasks:
-            self.bar.remove_task(self.tasks.pop(step.recipe.key))
-        self.bar.update(self.overall, advance=self.left.pop(step.recipe.key, 0.0), left=self._time_left())
+    def _end(self, step: Artifact) -> None:
+        if step.key in self.tasks:
+            self.bar.remove_task(self.tasks.pop(step.key))
+        self.bar.update(self.overall, advance=self.left.pop(step.key, 0.0), left=self._time_left())
 
-    def finished(self, step: Step, seconds: float) -> None:
+    def finished(self, step: Artifact, seconds: float) -> None:
         """A step is committed."""
         self.spent, self.guessed = self.spent + seconds, self.guessed + step.cost
         self.done += 1
         self._end(step)
         self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")
 
-    def failed(self, step: Step, record: dict[str, str]) -> None:
+    def failed(self, step: Artifact, record: dict[str, str]) -> None:
         """A step failed: its sentence for all to read, its traceback for the log."""
         self._end(step)
         self._say(f"FAILED {step.label}: {record['sentence']}")

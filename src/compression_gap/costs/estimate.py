@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..artifacts.episodes import Episodes
+from ..artifacts.features import Features
+from ..artifacts.policy import TrainedPolicy
+from ..artifacts.tokens import TargetTokens
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
 from ..sims import sim_info
-from ..store.store import Recipe, Store, digest
-from ..study.plan import Plan, Step
+from ..store.store import Store, digest
+from ..study.plan import Plan
 from .costs import TEXT_WIDTHS, Costs, Seen, Shape, policy_costs, seen_by
 
 if TYPE_CHECKING:
@@ -103,38 +107,37 @@ def dimensions(plan: Plan | OfflinePlan) -> Dimensions:
     return Dimensions(own.action_dim, own.proprio_dim, own.state_dim or 0, len(own.cameras), own.image_size)
 
 
-def _pin(step: Step) -> Mapping[str, Any] | None:
-    """What the step's checkpoint was resolved to, if it has one and it was."""
-    recipe = step.inputs.get("encoder")
-    return recipe.spec if recipe is not None and "model_type" in recipe.spec else None
+def _pin(policy: TrainedPolicy) -> Mapping[str, Any] | None:
+    """What the policy's checkpoint was resolved to, if it has one and it was."""
+    pin = None if policy.prepared is None else policy.prepared.pin
+    return pin if pin is not None and "model_type" in pin else None
 
 
-def policy_shape(step: Step, dims: Dimensions) -> Shape:
+def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
     """The shape of a planned policy."""
-    spec, tokenizer, text = step.recipe.spec, step.inputs.get("tokenizer"), step.inputs.get("text")
-    width = None
-    if text is not None:
-        pin = text.spec["pin"]
+    tokenizer, width = policy.tokenizer, None
+    if policy.text is not None:
+        pin = policy.text.pin
         width = pin.get("feature_dim") or TEXT_WIDTHS.get(pin["encoder"])
     return Shape(
-        encoder=spec["encoder"],
-        head=spec["head"],
-        size=spec["size"],
-        horizon=spec["horizon"],
-        n_obs_steps=spec["n_obs_steps"],
-        tasks=len(spec["tasks"]),
+        encoder=policy.encoder,
+        head=policy.head,
+        size=policy.size,
+        horizon=policy.horizon,
+        n_obs_steps=policy.n_obs_steps,
+        tasks=len(policy.tasks),
         cameras=dims.cameras,
         image_size=dims.image_size,
         proprio_dim=dims.proprio_dim,
         action_dim=dims.action_dim,
         state_dim=dims.state_dim,
-        options=dict(spec["options"]),
-        task=spec.get("task", "embedding"),
+        options=dict(policy.options),
+        task=policy.task,
         text_dim=width,
-        crop=spec.get("crop"),
-        tokenizer=None if tokenizer is None else tokenizer.spec["tokenizer"],
-        tokenizer_options={} if tokenizer is None else dict(tokenizer.spec["options"]),
-        retokenize="tokenizer_mode" in spec,
+        crop=policy.crop,
+        tokenizer=None if tokenizer is None else tokenizer.tokenizer,
+        tokenizer_options={} if tokenizer is None else dict(tokenizer.options),
+        retokenize=policy.tokenizer_mode != "eval",
     )
 
 
@@ -143,22 +146,22 @@ def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
     dims, actions = dimensions(plan), {c.policy.key: c for c in plan.cells}
     out = []
     for key, step in plan.steps.items():
-        if step.recipe.kind != "policy":
+        if not isinstance(step, TrainedPolicy):
             continue
-        spec, cell = step.recipe.spec, actions.get(key)
+        cell = actions.get(key)
         shape = policy_shape(step, dims)
         name = shape.tokenizer or shape.head
         if shape.head == "hybrid":
             name += "-hybrid"
-        if spec["target"] == "coded" and cell is not None and cell.code is not None:
+        if step.target == "coded" and cell is not None and cell.code is not None:
             name += f" trained on {cell.code.name}"
         elif cell is not None and cell.code is not None and shape.tokenizer:
             name = name.replace(shape.tokenizer, cell.code.name)
-        training = spec["training"]
+        training = step.training
         out.append(
             PlannedPolicy(
                 key, name, shape, policy_costs(shape, _pin(step)), training["batch_size"],
-                training["steps"], 1 + len(spec.get("checkpoints", ())), training["lr"],
+                training["steps"], 1 + len(step.checkpoints), training["lr"],
             )
         )  # fmt: skip
     return out
@@ -168,13 +171,13 @@ def frames_of(plan: Plan | OfflinePlan, store: Store) -> tuple[dict[str, float],
     """Frames of each set of demonstrations by key, and whether any of these numbers is an assumption."""
     if not isinstance(plan, Plan):
         own = plan.recordings
-        return {r.key: own.frames / len(own.recipes) for r in own.recipes}, False
+        return {d.key: own.frames / len(own.demos) for d in own.demos}, False
     frames, assumed = {}, False
-    for recipe in {r.key: r for sets in plan.demos.values() for r in sets}.values():
-        mean = store.manifest(recipe)["meta"].get("mean_length") if store.has(recipe) else None
+    for of in {d.key: d for sets in plan.demos.values() for d in sets}.values():
+        mean = store.meta(of).get("mean_length") if store.has(of) else None
         assumed = assumed or mean is None
         length = FRAMES_SHARE * plan.protocol.step_limit if mean is None else float(mean)
-        frames[recipe.key] = length * recipe.spec["episodes"]
+        frames[of.key] = length * of.episodes
     return frames, assumed
 
 
@@ -215,12 +218,12 @@ def estimate(
 def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, Seen]:
     out = {}
     for step in plan.steps.values():
-        if step.recipe.kind == "policy" and (name := step.recipe.spec["encoder"]) not in out:
+        if isinstance(step, TrainedPolicy) and (name := step.encoder) not in out:
             out[name] = seen_by(
                 name,
                 image_size=dims.image_size,
                 state_dim=dims.state_dim,
-                tasks=len(step.recipe.spec["tasks"]),
+                tasks=len(step.tasks),
                 crop=plan.study.cameras.cropped(),
                 pin=_pin(step),
             )
@@ -268,15 +271,14 @@ def _disk(
     own = 4 * (dims.action_dim + dims.proprio_dim + dims.state_dim)
     features = tokens = 0.0
     for step in plan.steps.values():
-        spec = step.recipe.spec
-        if step.recipe.kind == "features":
-            s = seen.get(spec["encoder"])
+        if isinstance(step, Features):
+            s = seen.get(step.encoder)
             if s is not None and s.feature_dim is not None:
-                scalars = frames[step.inputs["demos"].key] * dims.cameras * s.feature_dim
+                scalars = frames[step.demos.key] * dims.cameras * s.feature_dim
                 features += scalars * s.scalar_bytes
-        elif step.recipe.kind == "tokens":
-            points = sum(frames[r.key] for role, r in step.inputs.items() if role.startswith("demos/"))
-            tokens += points / spec["stride"] * spec["horizon"] * dims.action_dim * 4
+        elif isinstance(step, TargetTokens):
+            points = sum(frames[d.key] for d in step.demos)
+            tokens += points / step.stride * step.horizon * dims.action_dim * 4
     weights = {n: 4 * s.frozen for n, s in seen.items() if s.frozen and not n.startswith("pose-")}
     return {
         "demonstrations": round(sum(frames.values()) * (image + own)),
@@ -298,7 +300,8 @@ def _largest(
     most = 0.0
     for p in policies:
         s, step = seen[p.shape.encoder], plan.steps[p.key]
-        own = sum(frames[r.key] for role, r in step.inputs.items() if role.startswith("demos/"))
+        assert isinstance(step, TrainedPolicy)
+        own = sum(frames[d.key] for d in step.demos)
         if is_trained(p.shape.encoder):
             scalars = dims.cameras * dims.image_size**2 * 3
         else:
@@ -340,9 +343,11 @@ def _features_time(
     """Operations of computing the features once, and a GPU's hours for them."""
     flops = 0.0
     for key, step in plan.steps.items():
-        s = seen.get(step.recipe.spec["encoder"]) if step.recipe.kind == "features" else None
-        if s is not None and s.flops is not None and key in missing:
-            flops += frames[step.inputs["demos"].key] * dims.cameras * s.flops
+        if not isinstance(step, Features) or key not in missing:
+            continue
+        s = seen.get(step.encoder)
+        if s is not None and s.flops is not None:
+            flops += frames[step.demos.key] * dims.cameras * s.flops
     return {"flops": flops, "gpu_hours": flops / GPU.flops / 3600}
 
 
@@ -352,14 +357,10 @@ def _rollouts(plan: Plan | OfflinePlan, missing: set[str]) -> dict[str, Any] | N
         return None
     protocol = plan.protocol
     each = len(protocol.episodes())
-    sets = [s.recipe for k, s in plan.steps.items() if s.recipe.kind == "episodes" and k in missing]
+    runs = [s for k, s in plan.steps.items() if isinstance(s, Episodes) and k in missing]
     physics = protocol.step_limit * SECONDS_PER_SIM_STEP.get(protocol.sim.sim, OTHER_SIM)
     decisions = -(-protocol.step_limit // protocol.execute) * GPU.decision_seconds
     return {
-        "episodes": each * len(sets),
-        "core_hours": sum(each * (physics + decisions * _decides(r)) for r in sets) / 3600,
+        "episodes": each * len(runs),
+        "core_hours": sum(each * (physics + decisions * (r.policy is not None)) for r in runs) / 3600,
     }
-
-
-def _decides(recipe: Recipe) -> bool:
-    return recipe.spec["actor"] in ("policy", "snapped")

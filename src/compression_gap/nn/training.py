@@ -20,18 +20,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..records import read_json
 from .convergence import Convergence, convergence
 from .ema import EMA
 
 
-class Interrupted(Exception):
-    """The training was asked to stop; its checkpoint is on disk."""
-
-
 class Diverged(UserError):
     """The loss became NaN or infinite: the cell ends with this record."""
+
+    failure = "diverged"
 
 
 @dataclass(frozen=True)

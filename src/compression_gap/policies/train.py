@@ -7,18 +7,18 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..demos import DemoSet, Normaliser, Windows, make_windows
+from ..demos import ChunkSet, DemoSet, Normaliser, make_chunks
 from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
 from ..encoders.text import Instructions
 from ..nn import Schedule, train
-from ..tokenizers import ActionTokenizer, Tokens
+from ..tokenizers import ActionTokenizer
 from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
 from .policy import Policy, PolicyModule, PolicySpec
@@ -74,25 +74,21 @@ class TrainingData:
         return loss
 
 
-def _split(
-    windows: Windows, tokens: Tokens | None, longest: int, coded: np.ndarray | None, device: torch.device
-) -> Split:
-    if tokens is not None and len(tokens.ids) != len(windows):
-        raise ValueError(f"{len(tokens.ids)} target token rows for {len(windows)} decision points")
-    if coded is not None and len(coded) != len(windows):
-        raise ValueError(f"{len(coded)} coded chunks for {len(windows)} decision points")
+def _split(points: ChunkSet, table: TargetTable | None, longest: int | None, device: torch.device) -> Split:
+    """One split on the device; ``longest``: tokens of the longest sequence, None of a head that predicts none."""
 
     def on_device(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+    windows, own = points.windows, None if table is None else table.of(points)
     return Split(
         frames=on_device(windows.frames),
         actions=on_device(windows.actions),
         valid=on_device(windows.valid),
         task=on_device(windows.task),
-        tokens=None if tokens is None else on_device(tokens.ids[:, :longest]),
-        lengths=None if tokens is None else on_device(tokens.lengths),
-        coded=None if coded is None else on_device(coded.astype(np.float32)),
+        tokens=None if own is None or longest is None else on_device(own.ids[:, :longest]),
+        lengths=None if own is None or longest is None else on_device(own.lengths),
+        coded=None if own is None else on_device(own.coded.astype(np.float32)),
     )
 
 
@@ -105,14 +101,60 @@ def _retokenizer(tokenizer: ActionTokenizer | None, mode: str) -> Callable[[Tens
     return tokenizer.ids_in_training
 
 
+class TargetTable(Protocol):
+    """Tokens and coded chunks of one split's decision points."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Int64 [N, L]."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Int64 [N]."""
+
+    @property
+    def coded(self) -> np.ndarray:
+        """What they decode to, float32 [N, H, d], standardised."""
+
+    def of(self, points: ChunkSet) -> TargetTable:
+        """The rows of these decision points. Raises ``ValueError`` if they are not all there, or not in order."""
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training. ``task``: how the task enters; ``crop``: of the images (``Crop.for_encoder``; None is the encoder's
+    habit); ``checkpoints``: the steps before the last whose averaged weights are kept too, each a policy's folder
+    ``checkpoints/STEP``; ``tokenizer_mode``: "eval", or "train-as-published": target tokens are then made at each step
+    with the tokenizer's dropout on (``NetworkTokenizer.ids_in_training``); ``target``: "chunk", or "coded" for a head
+    that is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
+    either); ``training``: the fields of ``nn.Schedule``.
+    """
+
+    sim: str
+    encoder: str
+    head: str
+    size: str
+    horizon: int
+    n_obs_steps: int
+    tasks: tuple[str, ...]
+    seed: int
+    training: Mapping[str, Any]
+    options: Mapping[str, Any]
+    stride: int = 1
+    target: str = "chunk"
+    task: str = "embedding"
+    crop: dict[str, Any] | None = None
+    tokenizer_mode: str = "eval"
+    checkpoints: tuple[int, ...] = ()
+
+
 def train_policy(
-    spec: Mapping[str, Any],
+    spec: TrainingSpec,
     demosets: Sequence[DemoSet],
     features: Sequence[np.ndarray] | None,
     normaliser: Normaliser,
     tokenizer: ActionTokenizer | None,
-    tokens: Mapping[str, Tokens] | None,
-    coded: Mapping[str, np.ndarray] | None = None,
+    tables: Mapping[str, TargetTable] | None,
     *,
     prepared: Path | None = None,
     instructions: Instructions | None = None,
@@ -123,70 +165,66 @@ def train_policy(
 ) -> dict[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
-    ``spec``: encoder, head, size, horizon, n_obs_steps, stride (1 if not there), tasks, seed, training, options;
-    ``task``, how the task enters ("embedding" if not there); ``crop`` of the images (``Crop.for_encoder``; the
-    encoder's habit if not there); ``checkpoints``, the steps before the last whose
-    averaged weights are kept too, each a policy's folder ``checkpoints/STEP`` (none if not there); ``tokenizer_mode``,
-    "eval" if not there, or "train-as-published": target tokens are then made at each step with the tokenizer's dropout
-    on (``NetworkTokenizer.ids_in_training``); and ``target``: "chunk", or "coded" for a head that
-    is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
-    either). ``features``: the cached ones, one array per set, or None for a trained encoder. ``prepared``: the
-    folder of a prepared encoder. ``instructions``: those of the tasks, in their order. ``tokens``: target ids per
-    split. ``coded``: what they decode to, float32 [N, H, d], normalised. Rows of both are in the order of
-    ``make_windows``.
+    ``features``: the cached ones, one array per set, or None for a trained encoder. ``tokenizer``: of a head whose
+    targets are tokens. ``tables``: tokens and coded chunks of the splits "train" and "validation", wherever a code takes
+    part. ``prepared``: the folder of a prepared encoder. ``instructions``: those of the tasks, in their order.
     """
-    swapped = {"chunk": False, "coded": True}[spec.get("target", "chunk")]
-    if coded is None and (swapped or spec["head"] == "hybrid"):
-        raise ValueError(f"the {spec['head']} head on '{spec.get('target', 'chunk')}' needs the coded chunks")
+    swapped = {"chunk": False, "coded": True}[spec.target]
+    if tables is None and (swapped or spec.head == "hybrid"):
+        raise ValueError(f"the {spec.head} head on '{spec.target}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = make_encoder(
-        spec["encoder"], cameras=len(demosets[0].images), folder=prepared, crop=spec.get("crop")
-    )
+    encoder = make_encoder(spec.encoder, cameras=len(demosets[0].images), folder=prepared, crop=spec.crop)
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
-    tasks = tuple(spec["tasks"])
+    tasks = tuple(spec.tasks)
     if (known := getattr(encoder, "tasks", tasks)) != tasks:
-        raise ValueError(f"{spec['encoder']} was fitted to the tasks {known}, and the policy has {tasks}")
-    windows = {
-        name: make_windows(demosets, tasks, spec["horizon"], spec["n_obs_steps"], name, spec.get("stride", 1))
-        for name in ("train", "validation")
+        raise ValueError(f"{spec.encoder} was fitted to the tasks {known}, and the policy has {tasks}")
+    points = {
+        split: make_chunks(
+            demosets,
+            normaliser,
+            split,
+            horizon=spec.horizon,
+            n_obs_steps=spec.n_obs_steps,
+            stride=spec.stride,
+            tasks=tasks,
+        )
+        for split in ("train", "validation")
     }
-    actions = normaliser.normalise(np.concatenate([d.actions for d in demosets]))
-    longest = max(int(tokens[n].lengths.max(initial=0)) for n in windows) if tokens else 0
+    longest = None
+    if tables and tokenizer is not None:
+        longest = max(int(tables[s].lengths.max(initial=0)) for s in points)
     data = TrainingData(
         features=torch.from_numpy(np.concatenate(features)).to(device),
         proprio=torch.from_numpy(np.concatenate([d.proprio for d in demosets])).to(device),
-        actions=torch.from_numpy(actions).to(device),
-        splits={
-            n: _split(w, tokens[n] if tokens else None, longest, coded[n] if coded else None, device)
-            for n, w in windows.items()
-        },
+        actions=torch.from_numpy(points["train"].actions).to(device),
+        splits={s: _split(p, tables[s] if tables else None, longest, device) for s, p in points.items()},
         swapped=swapped,
-        retokenize=_retokenizer(tokenizer, spec.get("tokenizer_mode", "eval")),
+        retokenize=_retokenizer(tokenizer, spec.tokenizer_mode),
     )
     images = demosets[0].images
     policy_spec = PolicySpec(
-        sim=spec["sim"],
-        encoder=spec["encoder"],
-        head=spec["head"],
-        size=spec["size"],
-        horizon=spec["horizon"],
-        n_obs_steps=spec["n_obs_steps"],
+        sim=spec.sim,
+        encoder=spec.encoder,
+        head=spec.head,
+        size=spec.size,
+        horizon=spec.horizon,
+        n_obs_steps=spec.n_obs_steps,
         tasks=tasks,
         cameras=tuple(images),
         image_size=next(iter(images.values())).shape[1],
         feature_dim=data.features.shape[-1] if encoder.frozen else encoder.feature_dim,
         proprio_dim=data.proprio.shape[-1],
         action_dim=data.actions.shape[-1],
-        options=dict(spec["options"]),
-        task=spec.get("task", "embedding"),
-        crop=spec.get("crop"),
+        options=dict(spec.options),
+        task=spec.task,
+        crop=spec.crop,
     )
-    torch.manual_seed(spec["seed"])
+    torch.manual_seed(spec.seed)
     module = PolicyModule(policy_spec, normaliser, tokenizer, prepared, instructions=instructions).to(device)
     seen = data.splits["train"].frames.unique()
     module.adapter.fit(data.features[seen] if encoder.frozen else None, data.proprio[seen])
-    schedule = Schedule(**spec["training"])
+    schedule = Schedule(**spec.training)
     kept = (work or out) / "checkpoints"
 
     def keep(step: int, average: nn.Module) -> None:
@@ -198,30 +236,30 @@ def train_policy(
     average, curve = train(
         module,
         data.loss("train"),
-        len(windows["train"]),
-        len(windows["validation"]),
+        len(points["train"]),
+        len(points["validation"]),
         schedule,
         validation_loss=data.loss("validation"),
-        seed=spec["seed"],
+        seed=spec.seed,
         device=device,
         encoder_parameters=list(module.adapter.networks.parameters()),
         work=work,
         should_stop=should_stop,
         progress=progress,
-        keep_at=spec.get("checkpoints", ()),
+        keep_at=spec.checkpoints,
         keep=keep,
     )
     assert isinstance(average, PolicyModule)
     policy = Policy(policy_spec, average, normaliser, tokenizer)
     policy.save(out)
     if work is not None:
-        for step in spec.get("checkpoints", ()):
+        for step in spec.checkpoints:
             shutil.copytree(kept / str(step), out / "checkpoints" / str(step))
     return {
         "curve": vars(curve),
         "train_seconds": curve.seconds[-1],
         "steps_per_second": schedule.steps / max(1e-9, curve.seconds[-1]),
-        "decision_points": len(windows["train"]),
+        "decision_points": len(points["train"]),
         "parameters": policy.parameter_counts(),
         "flops": policy.flops(),
         "latency_seconds": policy.latency(),

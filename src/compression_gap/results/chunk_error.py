@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..artifacts.chunk_error import EpisodeErrors, read_errors
+from ..artifacts.error import EpisodeErrors
 from ..encoders.registry import is_limit
 from ..statistics import intervals as statistics
 from ..statistics.variance import ERRORS
@@ -83,7 +83,7 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
         return [r for p in self.plan.predictors if (r := self._reference(p)) is not None]
 
     def _reference(self, predictor: Predictor) -> Reference[ChunkError] | None:
-        there = {seed: recipe for seed, recipe in predictor.runs.items() if self.store.has(recipe)}
+        there = {seed: run for seed, run in predictor.runs.items() if self.store.has(run)}
         if not there:
             return None
         name, code = NAMES.get(predictor.name, ""), predictor.code
@@ -95,7 +95,7 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
             of=Baseline(predictor=predictor.name),
             code=code_levels(code),
             fitted_seeds=[seed for seed in there if seed is not None],
-            outcome=self._errors([read_errors(self.store, e) for e in there.values()]),
+            outcome=self._errors([e.load(self.store) for e in there.values()]),
         )
 
     def comparisons(self) -> list[Comparison]:
@@ -123,7 +123,7 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
         assert self.first is not None
         return RecordingsFindings(
             recordings=RecordedSets(
-                sets=[r.key for r in recordings.recipes],
+                sets=[r.key for r in recordings.demos],
                 source=recordings.sim,
                 cameras=recordings.cameras,
                 image_size=recordings.image_size,
@@ -157,7 +157,7 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
 
 def _group(cells: tuple[OfflineCell, ...], store: Store) -> ErrorGroup:
     there = [c for c in cells if store.has(c.error)]
-    errors = tuple(read_errors(store, c.error) for c in there)
+    errors = tuple(c.error.load(store) for c in there)
     return ErrorGroup(
         cells,
         tuple(c.seed for c in there),

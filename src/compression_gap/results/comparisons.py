@@ -13,8 +13,9 @@ from ..encoders.registry import is_limit
 from ..nn.convergence import in_words
 from ..statistics import intervals as statistics
 from ..statistics.bottleneck import Verdict, locate
-from ..study.cells import Executed, TrainedOn, code_names
-from ..study.plan import Cell, action_parts, study_codes
+from ..study.actions import action_parts, study_codes
+from ..study.cells import Cell, Executed, TrainedOn
+from ..tokenizers.code import code_names
 from .evidence import MeasuredReference, SuccessGroup
 from .measurement import Measurement, code_words, conditioning_words
 from .records.cells import Cell as CellRecord

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ..artifacts.episodes import read_columns
 from ..errors import UserError
 from ..sims import EvaluationProtocol
-from ..store.store import Recipe, Store
+from ..store.store import Keyed, Store
 from ..study.cells import Cell, Reference
 from ..study.plan import Plan
 from .measurement import Group, replicates
@@ -50,22 +51,14 @@ class MeasuredReference:
     success: np.ndarray  # float [runs, states]
 
 
-def episode_columns(store: Store, recipe: Recipe) -> dict[str, np.ndarray]:
-    """The verified rows of one ``episodes`` or ``replay`` artefact, by column."""
-    import pyarrow.parquet as parquet
-
-    table = parquet.read_table(store.open(recipe) / "episodes.parquet")
-    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
-
-
-def read_rows(plan: Measured, store: Store, recipe: Recipe) -> dict[str, np.ndarray] | None:
+def read_rows(plan: Measured, store: Store, episodes: Keyed) -> dict[str, np.ndarray] | None:
     """The verified rows of one ``episodes`` artefact by column, or None if it is not there yet."""
-    if not store.has(recipe):
+    if not store.has(episodes):
         return None
-    rows = episode_columns(store, recipe)
+    rows = read_columns(episodes, store)
     if set(rows["protocol"]) != {plan.protocol.hash}:
         raise UserError(
-            f"episodes {recipe.key} were measured under another protocol than {plan.protocol.hash}: "
+            f"episodes {episodes.key} were measured under another protocol than {plan.protocol.hash}: "
             "rates of two protocols cannot be compared; run the study again"
         )
     return rows
@@ -91,7 +84,7 @@ def success_matrix(plan: Measured, rows: dict[str, np.ndarray]) -> np.ndarray:
 
 def measured_reference(plan: Measured, store: Store, of: Reference) -> MeasuredReference | None:
     """A reference's runs that are there; None without any."""
-    runs = {s: rows for s, recipe in of.runs.items() if (rows := read_rows(plan, store, recipe)) is not None}
+    runs = {s: rows for s, run in of.runs.items() if (rows := read_rows(plan, store, run)) is not None}
     if not runs:
         return None
     success = np.stack([success_matrix(plan, rows) for rows in runs.values()])
@@ -139,12 +132,8 @@ def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
 
     None until that is known: a peak is one of all its evaluations.
     """
-    final = (
-        (int(cell.policy.spec["training"]["steps"]), cell.episodes)
-        if cell.checkpoints
-        else (0, cell.episodes)
-    )
-    runs = [(step, read_rows(plan, store, recipe)) for step, recipe in (*cell.checkpoints, final)]
+    final = (int(cell.policy.training["steps"]), cell.episodes) if cell.checkpoints else (0, cell.episodes)
+    runs = [(step, read_rows(plan, store, run)) for step, run in (*cell.checkpoints, final)]
     success = [None if rows is None else success_matrix(plan, rows) for _, rows in runs]
     by_step = np.array([np.nan if s is None else s.mean() for s in success])
     at = len(runs) - 1

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..artifacts.builders import make_actor
+from ..artifacts.episodes import Film
 from ..encoders.registry import is_limit
-from ..store.store import Recipe, Store
-from ..study.plan import Cell, Plan
+from ..store.artifact import build
+from ..store.store import Store
+from ..study.cells import Cell
+from ..study.plan import Plan
 from .evidence import read_rows
 from .measurement import label
 from .records.study import Video
-
-VERSION = 1
 
 
 def film_cells(plan: Plan, store: Store, cells: int) -> list[Video]:
@@ -26,15 +26,15 @@ def film_cells(plan: Plan, store: Store, cells: int) -> list[Video]:
             if not len(hits):
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
-            folder = _film(plan, store, cell, task, state)
+            path = _film(plan, store, cell, task, state)
             name = f"{label(cell, plan.study, cell.demos)} · seed {cell.seed}"
-            out.append(Video(label=name, task=task, success=success, path=folder / "film.mp4"))
+            out.append(Video(label=name, task=task, success=success, path=path))
     return out
 
 
 def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
     """One policy per action representation: the best encoder of the file that is not a limit."""
-    ready = [c for c in plan.cells if store.has(c.episodes)]
+    ready = [c for c in plan.cells if store.has(c.episodes) and not c.swapped]
     own = [c for c in ready if not is_limit(c.encoder)] or ready
     chosen: dict[str, Cell] = {}
     for cell in own:
@@ -44,12 +44,8 @@ def _choose(plan: Plan, store: Store, cells: int) -> list[Cell]:
 
 
 def _film(plan: Plan, store: Store, cell: Cell, task: str, state: int) -> Path:
-    from ..rollouts.run import record_episode
-
-    spec = {"protocol": plan.protocol.model_dump(mode="json"), "task": task, "initial_state": state}
-    recipe = Recipe("film", spec, {"policy": cell.policy.key}, VERSION)
-    if not store.has(recipe):
-        actor = make_actor(plan.steps[cell.episodes.key], store)
-        with store.create(recipe) as out:
-            record_episode(actor, plan.protocol, task, state, out / "film.mp4", actor_key=cell.episodes.key)
-    return store.open(recipe)
+    film = Film(
+        protocol=plan.protocol, task=task, initial_state=state, policy=cell.policy, played=cell.episodes
+    )
+    build(film, store, progress=lambda done, total: None, should_stop=lambda: False)
+    return film.load(store)

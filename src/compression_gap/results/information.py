@@ -8,27 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from ..artifacts.rates import Delivered, Rates
 from ..encoders.ladder import is_pose
 from ..encoders.registry import is_limit
 from ..information.estimate import Estimate, estimate, resampled
 from ..statistics.bottleneck import LEAD
-from ..store.store import Recipe, Store
-from ..study.cells import Code, Trained
+from ..store.store import Store
+from ..study.cells import Trained
 from ..study.ledger import SIGMAS, LedgerSteps, check_range, pair
-from ..study.resolution import measured
+from ..tokenizers.code import Code
 from .records.bits import (
     BeyondSupply,
     Binding,
     CodeBits,
     CodebookLaw,
-    Delivered,
     EncoderBits,
     Ledger,
     PairBits,
+    PolicyBits,
     PrefixBits,
     WidthControl,
 )
-from .resolution import resolution
+from .resolution import measured, resolution
 
 SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
 
@@ -111,33 +112,27 @@ def _at(values: np.ndarray, sigma: float | np.ndarray) -> np.ndarray:
 
 
 def _rates(
-    found: Mapping[int, Recipe],
+    found: Mapping[int, Rates],
     contexts: Mapping[str, tuple[str, ...]],
     store: Store,
     sigma: float,
     drawn: np.ndarray | None = None,
 ) -> _Rates:
     """The rates of ``found``, by share. ``drawn``: draws of σ*, where it was measured."""
-    bits = {}
-    for share, recipe in found.items():
-        rows = np.load(store.open(recipe) / "bits.npy", allow_pickle=False)
-        bits[share] = dict(zip(contexts, _at(rows, sigma), strict=False))  # controls come after the contexts
-    folder, meta = store.open(found[1]), store.manifest(found[1])["meta"]
-    rows, linear, by_seed = (
-        np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "linear", "by_seed")
-    )
-    means = rows.mean(1)
+    tables = {share: of.load(store) for share, of in found.items()}
+    # the controls' rates come after those of the contexts
+    bits = {k: dict(zip(contexts, _at(of.bits, sigma), strict=False)) for k, of in tables.items()}
+    whole = tables[1]
+    means = whole.bits.mean(1)
     controls = _at(means, sigma)[len(contexts) :]
-    known = None if meta["known"] is None else float(bits[1][meta["known"]].mean())
+    known = None if whole.known is None else float(bits[1][whole.known].mean())
     return _Rates(
         bits,
-        dict(zip(contexts, _at(linear, sigma), strict=False)),
-        dict(zip(contexts, _at(by_seed, sigma), strict=False)),
+        dict(zip(contexts, _at(whole.linear, sigma), strict=False)),
+        dict(zip(contexts, _at(whole.by_seed, sigma), strict=False)),
         None if drawn is None else dict(zip(contexts, _at(means, drawn), strict=False)),
-        {}
-        if known is None
-        else {e: float(c) - known for e, c in zip(meta["controls"], controls, strict=True)},
-        np.load(folder / "episode.npy", allow_pickle=False),
+        {} if known is None else {e: float(c) - known for e, c in zip(whole.controls, controls, strict=True)},
+        whole.episode,
         contexts,
     )
 
@@ -152,7 +147,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         drawn = np.clip(measured(steps.disturbed, store).draws, SIGMAS[0], SIGMAS[-1])
     sigma = found.sigma
     rates = _rates(steps.rates, steps.contexts, store, sigma, drawn)
-    health = {c: store.manifest(steps.health_of(c))["meta"] for c in steps.codes}
+    health = {c: store.meta(steps.health_of(c)) for c in steps.codes}
     codes = [
         CodeBits(
             code=name,
@@ -178,7 +173,7 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         for e in ("blind", *steps.encoders)
     ]
     delivered = _delivered(steps, store, rates, sigma)
-    meta = store.manifest(steps.rates[1])["meta"]
+    meta = store.meta(steps.rates[1])
     used = {c: float(h["used_bits"]) for c, h in health.items()}
     return Ledger(
         resolution=found,
@@ -199,10 +194,10 @@ def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) ->
         delivered=delivered,
         beyond_supply=_beyond_supply(encoders, delivered),
         network_converged=meta["network_converged"],
-        training_episodes={k: store.manifest(r)["meta"]["training_episodes"] for k, r in steps.rates.items()},
+        training_episodes={k: store.meta(r)["training_episodes"] for k, r in steps.rates.items()},
         chunks=len(rates.episode),
         episodes=len(np.unique(rates.episode)),
-        minutes=sum(store.manifest(r)["meta"]["build_seconds"] for r in steps.rates.values()) / 60,
+        minutes=sum(store.meta(r)["build_seconds"] for r in steps.rates.values()) / 60,
     )
 
 
@@ -217,11 +212,11 @@ def _prefix(steps: LedgerSteps, store: Store, sigma: float, drawn: np.ndarray | 
     """Demand and supply of the actions that are executed of a chunk; None where all of them are."""
     if not steps.prefix:
         return None
-    recipe = steps.prefix[1]
-    contexts = {name: steps.contexts[name] for name, _ in recipe.spec["contexts"]}
+    prefix = steps.prefix[1]
+    contexts = dict(prefix.contexts)
     rates = _rates(steps.prefix, contexts, store, sigma, drawn)
     return PrefixBits(
-        steps=recipe.spec["executed"],
+        steps=prefix.executed,
         demand=rates.estimated(rates.rate("")),
         encoders=_encoders(rates, steps),
     )
@@ -328,47 +323,43 @@ def _law(rates: _Rates, steps: LedgerSteps, used_bits: Mapping[Code, float], enc
     )
 
 
-def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[Delivered]:
+def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[PolicyBits]:
     """What each policy delivers of the chunk, from its own loss against the ledger's marginals."""
-    groups: dict[tuple[Any, ...], list[tuple[Trained, Recipe]]] = {}
-    for cell, recipe in steps.delivered:
-        groups.setdefault(cell.levels, []).append((cell, recipe))
+    groups: dict[tuple[Any, ...], list[tuple[Trained, Delivered]]] = {}
+    for cell, delivered in steps.delivered:
+        groups.setdefault(cell.levels, []).append((cell, delivered))
     out = []
     for group in groups.values():
         cell = group[0][0]
-        values: dict[int, list[np.ndarray]] = {}  # by share of the marginal's training episodes
-        kind = store.manifest(group[0][1])["meta"]["kind"]
         code = None if cell.code is None else steps.codes[cell.code]
-        row = Delivered(
-            action=cell.representation,
-            encoder=cell.encoder,
-            size=cell.size,
-            kind=kind,
-            code=code,
-            seeds=len(group),
-            policy=f"{_head(cell, code)} · {cell.encoder}",
-            bits=None,
-        )
-        if kind is None:
-            out.append(row)
-            continue
-        for _, recipe in group:
-            folder = store.open(recipe)
-            bits = np.load(folder / "bits.npy", allow_pickle=False)
-            among = np.load(folder / "among.npy", allow_pickle=False)
-            episode = rates.episode[among]
-            if kind == "continuous":
-                own = _at(bits, sigma)
-                for k, of in rates.bits.items():
-                    values.setdefault(k, []).append(of[""][among] - own)
+        found = [of.load(store) for _, of in group]
+        values: dict[int, list[np.ndarray]] = {}  # by share of the marginal's training episodes
+        episode = rates.episode
+        for (one, _), of in zip(group, found, strict=True):
+            if of is None:
+                continue
+            episode = rates.episode[of.among]
+            if of.kind == "continuous":
+                own = _at(of.bits, sigma)
+                for k, marginal in rates.bits.items():
+                    values.setdefault(k, []).append(marginal[""][of.among] - own)
             else:
-                assert cell.code is not None
-                own_code = steps.health[cell.code.fitted(cell.seed)]
-                prior = np.load(store.open(own_code) / "prior.npy", allow_pickle=False)
-                rows = np.load(folder / "rows.npy", allow_pickle=False)
-                values.setdefault(1, []).append(prior[rows] - bits)
+                assert one.code is not None
+                prior = steps.health[one.code.fitted(one.seed)].prior(store)
+                values.setdefault(1, []).append(prior[of.rows] - of.bits)
         means = {k: np.mean(v, 0) for k, v in values.items()}
-        out.append(replace(row, bits=estimate(means, episode)))
+        out.append(
+            PolicyBits(
+                action=cell.representation,
+                encoder=cell.encoder,
+                size=cell.size,
+                kind=None if found[0] is None else found[0].kind,
+                code=code,
+                seeds=len(group),
+                policy=f"{_head(cell, code)} · {cell.encoder}",
+                bits=estimate(means, episode) if means else None,
+            )
+        )
     return out
 
 
@@ -379,7 +370,7 @@ def _head(cell: Trained, code: str | None) -> str:
     return code if cell.representation == cell.code.tokenizer else f"{cell.representation} ({code})"
 
 
-def _beyond_supply(encoders: Sequence[EncoderBits], delivered: Sequence[Delivered]) -> list[BeyondSupply]:
+def _beyond_supply(encoders: Sequence[EncoderBits], delivered: Sequence[PolicyBits]) -> list[BeyondSupply]:
     """Continuous policies that deliver more than the ledger found their encoder to supply, which cannot be.
 
     Their network denoises better than the ledger's, whose rates given that context (upper bounds) are then too high.

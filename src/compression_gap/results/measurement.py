@@ -15,8 +15,9 @@ import numpy as np
 
 from ..statistics import intervals as statistics
 from ..statistics.variance import Outcomes
-from ..study.cells import Code, Executed, Trained
+from ..study.cells import Executed, Trained
 from ..study.file import Study
+from ..tokenizers.code import Code
 from ..tokenizers.levels import codebook_name
 from .records.cells import Cell, CodeLevels, Outcome, Reference, Selected
 from .records.comparisons import Comparison, EncoderGain, ErrorChange

@@ -1,17 +1,21 @@
-"""The resolution of a ledger: σ* as it was measured, in records and in words."""
+"""The resolution of a ledger: σ* read from the episodes of disturbed experts, in records and in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..artifacts.episodes import Episodes
 from ..store.store import Store
 from ..study.ledger import SIGMAS, LedgerSteps
-from ..study.resolution import read_disturbed
+from ..study.resolution import Disturbed
 from .records.bits import DimensionTolerance, NoiseTolerance, Resolution, SigmaStar, Tolerances
+
+if TYPE_CHECKING:
+    from ..information import resolution as estimator
 
 
 def resolution(steps: LedgerSteps, store: Store) -> Resolution:
@@ -19,28 +23,61 @@ def resolution(steps: LedgerSteps, store: Store) -> Resolution:
     if steps.disturbed is None:
         sigma = steps.section.sigma or 0.1
         return Resolution(sigma=sigma, measured=False, assumed=steps.section.sigma is None, found=None)
-    found = _tolerances(read_disturbed(steps.disturbed, store))
+    found = read_disturbed(steps.disturbed, store)
     sigma = float(np.clip(found.white.value, SIGMAS[0], SIGMAS[-1]))
     return Resolution(sigma=sigma, measured=True, assumed=False, found=found)
 
 
-def _tolerances(found: Mapping[str, Any]) -> Tolerances:
-    """The records of what ``read_disturbed`` gave."""
+def measured(disturbed: Disturbed, store: Store, noise: str = "white") -> estimator.Resolution:
+    """σ* pooled over the tasks under that noise, with its interval and its draws."""
+    from ..information.resolution import task_resolution
 
-    def sigma(at: Mapping[str, Any]) -> SigmaStar:
-        return SigmaStar(**{f.name: at[f.name] for f in fields(SigmaStar)})
+    plain, tasks = _success(store, disturbed.undisturbed)
+    return task_resolution(*_curve(disturbed.noises[noise], store), plain, tasks)
 
+
+def _curve(of: Mapping[float, Episodes], store: Store) -> tuple[tuple[float, ...], np.ndarray]:
+    return tuple(of), np.stack([_success(store, r)[0] for r in of.values()])
+
+
+def _success(store: Store, of: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    rows = of.load(store)
+    return rows["success"].astype(float), rows["task"]
+
+
+def read_disturbed(disturbed: Disturbed, store: Store) -> Tolerances:
+    """σ* of each noise, pooled and per task, and of single dimensions."""
+    from ..information.resolution import task_resolution
+
+    plain, tasks = _success(store, disturbed.undisturbed)
+    noises = []
+    for noise, of in disturbed.noises.items():
+        grid, success = _curve(of, store)
+        per_task = {}
+        for task in dict.fromkeys(tasks):
+            own = tasks == task
+            if plain[own].any():
+                per_task[str(task)] = _star(task_resolution(grid, success[:, own], plain[own], tasks[own]))
+        pooled = _star(task_resolution(grid, success, plain, tasks))
+        noises.append(NoiseTolerance(noise=noise, pooled=pooled, per_task=per_task))
     return Tolerances(
-        episodes=found["episodes"],
-        noises=[
-            NoiseTolerance(
-                noise=n["noise"], pooled=sigma(n), per_task={t: sigma(v) for t, v in n["per_task"].items()}
-            )
-            for n in found["noises"]
-        ],
+        episodes=len(plain),
+        noises=noises,
         dimensions=[
-            DimensionTolerance(dimension=d["dimension"], pooled=sigma(d)) for d in found["dimensions"]
+            DimensionTolerance(dimension=d, pooled=_star(task_resolution(*_curve(of, store), plain, tasks)))
+            for d, of in disturbed.dimensions.items()
         ],
+    )
+
+
+def _star(found: estimator.Resolution) -> SigmaStar:
+    return SigmaStar(
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        bound=found.bound,
+        rates=found.rates.tolist(),
+        undisturbed=found.undisturbed,
     )
 
 

@@ -78,7 +78,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
                 select=self.study.rollout.select,
                 steps=[
                     *(step for step, _ in group.cell.checkpoints),
-                    group.cell.policy.spec["training"]["steps"],
+                    group.cell.policy.training["steps"],
                 ],
                 rates=[[None if np.isnan(v) else float(v) for v in row] for row in group.by_step],
                 chosen=group.chosen,

@@ -9,16 +9,21 @@ from typing import Any, cast, overload
 import numpy as np
 
 from .. import __version__
+from ..artifacts.probe import Probe
+from ..artifacts.tokenizer import FittedTokenizer
 from ..encoders.ladder import is_pose
 from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit
 from ..statistics.intervals import holm
+from ..store.artifact import Artifact
 from ..store.engine import failure_file
-from ..store.store import Recipe, Store
+from ..store.graph import Graph
+from ..store.store import Store
+from ..study.actions import study_codes
 from ..study.cells import Trained
 from ..study.file import Study
 from ..study.offline import OfflinePlan
-from ..study.plan import Graph, Plan, study_codes
+from ..study.plan import Plan
 from .chunk_error import ChunkErrors
 from .hypothesis import hypothesis
 from .information import read_ledger
@@ -26,7 +31,15 @@ from .measurement import G, Measurement, StudyCell, code_levels
 from .records.bits import Ledger, Span
 from .records.cells import Cell, Curve, Failure, Outcome, Trainings
 from .records.comparisons import Comparison, EncoderGain
-from .records.study import ErrorSummary, FittedTokenizer, Found, Probe, SuccessSummary, Summary, TaskProbe
+from .records.study import (
+    ErrorSummary,
+    Found,
+    ProbeScore,
+    SuccessSummary,
+    Summary,
+    TaskProbe,
+    TokenizerFit,
+)
 from .success import SuccessRates
 from .versions import version_words
 
@@ -44,14 +57,14 @@ def summarise(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | ErrorS
     if plan.study.data is None:
         return _summary(plan, SuccessRates(cast(Plan, plan), store), store)
     recorded = cast(OfflinePlan, plan)
-    return _summary(plan, ChunkErrors(recorded, store), store, recorded.recordings.recipes)
+    return _summary(plan, ChunkErrors(recorded, store), store, recorded.recordings.demos)
 
 
 def _summary(
     plan: Plan | OfflinePlan,
     of: Measurement[G, Outcome, Found],
     store: Store,
-    sets: Sequence[Recipe] = (),
+    sets: Sequence[Artifact] = (),
 ) -> Summary[Outcome, Found]:
     """The summary of a measurement. ``sets``: demonstrations that the plan takes as they are."""
     study = plan.study
@@ -100,17 +113,17 @@ def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Ou
     )
 
 
-def probes(of: Mapping[str, Recipe], store: Store) -> list[Probe]:
+def probes(of: Mapping[str, Probe], store: Store) -> list[ProbeScore]:
     """What a linear reader recovers of the true state from each frozen encoder's features (``encoders.probe``)."""
     out = []
-    for encoder, recipe in of.items():
-        if store.has(recipe):
-            found = store.manifest(recipe)["meta"]
+    for encoder, probe in of.items():
+        if store.has(probe):
+            found = store.meta(probe)
             if found["mean"] is None:  # nothing moves in these demonstrations
                 continue
             tasks = {task: _task_probe(told) for task, told in found["tasks"].items()}
             mean, features = Span(**found["mean"]), found["features"]
-            out.append(Probe(encoder=encoder, mean=mean, tasks=tasks, features=features))
+            out.append(ProbeScore(encoder=encoder, mean=mean, tasks=tasks, features=features))
     return out
 
 
@@ -136,7 +149,7 @@ def _ledger(plan: Plan | OfflinePlan, store: Store, contrasts: Sequence[Comparis
 
 def trained(cells: Sequence[Trained], store: Store) -> Trainings:
     """What the trainings of one cell's replicates report."""
-    there = [(c, store.manifest(c.policy)["meta"]) for c in cells if store.has(c.policy)]
+    there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
     metas = [meta for _, meta in there]
     failures = []
     for c in cells:
@@ -172,14 +185,14 @@ def fixed_fits(study: Study) -> list[str]:
     return out
 
 
-def tokenizers(plan: Graph, store: Store) -> list[FittedTokenizer]:
+def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
     """The fitted tokenizers of a graph: capacity, held-out distortion, convergence."""
     out = []
     for step in plan.steps.values():
-        if step.recipe.kind == "tokenizer" and store.has(step.recipe):
-            meta = store.manifest(step.recipe)["meta"]
+        if isinstance(step, FittedTokenizer) and store.has(step):
+            meta = store.meta(step)
             out.append(
-                FittedTokenizer(
+                TokenizerFit(
                     label=step.label,
                     capacity_bits=meta["capacity_bits"],
                     distortion=meta["distortion"],
@@ -194,5 +207,5 @@ def machine(cells: Sequence[Trained], store: Store) -> dict[str, str]:
     """What the first policy that is there was trained on."""
     for cell in cells:
         if store.has(cell.policy):
-            return dict(store.manifest(cell.policy)["meta"]["machine"])
+            return dict(store.meta(cell.policy)["machine"])
     return {}

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from .. import extras
-from ..store.store import Recipe, Store
-from ..study.plan import Graph
+from ..artifacts.policy import TrainedPolicy
+from ..store.artifact import Artifact
+from ..store.graph import Graph
+from ..store.store import Store
 
 BUILT_WITH = ("torch", "python", "device")  # of a manifest's "machine"
 
 
-def version_words(graph: Graph, store: Store, sets: Sequence[Recipe] = ()) -> list[str]:
+def version_words(graph: Graph, store: Store, sets: Sequence[Artifact] = ()) -> list[str]:
     """Sentences on the versions behind a graph's results: mixtures, and simulators outside of their tested range.
 
-    A simulator's versions stand in the recipes of what it made; those of torch in the manifests of policies.
+    A simulator's versions stand with what it made; those of torch in the manifests of policies.
     ``sets``: demonstrations that the graph takes as they are.
     """
-    there = [*sets, *(s.recipe for s in graph.steps.values() if store.has(s.recipe))]
     seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for recipe in there:
-        for package, version in _versions_of(recipe, store):
+    for of in (*sets, *(s for s in graph.steps.values() if store.has(s))):
+        for package, version in _versions_of(of, store):
             seen[package][version] += 1
     return [*_mixtures(seen), *_untested({package: set(counts) for package, counts in seen.items()})]
 
 
-def _versions_of(recipe: Recipe, store: Store) -> Iterator[tuple[str, str]]:
+def _versions_of(of: Artifact, store: Store) -> Iterator[tuple[str, str]]:
     """What one artefact was made with, as (package, version)."""
-    yield from _simulator(recipe.spec).items()
-    if recipe.kind == "policy":
-        built = store.manifest(recipe)["meta"].get("machine", {})
+    yield from of.packages.items()
+    if isinstance(of, TrainedPolicy):
+        built = store.meta(of).get("machine", {})
         yield from ((name, str(built[name])) for name in BUILT_WITH if name in built)
-
-
-def _simulator(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The simulator's packages in a recipe: of demonstrations and frames, or of a protocol."""
-    return dict((spec.get("protocol") or spec).get("versions") or {})
 
 
 def _mixtures(seen: Mapping[str, Counter[str]]) -> list[str]:

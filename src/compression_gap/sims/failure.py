@@ -15,6 +15,8 @@ from .base import SimSpec
 class SimulatorError(UserError):
     """A simulator raised an error that this program does not know."""
 
+    failure = "simulator"
+
 
 @contextmanager
 def simulating(spec: SimSpec, task: str, initial_state: int | str) -> Iterator[None]:

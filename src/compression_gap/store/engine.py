@@ -14,19 +14,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..records import read_json
-from ..study.plan import Graph, Step
-from .store import Recipe, Store, write_json
+from .artifact import Artifact, build
+from .graph import Graph
+from .store import Keyed, Store, write_json
 
-SIMULATED = {"demos", "frames", "episodes", "replay"}  # kinds of steps that run a simulator
 SIMULATOR_FAILURES = 2  # with nothing simulated before them, the rest is not tried
 
 
@@ -46,41 +46,40 @@ class Outcome:
 class Watcher(Protocol):
     """Is told what happens: the terminal's progress bar, and the log file."""
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Artifact) -> None:
         """A worker has taken the step."""
 
-    def progress(self, step: Step, done: int, total: int) -> None:
+    def progress(self, step: Artifact, done: int, total: int) -> None:
         """The step has done ``done`` of ``total``."""
 
-    def finished(self, step: Step, seconds: float) -> None:
+    def finished(self, step: Artifact, seconds: float) -> None:
         """The step's artefact is committed."""
 
-    def failed(self, step: Step, record: dict[str, str]) -> None:
+    def failed(self, step: Artifact, record: dict[str, str]) -> None:
         """The step has failed (``failure_record``)."""
 
 
-def missing_steps(plan: Graph, store: Store) -> list[Step]:
+def missing_steps(plan: Graph, store: Store) -> list[Artifact]:
     """The steps still to run: those that a result needs, directly or not, and that are not in the store."""
-    missing: dict[str, Step] = {}
+    missing: dict[str, Artifact] = {}
 
-    def visit(recipe: Recipe) -> None:
-        if recipe.key in missing or store.has(recipe):
+    def visit(step: Artifact) -> None:
+        if step.key in missing or store.has(step):
             return
-        if recipe.key not in plan.steps:
-            raise UserError(f"{recipe.kind} {recipe.key} is no longer in the store {store.root}")
-        step = plan.steps[recipe.key]
+        if step.key not in plan.steps:
+            raise UserError(f"{step.kind} {step.key} is no longer in the store {store.root}")
         for needed in step.inputs.values():
             visit(needed)
-        missing[recipe.key] = step
+        missing[step.key] = step
 
-    for recipe in plan.wanted:
-        visit(recipe)
+    for step in plan.wanted:
+        visit(step)
     return list(missing.values())
 
 
-def failure_file(store: Store, recipe: Recipe) -> Path:
+def failure_file(store: Store, of: Keyed) -> Path:
     """Where the record of a failed step lies."""
-    return store.root / "failures" / f"{recipe.kind}-{recipe.key}.json"
+    return store.root / "failures" / f"{of.kind}-{of.key}.json"
 
 
 def run_plan(
@@ -105,12 +104,12 @@ def run_plan(
         watcher=watcher,
         budget=budget,
         retry=retry,
-        goals={r.key for r in plan.wanted},
+        goals={a.key for a in plan.wanted},
     )
 
 
 def run_steps(
-    steps: list[Step],
+    steps: Sequence[Artifact],
     store: Store,
     *,
     processes: int,
@@ -123,17 +122,17 @@ def run_steps(
 
     ``goals``: the keys that are wanted for themselves; all of them, if it is left out.
     """
-    goals = {s.recipe.key for s in steps} if goals is None else goals
+    steps, goals = list(steps), {s.key for s in steps} if goals is None else goals
     store.sweep()
     outcome = Outcome()
     for step in steps:
-        record = failure_file(store, step.recipe)
+        record = failure_file(store, step)
         if record.exists():
             if retry:
-                shutil.rmtree(store.work(step.recipe))  # its checkpoint may hold what went wrong
+                shutil.rmtree(store.work(step))  # its checkpoint may hold what went wrong
                 record.unlink()
             else:
-                outcome.failures[step.recipe.key] = read_json(record)
+                outcome.failures[step.key] = read_json(record)
     deadline = None if budget is None else time.monotonic() + budget
     if processes == 0:
         _run_here(steps, store, watcher, deadline, outcome, goals)
@@ -142,36 +141,38 @@ def run_steps(
     return outcome
 
 
-def _ready(step: Step, missing: set[str]) -> bool:
+def _ready(step: Artifact, missing: set[str]) -> bool:
     return not any(i.key in missing for i in step.inputs.values())
 
 
-def _give_up_dependents(steps: list[Step], key: str, outcome: Outcome) -> None:
+def _give_up_dependents(steps: list[Artifact], key: str, outcome: Outcome) -> None:
     """Mark the steps that wait for a failed one; they keep its sentence."""
     for step in steps:
-        if step.recipe.key not in outcome.failures and any(i.key == key for i in step.inputs.values()):
-            outcome.failures[step.recipe.key] = {**outcome.failures[key], "because": key}
-            _give_up_dependents(steps, step.recipe.key, outcome)
+        if step.key not in outcome.failures and any(i.key == key for i in step.inputs.values()):
+            outcome.failures[step.key] = {**outcome.failures[key], "because": key}
+            _give_up_dependents(steps, step.key, outcome)
 
 
-def _give_up_useless(steps: list[Step], waiting: list[Step], goals: Set[str], outcome: Outcome) -> None:
+def _give_up_useless(
+    steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome
+) -> None:
     """Mark those that wait for nothing: whatever needs them has failed. They keep that failure's sentence."""
     useful = set(goals)
     for step in reversed(steps):
-        if step.recipe.key not in outcome.failures and step.recipe.key in useful:
+        if step.key not in outcome.failures and step.key in useful:
             useful |= {i.key for i in step.inputs.values()}
     for step in reversed(waiting):  # those that need a step stand behind it
-        key = step.recipe.key
+        key = step.key
         if key not in useful and key not in outcome.failures:
-            needs = [s.recipe.key for s in steps if any(i.key == key for i in s.inputs.values())]
+            needs = [s.key for s in steps if any(i.key == key for i in s.inputs.values())]
             failed = next(k for k in needs if k in outcome.failures)
             outcome.failures[key] = {"because": failed, **outcome.failures[failed]}
 
 
-def _give_up_simulator(steps: list[Step], waiting: list[Step], outcome: Outcome) -> None:
+def _give_up_simulator(steps: list[Artifact], waiting: list[Artifact], outcome: Outcome) -> None:
     """Mark all that is simulated where the simulator itself fails every time: trying on would only take long."""
-    at = {s.recipe.key: s for s in steps}
-    if any(at[key].recipe.kind in SIMULATED for key in outcome.built):
+    at = {s.key: s for s in steps}
+    if any(at[key].simulated for key in outcome.built):
         return
     failed = [
         k for k, f in outcome.failures.items() if k in at and f["kind"] == "simulator" and "because" not in f
@@ -179,12 +180,14 @@ def _give_up_simulator(steps: list[Step], waiting: list[Step], outcome: Outcome)
     if len(failed) < SIMULATOR_FAILURES:
         return
     for step in waiting:
-        if step.recipe.kind in SIMULATED and step.recipe.key not in outcome.failures:
-            outcome.failures[step.recipe.key] = {**outcome.failures[failed[-1]], "because": failed[-1]}
-            _give_up_dependents(steps, step.recipe.key, outcome)
+        if step.simulated and step.key not in outcome.failures:
+            outcome.failures[step.key] = {**outcome.failures[failed[-1]], "because": failed[-1]}
+            _give_up_dependents(steps, step.key, outcome)
 
 
-def _after_failures(steps: list[Step], waiting: list[Step], goals: Set[str], outcome: Outcome) -> None:
+def _after_failures(
+    steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome
+) -> None:
     """Mark, of the waiting steps, all that is not to be tried after the failures so far."""
     for key in list(outcome.failures):
         _give_up_dependents(steps, key, outcome)
@@ -192,21 +195,17 @@ def _after_failures(steps: list[Step], waiting: list[Step], goals: Set[str], out
     _give_up_useless(steps, waiting, goals, outcome)
 
 
-def _note_failure(store: Store, step: Step, record: dict[str, str], outcome: Outcome) -> None:
-    outcome.failures[step.recipe.key] = record
+def _note_failure(store: Store, step: Artifact, record: dict[str, str], outcome: Outcome) -> None:
+    outcome.failures[step.key] = record
     if record["kind"] == "diverged":
-        file = failure_file(store, step.recipe)
+        file = failure_file(store, step)
         file.parent.mkdir(exist_ok=True)
         write_json(file, record)
 
 
-def failure_record(step: Step, error: BaseException) -> dict[str, str]:
+def failure_record(step: Artifact, error: BaseException) -> dict[str, str]:
     """A failed step's record: kind ("diverged", "simulator", "user", "crash"), sentence and traceback."""
-    from ..nn import Diverged
-    from ..sims import SimulatorError
-
-    kinds = {"diverged": Diverged, "simulator": SimulatorError, "user": UserError, "crash": BaseException}
-    kind = next(name for name, of in kinds.items() if isinstance(error, of))
+    kind = getattr(error, "failure", "crash")
     sentence = str(error) if kind != "crash" else f"{type(error).__name__}: {error}"
     return {
         "kind": kind,
@@ -217,22 +216,19 @@ def failure_record(step: Step, error: BaseException) -> dict[str, str]:
 
 
 def _run_here(
-    steps: list[Step],
+    steps: list[Artifact],
     store: Store,
     watcher: Watcher,
     deadline: float | None,
     outcome: Outcome,
     goals: Set[str],
 ) -> None:
-    from ..artifacts.builders import build
-    from ..nn import Interrupted
-
     def past() -> bool:
         return deadline is not None and time.monotonic() >= deadline
 
     _after_failures(steps, steps, goals, outcome)
     for at, step in enumerate(steps):
-        if step.recipe.key in outcome.failures:
+        if step.key in outcome.failures:
             continue
         if past():
             outcome.stopped = True
@@ -247,9 +243,9 @@ def _run_here(
         except Exception as error:
             _note_failure(store, step, failure_record(step, error), outcome)
             _after_failures(steps, steps[at + 1 :], goals, outcome)
-            watcher.failed(step, outcome.failures[step.recipe.key])
+            watcher.failed(step, outcome.failures[step.key])
             continue
-        outcome.built.append(step.recipe.key)
+        outcome.built.append(step.key)
         watcher.finished(step, time.monotonic() - begun)
 
 
@@ -258,7 +254,7 @@ class _Pool:
 
     def __init__(
         self,
-        steps: list[Step],
+        steps: list[Artifact],
         store: Store,
         processes: int,
         watcher: Watcher,
@@ -274,15 +270,15 @@ class _Pool:
         self.threads = max(1, (os.cpu_count() or 1) // processes)
         self.processes = min(processes, max(1, len(steps)))
         self.workers: dict[Connection, Any] = {}
-        self.busy: dict[Connection, tuple[Step, float]] = {}
+        self.busy: dict[Connection, tuple[Artifact, float]] = {}
         self.deaths: dict[str, int] = {}
 
     def run(self) -> None:
         """Give out ready steps until none is left, or the budget is spent."""
         waiting = list(self.steps)
-        missing = {s.recipe.key for s in waiting}
+        missing = {s.key for s in waiting}
         _after_failures(self.steps, waiting, self.goals, self.outcome)
-        waiting = [s for s in waiting if s.recipe.key not in self.outcome.failures]
+        waiting = [s for s in waiting if s.key not in self.outcome.failures]
         interrupt = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupted)
         try:
@@ -310,23 +306,23 @@ class _Pool:
         self.outcome.interrupted = True
         self.stop.set()
 
-    def _give_out(self, waiting: list[Step], missing: set[str]) -> None:
+    def _give_out(self, waiting: list[Artifact], missing: set[str]) -> None:
         # The longest chain first would be ideal; trainings are long and alike, so order of the plan it is.
         for step in [s for s in waiting if _ready(s, missing)]:
             idle = [c for c in self.workers if c not in self.busy]
             if not idle:
                 if len(self.workers) >= self.processes:
                     return
-                idle = [self._hire()]
+                idle = [self._start_worker()]
             waiting.remove(step)
             self.busy[idle[0]] = (step, time.monotonic())
             self.watcher.started(step)
             try:
                 idle[0].send(step)
             except OSError:  # it died while it was idle
-                self._bury(idle[0], step, waiting)
+                self._handle_dead_worker(idle[0], step, waiting)
 
-    def _hire(self) -> Connection:
+    def _start_worker(self) -> Connection:
         ours, theirs = self.context.Pipe()
         # Read by the numeric libraries when the worker starts; a spawned process inherits them.
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -347,40 +343,40 @@ class _Pool:
         self.workers[ours] = process
         return ours
 
-    def _listen(self, waiting: list[Step], missing: set[str]) -> None:
+    def _listen(self, waiting: list[Artifact], missing: set[str]) -> None:
         for ready in wait(list(self.busy), timeout=0.2):
             assert isinstance(ready, Connection)
             step, begun = self.busy[ready]
             try:
                 kind, *content = ready.recv()
             except (EOFError, OSError):  # an OSError if it died in the middle of a message
-                self._bury(ready, step, waiting)
+                self._handle_dead_worker(ready, step, waiting)
                 continue
             if kind == "progress":
                 self.watcher.progress(step, *content)
                 continue
             del self.busy[ready]
             if kind == "done":
-                missing.discard(step.recipe.key)
-                self.outcome.built.append(step.recipe.key)
+                missing.discard(step.key)
+                self.outcome.built.append(step.key)
                 self.watcher.finished(step, time.monotonic() - begun)
             elif kind == "interrupted":
                 self.outcome.stopped = True
             else:
                 self._fail(step, content[0], waiting)
 
-    def _fail(self, step: Step, record: dict[str, str], waiting: list[Step]) -> None:
+    def _fail(self, step: Artifact, record: dict[str, str], waiting: list[Artifact]) -> None:
         _note_failure(self.store, step, record, self.outcome)
         _after_failures(self.steps, waiting, self.goals, self.outcome)
-        waiting[:] = [s for s in waiting if s.recipe.key not in self.outcome.failures]
+        waiting[:] = [s for s in waiting if s.key not in self.outcome.failures]
         self.watcher.failed(step, record)
 
-    def _bury(self, connection: Connection, step: Step, waiting: list[Step]) -> None:
+    def _handle_dead_worker(self, connection: Connection, step: Artifact, waiting: list[Artifact]) -> None:
         """A worker died (killed, out of memory): its step goes to another one, at most twice."""
         del self.busy[connection]
         process = self.workers.pop(connection)
         process.join()
-        key = step.recipe.key
+        key = step.key
         self.deaths[key] = self.deaths.get(key, 0) + 1
         if self.deaths[key] < 3:
             waiting.insert(0, step)
@@ -413,9 +409,6 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
-    from ..artifacts.builders import build, close_pools
-    from ..nn import Interrupted
-
     torch.set_num_threads(threads)
     store = Store(store_root)
     last = 0.0
@@ -439,4 +432,3 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
             connection.send(("interrupted",))
         except Exception as error:
             connection.send(("failed", failure_record(step, error)))
-    close_pools()

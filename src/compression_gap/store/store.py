@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import UserError
 from ..records import read_object
@@ -52,6 +52,18 @@ class Recipe:
     def key(self) -> str:
         """The artefact's key."""
         return digest({"kind": self.kind, "spec": self.spec, "inputs": self.inputs, "version": self.version})
+
+
+class Keyed(Protocol):
+    """What the store finds a folder by: a recipe, or an artefact."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of artefact."""
+
+    @property
+    def key(self) -> str:
+        """The hash of its recipe."""
 
 
 def commit_point(name: str) -> None:
@@ -115,50 +127,53 @@ class Store:
                 "update compression-gap, or use another store with --store"
             )
 
-    def path(self, recipe: Recipe) -> Path:
+    def path(self, of: Keyed) -> Path:
         """Where the artefact lies, or will lie."""
-        return self.root / recipe.kind / recipe.key
+        return self.root / of.kind / of.key
 
-    def has(self, recipe: Recipe) -> bool:
+    def has(self, of: Keyed) -> bool:
         """Whether the artefact has been committed (its content is verified when it is opened)."""
-        return (self.path(recipe) / MANIFEST).is_file()
+        return (self.path(of) / MANIFEST).is_file()
 
-    def open(self, recipe: Recipe) -> Path:
+    def open(self, of: Keyed) -> Path:
         """The artefact's folder, verified against its checksums once per process.
 
         Raises ``UserError`` if it is missing or damaged; a damaged artefact is moved aside (nothing is
         deleted), so that the same command makes it anew.
         """
-        folder = self.path(recipe)
-        if not self.has(recipe):
-            raise UserError(
-                f"{recipe.kind} {recipe.key} is not in the store {self.root}; run the study first"
-            )
-        if (recipe.kind, recipe.key) not in self._verified:
+        folder = self.path(of)
+        if not self.has(of):
+            raise UserError(f"{of.kind} {of.key} is not in the store {self.root}; run the study first")
+        if (of.kind, of.key) not in self._verified:
             problem = _damage(folder)
             if problem:
                 aside = self._set_aside(folder)
                 raise UserError(
-                    f"{recipe.kind} {recipe.key} is damaged ({problem}); it was moved to {aside}: "
+                    f"{of.kind} {of.key} is damaged ({problem}); it was moved to {aside}: "
                     "run the same command again to make it anew"
                 )
-            self._verified.add((recipe.kind, recipe.key))
+            self._verified.add((of.kind, of.key))
         return folder
 
-    def manifest(self, recipe: Recipe) -> dict[str, Any]:
+    def manifest(self, of: Keyed) -> dict[str, Any]:
         """The artefact's manifest: recipe, checksums and what its builder reported (``meta``).
 
         The files beside it are not read, so not verified either: ``open`` does that. Raises as ``open`` does.
         """
         with suppress(OSError, ValueError):
-            about = read_manifest(self.path(recipe))
-            if about["key"] == recipe.key:
+            about = read_manifest(self.path(of))
+            if about["key"] == of.key:
                 return about
-        return read_manifest(self.open(recipe))  # which says what is wrong
+        return read_manifest(self.open(of))  # which says what is wrong
 
-    def work(self, recipe: Recipe) -> Path:
+    def meta(self, of: Keyed) -> dict[str, Any]:
+        """What the artefact's builder reported. Raises as ``open`` does."""
+        found: dict[str, Any] = self.manifest(of)["meta"]
+        return found
+
+    def work(self, of: Keyed) -> Path:
         """A folder for checkpoints of a build that is under way; it outlives a crash, not the commit."""
-        folder = self.root / "work" / f"{recipe.kind}-{recipe.key}"
+        folder = self.root / "work" / f"{of.kind}-{of.key}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

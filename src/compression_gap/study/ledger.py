@@ -9,32 +9,29 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..artifacts.demonstrations import Demonstrations
+from ..artifacts.features import Features
+from ..artifacts.health import CodeHealth
+from ..artifacts.normaliser import FittedNormaliser
+from ..artifacts.rates import OWN, Delivered, Rates
+from ..artifacts.tokens import TargetTokens
 from ..encoders.registry import check_encoder, is_trained
 from ..errors import UserError
 from ..sims import EvaluationProtocol
-from ..store.store import Recipe
+from ..store.artifact import Artifact
+from ..store.graph import Graph
+from ..tokenizers.code import Code, code_names
 from ..tokenizers.levels import Levels
-from .cells import Code, Trained, code_names
+from .actions import check_code, codes_of
+from .cells import Trained
+from .encoders import add_features
 from .file import Ledger, Tokenizer
-from .plan import (
-    Graph,
-    Plan,
-    Step,
-    add_base,
-    add_features,
-    add_tokenizer,
-    check_code,
-    codes_of,
-    encoder_seed,
-    fitted_codes,
-    study_codes,
-    study_tokenizer,
-)
+from .parts import add_normaliser, add_tokens, to_collect
 from .resolution import Disturbed, add_disturbed
-from .tokenizer_table import reference_protocol, simulator_of
+from .setting import reference_protocol, simulator_of
 
-OWN = "own"  # the part of every context that sees: proprioception and task
 SHARES = (1, 2, 4)
 SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # where rates are kept
 
@@ -48,22 +45,22 @@ class LedgerSteps:
     codes: dict[Code, str]  # with the names that they go by here; as fitted for the seed ``first``
     contexts: dict[str, tuple[str, ...]]
     first: int = 0  # of several fitted tokenizers or encoders of one name, those of this training seed
-    rates: dict[int, Recipe] = field(default_factory=dict)  # by share
-    prefix: dict[int, Recipe] = field(default_factory=dict)  # the same of the actions executed of a chunk
-    health: dict[Code, Recipe] = field(default_factory=dict)  # of every code as fitted
+    rates: dict[int, Rates] = field(default_factory=dict)  # by share
+    prefix: dict[int, Rates] = field(default_factory=dict)  # the same of the actions executed of a chunk
+    health: dict[Code, CodeHealth] = field(default_factory=dict)  # of every code as fitted
     disturbed: Disturbed | None = None  # where σ* is measured
-    delivered: list[tuple[Trained, Recipe]] = field(default_factory=list)
+    delivered: list[tuple[Trained, Delivered]] = field(default_factory=list)
 
-    def health_of(self, code: Code) -> Recipe:
+    def health_of(self, code: Code) -> CodeHealth:
         """The health of the code that stands in the ledger under this level."""
         return self.health[code.fitted(self.first)]
 
     @property
-    def wanted(self) -> list[Recipe]:
+    def wanted(self) -> list[Artifact]:
         """All of them."""
         disturbed = [] if self.disturbed is None else self.disturbed.wanted
-        recipes = [*self.rates.values(), *self.prefix.values(), *self.health.values(), *disturbed]
-        return recipes + [r for _, r in self.delivered]
+        rates = (*self.rates.values(), *self.prefix.values())
+        return [*rates, *self.health.values(), *disturbed, *(d for _, d in self.delivered)]
 
 
 def pair(encoder: str, code: str) -> str:
@@ -82,11 +79,11 @@ def check_range(sigma: float | None) -> None:
 def add_ledger(
     graph: Graph,
     section: Ledger,
-    base: Mapping[str, Recipe],
+    normaliser: FittedNormaliser,
     tasks: Sequence[str],
-    features: Mapping[str, list[Recipe]],
+    features: Mapping[str, tuple[Features, ...]],
     levels: Sequence[Code],
-    codes: Mapping[Code, tuple[Recipe, Recipe]],
+    codes: Mapping[Code, TargetTokens],
     *,
     horizon: int,
     execute: int,
@@ -96,9 +93,8 @@ def add_ledger(
     cells: Sequence[Trained] = (),
     first: int = 0,
 ) -> LedgerSteps:
-    """Add the steps. ``base``: demonstrations and normaliser; ``features``: a recipe a set, by encoder;
-    ``levels``: the codes that the ledger holds; ``codes``: tokenizer and target tokens as fitted; ``protocol``: where
-    σ* is measured, unless the section gives σ.
+    """Add the steps. ``features``: those of each set, by encoder; ``levels``: the codes that the ledger holds;
+    ``codes``: target tokens, by code as fitted; ``protocol``: where σ* is measured, unless the section gives σ.
 
     Where each training seed has its own tokenizer or encoder, bits are those of the seed ``first``; what the policies
     of every seed deliver is measured with that seed's own.
@@ -112,11 +108,14 @@ def add_ledger(
         contexts[name] = (parts[code],)
         contexts |= {pair(e, name): (*contexts[e], parts[code]) for e in ("blind", *encoders)}
     steps = LedgerSteps(section, encoders, names, contexts, first)
-    shape = {"horizon": horizon, "n_obs_steps": n_obs_steps, "stride": stride, "tasks": list(tasks)}
-    inputs = dict(base)
-    for i, encoder in enumerate(encoders):
-        inputs |= {f"features/{i}/{j}": r for j, r in enumerate(features[encoder])}
-    inputs |= {f"tokens/{i}": codes[code.fitted(first)][1] for i, code in enumerate(names)}
+    shape: dict[str, Any] = {
+        "horizon": horizon,
+        "n_obs_steps": n_obs_steps,
+        "stride": stride,
+        "tasks": tuple(tasks),
+        "demos": normaliser.demos,
+        "normaliser": normaliser,
+    }
     how = {
         "steps": section.steps,
         "reduction_steps": max(1, section.steps // 3),
@@ -127,45 +126,36 @@ def add_ledger(
     seen = {name: of for name, of in contexts.items() if not set(of) & set(parts.values())}
     for executed, share in itertools.product((horizon, execute) if execute < horizon else (horizon,), SHARES):
         whole = executed == horizon
-        held = contexts if whole else seen
-        spec = {
+        rates = Rates(
             **shape,
-            "executed": executed,
-            "encoders": list(encoders),
-            "codes": list(parts.values()) if whole else [],
-            "contexts": [[name, list(of)] for name, of in held.items()],
-            "sigmas": list(SIGMAS),
-            "share": share,
-            "denoising": how,
-        }
-        given = inputs if whole else {r: i for r, i in inputs.items() if not r.startswith("tokens/")}
-        label = f"rates of {len(held)} contexts" + ("" if whole else f", {executed} steps of a chunk")
-        label += f", 1/{share} of the episodes" if share > 1 else ""
-        runs = section.seeds if share == 1 else 1
-        cost = (
-            20
-            + (0.05 * section.steps * runs + 2 * len(held) * (1 + runs)) / share
-            + 60 * len(encoders) / share
+            executed=executed,
+            encoders=encoders,
+            codes=tuple(parts.values()) if whole else (),
+            contexts=tuple((contexts if whole else seen).items()),
+            sigmas=SIGMAS,
+            share=share,
+            denoising=how,
+            features=tuple(features[e] for e in encoders),
+            tokens=tuple(codes[code.fitted(first)] for code in names) if whole else (),
         )
-        (steps.rates if whole else steps.prefix)[share] = graph.add("rates", spec, given, label, cost)
-    for code, (tokenizer, tokens) in codes.items():
-        steps.health[code] = graph.add(
-            "health",
-            {
-                "horizon": horizon,
-                "stride": stride,
-                "sigma": section.sigma or 0.1,
-                "prior_steps": section.prior_steps,
-            },
-            {**base, "tokenizer": tokenizer, "tokens": tokens},
-            f"health of {code.words}",
-            20 + 0.15 * section.prior_steps,
+        (steps.rates if whole else steps.prefix)[share] = graph.add(rates)
+    for code, tokens in codes.items():
+        health = CodeHealth(
+            horizon=horizon,
+            stride=stride,
+            sigma=section.sigma or 0.1,
+            prior_steps=section.prior_steps,
+            demos=normaliser.demos,
+            normaliser=normaliser,
+            tokenizer=tokens.tokenizer,
+            tokens=tokens,
         )
+        steps.health[code] = graph.add(health)
     if protocol is not None and section.sigma is None:
         steps.disturbed = add_disturbed(
             graph,
-            base,
-            {name: codes[code.fitted(first)][1] for code, name in names.items()},
+            normaliser,
+            {name: codes[code.fitted(first)] for code, name in names.items()},
             protocol,
             episodes=section.episodes_per_sigma,
             horizon=horizon,
@@ -178,48 +168,16 @@ def add_ledger(
         if cell.policy.key in done or cell.trained_on != "chunk":
             continue
         done.add(cell.policy.key)
-        trained = graph.steps[cell.policy.key].inputs
-        given = {**base, "policy": cell.policy}
-        given |= {role: recipe for role, recipe in trained.items() if role.startswith("features/")}
-        if cell.code is not None and not cell.swapped:
-            given["tokens"] = codes[cell.code.fitted(cell.seed)][1]
-        recipe = graph.add(
-            "delivered",
-            {**shape, "sigmas": list(SIGMAS), "chunks": section.delivered_chunks},
-            given,
-            f"bits delivered by {cell.representation} · {cell.encoder} · {cell.size} · seed {cell.seed}",
-            40,
+        delivered = Delivered(
+            **shape,
+            sigmas=SIGMAS,
+            chunks=section.delivered_chunks,
+            policy=cell.policy,
+            features=cell.policy.features,
+            tokens=None if cell.code is None or cell.swapped else codes[cell.code.fitted(cell.seed)],
         )
-        steps.delivered.append((cell, recipe))
+        steps.delivered.append((cell, graph.add(delivered)))
     return steps
-
-
-def add_study_ledger(plan: Plan) -> None:
-    """The ledger of the study's largest set of demonstrations, with the encoders whose features are cached."""
-    study, most = plan.study, max(plan.study.factors.demos)
-    assert study.ledger is not None
-    base = add_base(plan, plan.demos[most])
-    first = study.factors.seed[0]
-    encoders = [e for e in ("blind", *study.encoders) if not is_trained(e)]
-    plan.ledger = add_ledger(
-        plan,
-        study.ledger,
-        base,
-        plan.tasks,
-        {
-            e: add_features(plan, e, plan.demos[most], study.cameras.cropped(), encoder_seed(study, first))
-            for e in dict.fromkeys(encoders)
-        },
-        study_codes(study),
-        {c: study_tokenizer(plan, base, c) for c in fitted_codes(study)},
-        horizon=study.policy.horizon,
-        execute=plan.protocol.execute,
-        n_obs_steps=study.policy.n_obs_steps,
-        stride=study.policy.stride,
-        protocol=plan.protocol,
-        cells=[c for c in plan.cells if c.demos == most and not is_trained(c.encoder)],
-        first=first,
-    )
 
 
 @dataclass
@@ -229,15 +187,14 @@ class LedgerPlan(Graph):
     ledger: LedgerSteps | None = None
 
     @property
-    def wanted(self) -> list[Recipe]:
+    def wanted(self) -> list[Artifact]:
         """What the ledger reads."""
         return [] if self.ledger is None else self.ledger.wanted
 
 
 def plan_ledger(
     section: Ledger,
-    recipes: Sequence[Recipe],
-    making: Sequence[Step],
+    demos: Sequence[Demonstrations],
     encoders: Sequence[str],
     tokenizers: Sequence[str],
     codebooks: Sequence[Levels],
@@ -247,12 +204,12 @@ def plan_ledger(
     n_obs_steps: int,
     execute: int,
 ) -> LedgerPlan:
-    """The graph for these demonstrations. ``making``: steps that collect them, where they are not there.
+    """The graph for these demonstrations, which are collected first where they were not found in a store.
 
     σ* is measured if they come from one simulator and the section gives no σ; else 0.1 is assumed.
     """
-    sim, tasks = simulator_of(recipes)
-    graph = LedgerPlan(steps={s.recipe.key: s for s in making})
+    sim, tasks = simulator_of(demos)
+    graph = LedgerPlan(steps=to_collect(demos))
     for encoder in encoders:
         if is_trained(encoder):
             raise UserError(
@@ -261,20 +218,20 @@ def plan_ledger(
             )
         if sim is not None:
             check_encoder(encoder, image_size=sim.image_size, sim=sim.sim)
-    base = add_base(graph, recipes)
+    normaliser = add_normaliser(graph, demos)
     codes = {}
     for code in (c for name in dict.fromkeys(tokenizers) for c in codes_of(name, codebooks, (0,))):
         check_code(code, fitting, horizon)
-        codes[code] = add_tokenizer(graph, base, code, fitting, horizon)
+        codes[code] = add_tokens(graph, normaliser, code, fitting, horizon)
     protocol = None
     if sim is not None and section.sigma is None:
         protocol = reference_protocol(sim, section.episodes_per_sigma, horizon=horizon, execute=execute)
     graph.ledger = add_ledger(
         graph,
         section,
-        base,
+        normaliser,
         tasks,
-        {e: add_features(graph, e, recipes) for e in dict.fromkeys(("blind", *encoders))},
+        {e: add_features(graph, e, demos) for e in dict.fromkeys(("blind", *encoders))},
         list(codes),
         codes,
         horizon=horizon,

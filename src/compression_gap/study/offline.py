@@ -14,31 +14,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..demos import DemoSet
-from ..demos.demoset import SPLITS
+from ..artifacts.demonstrations import Demonstrations, open_demos
+from ..artifacts.error import ChunkError, Predicts
+from ..artifacts.normaliser import FittedNormaliser
+from ..artifacts.policy import TrainedOn, TrainedPolicy
+from ..artifacts.probe import Probe
+from ..artifacts.tokens import TargetTokens
+from ..demos import SPLITS, DemoSet
 from ..encoders.registry import is_trained
 from ..errors import UserError
-from ..store.store import Recipe, Store
-from .cells import Code, TrainedOn
-from .encoders import add_features, add_instructions, add_probe, prepared_inputs
+from ..store.artifact import Artifact
+from ..store.graph import Graph
+from ..store.store import Store
+from ..tokenizers.code import Code
+from .actions import action_parts, check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .encoders import add_features, add_instructions, add_probe
 from .file import Cameras, Factors, Rollout, Study
 from .ledger import LedgerSteps, add_ledger
-from .plan import (
-    Graph,
-    action_parts,
-    add_base,
-    add_policy,
-    add_tokenizer,
-    check_actions,
-    check_encoders,
-    encoder_seed,
-    fitted_codes,
-    study_codes,
-)
-from .setting import EXECUTE, check_execute
-from .tokenizer_table import open_demos, simulator_of
+from .parts import Level, TrainingData, add_normaliser, add_policy, add_seen, add_tokens
+from .setting import EXECUTE, check_execute, simulator_of
 
 RECORDINGS = "recordings"  # in place of a simulator's name, where the sets do not come from one
+SIMPLE: tuple[Predicts, ...] = ("mean", "last")  # predictors that are no policy and no code
 POINTS = 2000  # decision points of the test split at which a policy's error is measured, at most
 
 
@@ -46,7 +43,7 @@ POINTS = 2000  # decision points of the test split at which a policy's error is 
 class Recordings:
     """What a study of recordings learns from. All sets have these cameras and sizes."""
 
-    recipes: tuple[Recipe, ...]
+    demos: tuple[Demonstrations, ...]
     sim: str  # the simulator that all of them come from, or "recordings"
     tasks: tuple[str, ...]
     cameras: tuple[str, ...]
@@ -67,8 +64,8 @@ class OfflineCell:
     size: str
     code: Code | None
     seed: int
-    policy: Recipe
-    error: Recipe
+    policy: TrainedPolicy
+    error: ChunkError
 
     trained_on: TrainedOn = "chunk"
     swapped: bool = False
@@ -99,7 +96,7 @@ class Predictor:
 
     name: str
     code: Code | None
-    runs: dict[int | None, Recipe]
+    runs: dict[int | None, ChunkError]
 
 
 @dataclass
@@ -111,7 +108,7 @@ class OfflinePlan(Graph):
     encoders: tuple[str, ...]
     cells: list[OfflineCell] = field(default_factory=list)
     predictors: list[Predictor] = field(default_factory=list)
-    probes: dict[str, Recipe] = field(default_factory=dict)  # by frozen encoder
+    probes: dict[str, Probe] = field(default_factory=dict)  # by frozen encoder
     ledger: LedgerSteps | None = None
 
     @property
@@ -125,12 +122,12 @@ class OfflinePlan(Graph):
         return self.recordings.tasks
 
     @property
-    def wanted(self) -> list[Recipe]:
+    def wanted(self) -> list[Artifact]:
         """Policies and errors of all cells, the predictors' errors, the probes, the ledger."""
-        cells = [r for c in self.cells for r in (c.policy, c.error)]
+        cells = [a for c in self.cells for a in (c.policy, c.error)]
         ledger = [] if self.ledger is None else self.ledger.wanted
         errors = [e for p in self.predictors for e in p.runs.values()]
-        return cells + errors + [*self.probes.values()] + ledger
+        return [*cells, *errors, *self.probes.values(), *ledger]
 
 
 def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> OfflinePlan:
@@ -144,63 +141,44 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
     plan = OfflinePlan(study, recordings, _encoders(study, recordings), sketch=sketch)
     check_actions(study)
     check_execute(plan.execute, study)
-    policy, recipes = study.policy, recordings.recipes
-    base = add_base(plan, recipes)
+    policy, factors, demos = study.policy, study.factors, recordings.demos
+    normaliser = add_normaliser(plan, demos)
     codes = {
-        code: add_tokenizer(plan, base, code, study.tokenizer, policy.horizon, policy.stride)
+        code: add_tokens(plan, normaliser, code, study.tokenizer, policy.horizon, policy.stride)
         for code in fitted_codes(study)
     }
-    for name in ("mean", "last"):
-        error = _add_error(plan, name, base, f"error of {name} action")
-        plan.predictors.append(Predictor(name, None, {None: error}))
-    factors = study.factors
+    for name in SIMPLE:
+        plan.predictors.append(Predictor(name, None, {None: _add_error(plan, normaliser, name)}))
     for level in study_codes(study):
-        runs: dict[int | None, Recipe] = {}
+        runs: dict[int | None, ChunkError] = {}
         for fitted in dict.fromkeys(level.fitted(seed) for seed in factors.seed):
-            inputs = {**base, "tokens": codes[fitted][1]}
-            runs[fitted.seed_number] = _add_error(plan, "coded", inputs, f"error of {fitted.words} alone")
+            runs[fitted.seed_number] = _add_error(plan, normaliser, "coded", tokens=codes[fitted])
         plan.predictors.append(Predictor("coded", level, runs))
     crop, first = study.cameras.cropped(), factors.seed[0]
     texts = add_instructions(plan, study, plan.tasks, {})
-    for encoder, size, action, task, seed in itertools.product(
-        plan.encoders, factors.size, factors.action, factors.task, factors.seed
-    ):
-        seen, own_seed = {}, encoder_seed(study, seed)
-        if not is_trained(encoder):
-            features = add_features(plan, encoder, recipes, crop, own_seed)
-            seen = {f"features/{i}": f for i, f in enumerate(features)}
-        inputs = base | prepared_inputs(plan, encoder, recipes, own_seed) | seen | texts[task]
-        tokenizer = action_parts(action)[1]
+    data = TrainingData(recordings.sim, plan.tasks, normaliser, codes, texts)
+    for levels in itertools.product(plan.encoders, factors.size, factors.action, factors.task, factors.seed):
+        at = Level(*levels)
+        seen = add_seen(plan, study, demos, at)
+        tokenizer = action_parts(at.action)[1]
         own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
         for code in own:
-            trained = add_policy(
-                plan,
-                study,
-                recordings.sim,
-                plan.tasks,
-                inputs,
-                codes,
-                encoder,
-                size,
-                seed,
-                action,
-                code,
-                task=task,
+            trained = add_policy(plan, study, data, seen, at, code)
+            error = _add_error(plan, normaliser, "policy", policy=trained)
+            plan.cells.append(
+                OfflineCell(at.encoder, at.action, at.size, code, at.seed, trained, error, task=at.task)
             )
-            label = plan.steps[trained.key].label.replace("training", "chunk error of", 1)
-            error = _add_error(plan, "policy", {**base, **seen, "policy": trained}, label)
-            plan.cells.append(OfflineCell(encoder, action, size, code, seed, trained, error, task=task))
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:
-        plan.probes = {e: add_probe(plan, e, recipes, (), crop, encoder_seed(study, first)) for e in frozen}
+        plan.probes = {e: add_probe(plan, e, demos, (), crop, encoder_seed(study, first)) for e in frozen}
     if study.ledger is not None:
         plan.ledger = add_ledger(
             plan,
             study.ledger,
-            base,
+            normaliser,
             plan.tasks,
             {
-                e: add_features(plan, e, recipes, crop, encoder_seed(study, first))
+                e: add_features(plan, e, demos, crop, encoder_seed(study, first))
                 for e in dict.fromkeys(("blind", *frozen))
             },
             study_codes(study),
@@ -216,18 +194,31 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
     return plan
 
 
-def _add_error(plan: OfflinePlan, predictor: str, inputs: dict[str, Recipe], label: str) -> Recipe:
-    study = plan.study
-    spec = {
-        "predictor": predictor,
-        "tasks": list(plan.tasks),
-        "horizon": study.policy.horizon,
-        "n_obs_steps": study.policy.n_obs_steps,
-        "stride": study.policy.stride,
-        "execute": plan.execute,
-        "points": POINTS,
-    }
-    return plan.add("error", spec, inputs, label, 20 if predictor == "policy" else 1)
+def _add_error(
+    plan: OfflinePlan,
+    normaliser: FittedNormaliser,
+    predictor: Predicts,
+    *,
+    policy: TrainedPolicy | None = None,
+    tokens: TargetTokens | None = None,
+) -> ChunkError:
+    own = plan.study.policy
+    return plan.add(
+        ChunkError(
+            predictor=predictor,
+            tasks=plan.tasks,
+            horizon=own.horizon,
+            n_obs_steps=own.n_obs_steps,
+            stride=own.stride,
+            execute=plan.execute,
+            points=POINTS,
+            demos=normaliser.demos,
+            normaliser=normaliser,
+            features=() if policy is None else policy.features,
+            policy=policy,
+            tokens=tokens,
+        )
+    )
 
 
 def _check_keys(study: Study) -> None:
@@ -283,20 +274,20 @@ def open_recordings(names: Sequence[str], store: Store) -> Recordings:
     do that when they read them.
     """
     folders = [_folder(name, store) for name in names]
-    found, recipes = open_demos(folders)
+    found, demos = open_demos(folders)
     if found.root.resolve() != store.root.resolve():
         raise UserError(
             f"data: {names[0]} lies in the store {found.root}, and the study runs in the store {store.root}: "
             f"give --store {found.root}, or import the recordings into {store.root}"
         )
     sets = [_load(folder) for folder in folders]
-    for name, recipe, demos in zip(names, recipes, sets, strict=True):
-        _check_set(name, recipe, demos, str(names[0]), sets[0])
-    _check_no_overlap(names, recipes)
-    sim, _ = simulator_of(recipes)
+    for name, own in zip(names, sets, strict=True):
+        _check_set(name, own, str(names[0]), sets[0])
+    _check_no_overlap(names, demos)
+    sim, _ = simulator_of(demos)
     first, states = sets[0], [s.state for s in sets]
     return Recordings(
-        recipes=tuple(recipes),
+        demos=tuple(demos),
         sim=RECORDINGS if sim is None else sim.sim,
         tasks=tuple(dict.fromkeys(task for s in sets for task in s.tasks)),
         cameras=tuple(first.images),
@@ -328,7 +319,7 @@ def _load(folder: Path) -> DemoSet:
         raise UserError(f"data: {folder} cannot be read ({error}); import it again") from error
 
 
-def _check_set(name: str, recipe: Recipe, demos: DemoSet, first_name: str, first: DemoSet) -> None:
+def _check_set(name: str, demos: DemoSet, first_name: str, first: DemoSet) -> None:
     """Refuse a set that no policy can see, or that does not fit the first."""
     if not demos.images:
         raise UserError(f"data: {name} holds no camera images, and policies see: import it with a camera")
@@ -375,14 +366,13 @@ def _words(value: Any) -> str:
     return ", ".join(f"{k} {v} px" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _check_no_overlap(names: Sequence[str], recipes: Sequence[Recipe]) -> None:
+def _check_no_overlap(names: Sequence[str], demos: Sequence[Demonstrations]) -> None:
     """Refuse two sets of one source: what one of them trains on, the other may hold out."""
     sources: dict[str, str] = {}
-    for name, recipe in zip(names, recipes, strict=True):
-        spec = recipe.spec
-        own = spec.get("import", {}).get("source", recipe.key)
-        if "sim" in spec:  # its states are numbered from 0, so a longer set holds a shorter one
-            own = {"sim": spec["sim"]["sim"], "task": spec["task"]}
+    for name, of in zip(names, demos, strict=True):
+        own = of.spec.get("import", {}).get("source", of.key)
+        if of.sim is not None:  # its states are numbered from 0, so a longer set holds a shorter one
+            own = {"sim": of.sim.sim, "task": of.task}
         other = sources.setdefault(json.dumps(own, sort_keys=True), name)
         if other != name:
             raise UserError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..artifacts.demonstrations import Demonstrations
 from ..errors import UserError
 from ..sims import (
     EVALUATION_STATES,
@@ -82,6 +85,37 @@ def evaluation_of(study: Study, spec: SimSpec, info: SimInfo) -> EvaluationProto
         execute=execute,
         n_obs_steps=study.policy.n_obs_steps,
         step_limit=rollout.step_limit or info.step_limit,
+        versions=info.versions,
+        settings=info.settings,
+    )
+
+
+def simulator_of(demos: Sequence[Demonstrations]) -> tuple[SimSpec | None, tuple[str, ...]]:
+    """The simulator that the demonstrations come from, if it is one and the same, and their tasks.
+
+    Official recordings have none: their initial states have no numbers here.
+    """
+    tasks = tuple(dict.fromkeys(task for d in demos for task in d.tasks))
+    sims = {d.sim.model_copy(update={"tasks": ()}) if d.sim else None for d in demos if d.origin == "expert"}
+    if len(sims) != 1 or any(d.origin != "expert" for d in demos) or (sim := sims.pop()) is None:
+        return None, tasks
+    return sim.model_copy(update={"tasks": tasks}), tasks
+
+
+def reference_protocol(
+    sim: SimSpec, episodes_per_task: int, *, horizon: int, execute: int
+) -> EvaluationProtocol:
+    """How the expert's chunks are rolled out, where there is no study to say it."""
+    if execute > horizon:
+        raise UserError(f"--execute {execute} is longer than --horizon {horizon}")
+    info = sim_info(sim)
+    return EvaluationProtocol(
+        sim=sim,
+        episodes_per_task=episodes_per_task,
+        first_initial_state=EVALUATION_STATES,
+        execute=execute,
+        n_obs_steps=1,
+        step_limit=info.step_limit,
         versions=info.versions,
         settings=info.settings,
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...information.estimate import Estimate
-from ...study.cells import OwnSeed
+from ...tokenizers.code import OwnSeed
 from .json import Flat, IfThere
 
 
@@ -156,7 +156,7 @@ class CodebookLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivered:
+class PolicyBits:
     """What a policy delivers of the chunk, from its own loss. ``kind``: "continuous", "tokens", or no likelihood."""
 
     action: str
@@ -218,7 +218,7 @@ class Ledger:
     pairs: Sequence[PairBits]
     binding: Sequence[Binding]
     law: Sequence[CodebookLaw]
-    delivered: Sequence[Delivered]
+    delivered: Sequence[PolicyBits]
     beyond_supply: Sequence[BeyondSupply]
     network_converged: bool
     training_episodes: Mapping[int, int]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ...artifacts.policy import Executed, TrainedOn
 from ...nn.convergence import Convergence, in_words
 from ...statistics.intervals import Interval
-from ...study.cells import Executed, OwnSeed, TrainedOn
+from ...tokenizers.code import OwnSeed
 from .json import Flat
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...artifacts.policy import Executed, TrainedOn
 from ...statistics.bottleneck import Verdict
 from ...statistics.intervals import Contrast, Interval, Trend
-from ...study.cells import Executed, TrainedOn
 from .json import Flat
 
 

@@ -28,7 +28,7 @@ class TaskProbe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class ProbeScore:
     """What a linear reader recovers of the true state from an encoder's features."""
 
     encoder: str
@@ -38,7 +38,7 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedTokenizer:
+class TokenizerFit:
     """A fitted tokenizer: capacity in bits a chunk, held-out distortion in standard deviations²."""
 
     label: str
@@ -118,8 +118,8 @@ class Summary(Generic[Outcome, Found]):
     cells: Sequence[Cell[Outcome]]
     references: Sequence[Reference[Outcome]]
     contrasts: Sequence[Comparison]
-    probes: Sequence[Probe]
-    tokenizers: Sequence[FittedTokenizer]
+    probes: Sequence[ProbeScore]
+    tokenizers: Sequence[TokenizerFit]
     ledger: Ledger | None
     machine: Mapping[str, str]
     version_words: Sequence[str]

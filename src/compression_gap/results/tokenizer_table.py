@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..artifacts.episodes import Episodes, Replay
 from ..statistics.intervals import rate_interval
-from ..store.store import Recipe, Store
+from ..store.store import Store
 from ..study.tokenizer_table import TablePlan
-from .evidence import episode_columns
 from .records.tokenizers import Health, Position, Prefix, RolledOut, TokenizerRow, TokenizerTable
 
 
 def read_table(plan: TablePlan, store: Store, suite: str | None = None) -> TokenizerTable:
     """Everything that the table and the page show; raises ``UserError`` while it is incomplete."""
-    rows, measured = [], [_health(store.manifest(row.health)["meta"]) for row in plan.rows]
+    rows, measured = [], [_health(store.meta(row.health)) for row in plan.rows]
     for row, health in zip(plan.rows, measured, strict=True):
         tokens = row.prefix or health.prefixes[-1].tokens
         (of_prefix,) = (p for p in health.prefixes if p.tokens == tokens)
@@ -40,7 +40,7 @@ def read_table(plan: TablePlan, store: Store, suite: str | None = None) -> Token
         version=__version__,
         suite=suite,
         tasks=plan.tasks,
-        demos=[str(store.manifest(r)["key"]) for r in plan.demos],
+        demos=[d.key for d in plan.demos],
         horizon=plan.spec.horizon,
         execute=plan.spec.execute,
         sigma=plan.spec.sigma,
@@ -50,7 +50,7 @@ def read_table(plan: TablePlan, store: Store, suite: str | None = None) -> Token
         eigenvalues=measured[0].covariance_eigenvalues,
         section=plan.spec.section,
         protocol=None if plan.protocol is None else plan.protocol.hash,
-        references={name: _rolled_out(store, recipe) for name, recipe in plan.references.items()},
+        references={name: _rolled_out(store, of) for name, of in plan.references.items()},
         rows=rows,
     )
 
@@ -63,8 +63,8 @@ def _health(meta: Mapping[str, Any]) -> Health:
     return Health(**{**meta, **lists})
 
 
-def _rolled_out(store: Store, recipe: Recipe) -> RolledOut:
-    rows = episode_columns(store, recipe)
+def _rolled_out(store: Store, of: Episodes | Replay) -> RolledOut:
+    rows = of.load(store)
     tasks, task = np.unique(rows["task"], return_inverse=True)
     success = rows["success"].astype(float)
     return RolledOut(

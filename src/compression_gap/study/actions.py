@@ -1,0 +1,130 @@
+"""What a study file's names of actions, tokenizers and encoders stand for, and what is refused before it is planned."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from ..encoders.registry import check_encoder
+from ..errors import UserError, unknown_name
+from ..tokenizers import tokenizer_entry, tokenizer_names
+from ..tokenizers.code import Code, OwnSeed
+from ..tokenizers.levels import Levels
+from ..tokenizers.registry import ENTRIES
+from .file import Study, Tokenizer, of_key
+
+CONTINUOUS = ("diffusion", "flow", "regression")
+
+
+def action_parts(action: str) -> tuple[str, str | None]:
+    """The head of an action representation, and its tokenizer if its targets are tokens.
+
+    A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
+    tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
+    """
+    if action in CONTINUOUS:
+        return action, None
+    tokenizer = action.removesuffix("-hybrid")
+    head = "autoregressive" if tokenizer == action else "hybrid"
+    if tokenizer in ENTRIES:
+        return head, tokenizer
+    # Looking at the packages that are installed takes milliseconds.
+    tokenizers = tokenizer_names()
+    others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
+    if action in others:
+        return action, None
+    if action in tokenizers:
+        return "autoregressive", action
+    if tokenizer in tokenizers:
+        return "hybrid", tokenizer
+    raise unknown_name(
+        "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
+    )
+
+
+def _check_swap(study: Study) -> None:
+    if study.swap is None:
+        return
+    for i, head in enumerate(study.swap.head):
+        with of_key("swap", "head", i):
+            if action_parts(head)[1] is not None:
+                raise UserError(f"'{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
+    for i, tokenizer in enumerate(study.swap.tokenizer):
+        with of_key("swap", "tokenizer", i):
+            tokenizer_entry(tokenizer)
+
+
+def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int] | OwnSeed) -> list[Code]:
+    """The codes of one tokenizer: codebooks × seeds, where it has them; "training" is one level."""
+    entry = tokenizer_entry(tokenizer)
+    levels = codebooks if entry.codebook else (None,)
+    of: Sequence[int | OwnSeed | None] = (seeds,) if seeds == "training" else seeds
+    return [Code(tokenizer, *c) for c in itertools.product(levels, of if entry.trained else (None,))]
+
+
+def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
+    """Refuse at once what fitting would refuse after hours of other steps."""
+    positions = len(code.codebook or ())
+    if positions > 1 and positions != section.tokens:
+        raise UserError(
+            f"a codebook for each of {positions} positions, but {section.tokens} tokens a chunk "
+            "(tokenizer.tokens): make the two agree"
+        )
+    stride = horizon / section.tokens
+    if code.tokenizer == "quest" and (stride < 1 or not math.log2(stride).is_integer()):
+        raise UserError(
+            f"quest halves the horizon until its tokens remain; {horizon} steps do not become "
+            f"{section.tokens} tokens so: take a power of two times as many steps as tokens"
+        )
+
+
+def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:
+    """The codes of one tokenizer, or all that the study needs."""
+    names = [] if tokenizer is None else [tokenizer]
+    if tokenizer is None:
+        names = [t for a in study.factors.action if (t := action_parts(a)[1])]
+        names += study.swap.tokenizer if study.swap else ()
+    factors = study.factors
+    return [
+        code
+        for name in dict.fromkeys(names)
+        for code in codes_of(name, factors.codebook, factors.tokenizer_seed)
+    ]
+
+
+def fitted_codes(study: Study) -> list[Code]:
+    """What is fitted for all training seeds: a code that is fixed, or fitted without a seed, once."""
+    return list(dict.fromkeys(c.fitted(seed) for c in study_codes(study) for seed in study.factors.seed))
+
+
+def encoder_seed(study: Study, seed: int) -> int:
+    """The seed with which an encoder is pretrained for this training seed."""
+    own = study.factors.encoder_seed
+    return seed if own == "training" else own
+
+
+def check_actions(study: Study) -> None:
+    """Refuse action representations and codes that cannot be, and a training's values for such."""
+    for i, action in enumerate(study.factors.action):
+        with of_key("factors", "action", i):
+            action_parts(action)
+    _check_swap(study)
+    for name in ("steps", "lr"):
+        values = getattr(study.training, name)
+        for action in values if isinstance(values, dict) else ():
+            with of_key("training", name, action):
+                action_parts(action)
+    for code in study_codes(study):
+        with of_key("tokenizer", "tokens"):
+            check_code(code, study.tokenizer, study.policy.horizon)
+
+
+def check_encoders(study: Study, encoders: Sequence[str], **seen: Any) -> None:
+    """Refuse encoders that are not known, or do not suit what is ``seen`` (``encoders.registry.check_encoder``)."""
+    listed = study.factors.encoder
+    for encoder in encoders:
+        with of_key(*(("factors", "encoder", listed.index(encoder)) if encoder in listed else ("limits",))):
+            check_encoder(encoder, crop=study.cameras.cropped(), **seen)
