@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,14 @@ class Finished:
     def summary(self) -> dict[str, Any]:
         """A fresh copy of the summary."""
         return json.loads(self.printed)
+
+    @property
+    def record(self) -> Any:
+        """The summary as a record."""
+        from compression_gap.cli.commands import open_study, summarise_study
+
+        _, plan, store = open_study(self.file, None, self.store)
+        return replace(summarise_study(plan, store), command=self.summary["command"])
 
     @property
     def policy(self) -> Path:

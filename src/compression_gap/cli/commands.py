@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -22,8 +21,11 @@ from ..study.offline import OfflinePlan, make_offline_plan
 from ..study.plan import Plan, make_plan
 from ..study.tokenizer_table import TableSpec
 from ..tokenizers.levels import Levels, as_levels
+from .options import print_json
 
 if TYPE_CHECKING:
+    from ..results.records.study import ErrorSummary, SuccessSummary, Video
+    from ..results.records.tokenizers import TokenizerTable
     from ..store.outcome import Outcome
 
 
@@ -136,7 +138,7 @@ def run_study(
     if report and not outcome.stopped and not crashed and not refused:
         path, summary = report_plan(study, plan, store, None, 2, command=_command(file, preset))
         if as_json:
-            print(json.dumps(summary, indent=1, sort_keys=True, allow_nan=False))
+            print_json(summary)
         else:
             study_tables(summary)
             print(
@@ -331,10 +333,11 @@ def compare_tokenizers(
     processes: int | None,
     budget: str | None,
     out: Path | None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, TokenizerTable]:
     """Fit and measure tokenizers on demonstrations: a suite's, or those in folders of a store."""
     from ..report.tokenizers import write_tokenizer_page
-    from ..results.tokenizer_table import table
+    from ..results.records.json import as_json
+    from ..results.tokenizer_table import read_table
     from ..study.tokenizer_table import plan_table
 
     at_least(1, horizon=spec.horizon, execute=spec.execute, prior_steps=spec.prior_steps)
@@ -352,12 +355,11 @@ def compare_tokenizers(
     plan = plan_table(spec, sets)
     folder = folder_of(store.root / "tokenizer-tables" / name)
     run_all(plan, store, folder, processes, budget)
-    found = table(plan, store)
-    found["suite"] = demos[0] if any(d.found is None for d in sets) else None
+    found = read_table(plan, store, demos[0] if any(d.found is None for d in sets) else None)
     path = out or folder / "tokenizers.html"
     folder_of(path.parent)
     write_tokenizer_page(found, path)
-    write_json(folder / "tokenizers.json", found)
+    write_json(folder / "tokenizers.json", as_json(found))
     return path, found
 
 
@@ -414,7 +416,7 @@ def run_all(plan: Graph, store: Store, folder: Path, processes: int | None, budg
 
 def write_report(
     file: Path | None, preset: str | None, store_root: Path, out: Path | None, videos: int
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, SuccessSummary | ErrorSummary]:
     """The report of what a study has measured so far."""
     study, plan, store = open_study(file, preset, store_root)
     return report_plan(study, plan, store, out, videos, command=_command(file, preset))
@@ -422,36 +424,33 @@ def write_report(
 
 def report_plan(
     study: Study, plan: Plan | OfflinePlan, store: Store, out: Path | None, videos: int, *, command: str
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, SuccessSummary | ErrorSummary]:
     """Summarise, film, draw, write."""
-    from ..report import write_offline_page, write_page
+    from ..report.page import write_page
+    from ..results.records.json import as_json
 
-    summary = {**summarise_study(plan, store), "command": command}
+    summary = replace(summarise_study(plan, store), command=command)
     folder = study_folder(study, store)
     path = out or folder / "report.html"
     folder_of(path.parent)
-    if isinstance(plan, Plan):
-        films = _films(plan, store, summary, videos) if videos else []
-        write_page(summary, films, path)
-    else:
-        write_offline_page(summary, path)
-    write_json(folder / "summary.json", summary)
+    films = _films(plan, store, videos) if videos and isinstance(plan, Plan) else []
+    write_page(summary, films, path)
+    write_json(folder / "summary.json", as_json(summary))
     return path, summary
 
 
-def summarise_study(plan: Plan | OfflinePlan, store: Store) -> dict[str, Any]:
+def summarise_study(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | ErrorSummary:
     """What a study has measured so far. Raises ``UserError`` if that is nothing."""
-    from ..results.offline import summarise_offline
     from ..results.summary import summarise
 
-    return summarise(plan, store) if isinstance(plan, Plan) else summarise_offline(plan, store)
+    return summarise(plan, store)
 
 
-def _films(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
+def _films(plan: Plan, store: Store, cells: int) -> list[Video]:
     """One success and one failure each of the best and the worst policies: artefacts, too."""
     from ..results.films import film_cells
 
     if find_spec("av") is None:
         print('cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr)
         return []
-    return film_cells(plan, store, summary, cells)
+    return film_cells(plan, store, cells)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..store.store import Store, write_json
@@ -21,6 +22,10 @@ from .commands import (
     study_folder,
     summarise_study,
 )
+
+if TYPE_CHECKING:
+    from ..results.records.bits import Ledger as LedgerResult
+    from ..results.records.bits import Located
 
 
 def make_ledger(
@@ -39,12 +44,13 @@ def make_ledger(
     demo_episodes: int = 100,
     processes: int | None = None,
     budget: str | None = None,
-) -> dict[str, Any]:
+) -> LedgerResult:
     """The ledger of a study (a YAML file, or a preset) or of demonstrations (a suite, or folders of a store).
 
     ``section``: what to set in the study's ledger section. Raises ``UserError`` while steps are missing.
     """
     from ..results.information import read_ledger
+    from ..results.records.json import as_json
     from ..study.ledger import plan_ledger
 
     section = section or {}
@@ -80,8 +86,8 @@ def make_ledger(
     run_all(plan, store, folder, processes, budget)
     assert plan.ledger is not None
     found = read_ledger(plan.ledger, store)
-    write_json(folder / "ledger.json", found)
-    return {**found, "file": str(folder / "ledger.json")}
+    write_json(folder / "ledger.json", as_json(found))
+    return replace(found, file=str(folder / "ledger.json"))
 
 
 def is_study(target: tuple[str, ...], preset: str | None) -> bool:
@@ -98,10 +104,11 @@ def locate(
     store_root: Path,
     processes: int | None,
     budget: str | None,
-) -> dict[str, Any]:
+) -> Located:
     """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
     from ..results.information import read_ledger
     from ..results.locate import of_ledger, of_study
+    from ..results.records.bits import Located
 
     if not is_study(target, preset):
         ledger = make_ledger(
@@ -113,7 +120,7 @@ def locate(
             processes=processes,
             budget=budget,
         )
-        return {"success": [], "bits": of_ledger(ledger)}
+        return Located(success=[], bits=of_ledger(ledger))
     check_sigma(sigma)
     study, plan, store = open_study(Path(target[0]) if target else None, preset, store_root)
     run_all(plan, store, study_folder(study, store), processes, budget)
@@ -123,11 +130,10 @@ def locate(
             f"the study '{study.name}' learns from recordings, whose success is not known, and has no bits: add a "
             "section 'ledger' to its file"
         )
-    ledger = summary["ledger"]
+    found = summary.ledger
     if plan.ledger is not None and sigma is not None:
-        ledger = read_ledger(plan.ledger, store, sigma)
-    success = of_study(summary) if study.data is None else []
-    return {"success": success, "bits": [] if ledger is None else of_ledger(ledger)}
+        found = read_ledger(plan.ledger, store, sigma)
+    return Located(success=of_study(summary), bits=[] if found is None else of_ledger(found))
 
 
 def calibrate(

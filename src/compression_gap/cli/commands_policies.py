@@ -137,8 +137,11 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
+    from ..results.records.json import as_json
+
     _, plan, store = open_study(study, preset, root)
-    return summarise_study(plan, store)
+    found: dict[str, Any] = as_json(summarise_study(plan, store))
+    return found
 
 
 def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
@@ -160,8 +163,9 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
 def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
     """Success of this policy, executed as it is, under every protocol that its store has episodes of."""
     from ..policies.card import Evaluation
-    from ..results.evidence import rate, read_rows, strata, success_matrix
+    from ..results.evidence import read_rows, strata, success_matrix
     from ..sims import EVALUATION_STATES, EvaluationProtocol
+    from ..statistics.intervals import rate_interval
 
     for manifest in sorted(store.root.glob(f"episodes/*/{MANIFEST}")):
         recipe = _recipe(manifest.parent)
@@ -181,11 +185,11 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
             protocol=protocol.hash,
             conditions=_conditions(protocol),
             tasks={
-                task: _rate(rate(success[None, tasks == i], tasks[tasks == i] * 0))
+                task: _rate(vars(rate_interval(success[None, tasks == i], tasks[tasks == i] * 0)))
                 for i, task in enumerate(measured.tasks)
             },
             episodes=protocol.episodes_per_task * protocol.repeats,
-            overall=_rate(rate(success[None], tasks)),
+            overall=_rate(vars(rate_interval(success[None], tasks))),
         )
 
 

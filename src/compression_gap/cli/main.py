@@ -85,7 +85,7 @@ def power(
     """
     from ..statistics.power import table
 
-    rows = [vars(d) for d in table(difference, rate, seed_sd, pairing, tasks=tasks)]
+    rows = table(difference, rate, seed_sd, pairing, tasks=tasks)
     if json:
         print_json({"difference": difference, "designs": rows})
     else:
