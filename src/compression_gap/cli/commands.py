@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..artifacts.demonstrations import Demonstrations
 from ..errors import UserError, counted
 from ..records import read_json
+from ..sims import EvaluationProtocol
 from ..store.graph import Graph
 from ..store.store import Store, disk_error, write_json
+from ..study.base import StudyPlan
 from ..study.file import Cameras, Study, Tokenizer, load_study
-from ..study.offline import OfflinePlan, make_offline_plan
-from ..study.plan import Plan, make_plan
+from ..study.offline import OfflinePlan
+from ..study.plan import Plan
+from ..study.plans import plan_study
 from ..study.tokenizer_table import TableSpec
 from ..tokenizers.levels import Levels, as_levels
 from .options import print_json
@@ -34,17 +37,7 @@ def open_study(
 ) -> tuple[Study, Plan | OfflinePlan, Store]:
     """A study, its plan and its store. ``sketch``: to be looked at (``Graph.absent``)."""
     study = load_study(file, preset)
-    return study, *plan_of(study, store_root, sketch=sketch)
-
-
-def plan_of(study: Study, store_root: Path, *, sketch: bool = False) -> tuple[Plan | OfflinePlan, Store]:
-    """The graph of a study, in a simulator or on recordings of the store, and that store."""
-    with study.placed():
-        if study.data is None:
-            plan = make_plan(study, sketch=sketch)
-            return plan, Store(store_root)  # no store is made for a study that cannot be
-        store = Store(store_root)
-        return make_offline_plan(study, store, sketch=sketch), store
+    return study, *plan_study(study, store_root, sketch=sketch)
 
 
 def seconds(budget: str | None) -> float | None:
@@ -86,9 +79,9 @@ def folder_of(path: Path) -> Path:
     return path
 
 
-def _check_rendering(plan: Plan) -> None:
+def _check_rendering(protocol: EvaluationProtocol) -> None:
     """Fail in a sentence now, not in a worker after minutes, when frames cannot be rendered."""
-    if plan.protocol.sim.sim in ("metaworld", "libero"):
+    if protocol.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check
 
         render_check()
@@ -121,8 +114,8 @@ def run_study(
     study, plan, store = open_study(file, preset, store_root)
     limit, workers = seconds(budget), processes_of(processes)
     todo = missing_steps(plan, store)
-    if isinstance(plan, Plan) and any(s.simulated for s in todo):
-        _check_rendering(plan)
+    if plan.rolled_out is not None and any(s.simulated for s in todo):
+        _check_rendering(plan.rolled_out)
     folder = study_folder(study, store)
     write_json(folder / "study.json", study.model_dump(mode="json"))
     begun = time.monotonic()
@@ -193,11 +186,9 @@ def describe_plan(
     return {
         "study": study.name,
         "tasks": list(plan.tasks),
-        "protocol": plan.protocol.hash if isinstance(plan, Plan) else None,
+        "protocol": None if plan.rolled_out is None else plan.rolled_out.hash,
         "cells": len(plan.cells),
-        "references": [r.actor for r in plan.references]
-        if isinstance(plan, Plan)
-        else [p.name for p in plan.predictors],
+        "references": [r.actor for r in plan.references],
         "estimate": estimate(plan, store, missing, measured),
         "kinds": kinds,
         "steps": [
@@ -433,7 +424,7 @@ def report_plan(
     folder = study_folder(study, store)
     path = out or folder / "report.html"
     folder_of(path.parent)
-    films = _films(plan, store, videos) if videos and isinstance(plan, Plan) else []
+    films = _films(plan, store, videos) if videos else []
     write_page(summary, films, path)
     write_json(folder / "summary.json", as_json(summary))
     return path, summary
@@ -446,11 +437,11 @@ def summarise_study(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | 
     return summarise(plan, store)
 
 
-def _films(plan: Plan, store: Store, cells: int) -> list[Video]:
+def _films(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
     """One success and one failure each of the best and the worst policies: artefacts, too."""
     from ..results.films import film_cells
 
-    if find_spec("av") is None:
+    if plan.rolled_out is not None and find_spec("av") is None:
         print('cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr)
         return []
     return film_cells(plan, store, cells)

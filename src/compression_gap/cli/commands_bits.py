@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..store.store import Store, write_json
 from ..study.file import Cameras, Ledger, Tokenizer, load_study
+from ..study.plans import plan_study
 from .commands import (
     at_least,
     check_sigma,
@@ -17,7 +18,6 @@ from .commands import (
     find_demos,
     folder_of,
     open_study,
-    plan_of,
     run_all,
     study_folder,
     summarise_study,
@@ -63,7 +63,7 @@ def make_ledger(
         settings = (study.ledger or Ledger()).model_dump() | section
         study = study.model_copy(update={"ledger": Ledger(**settings)})
         plan: Any
-        plan, store = plan_of(study, store_root)
+        plan, store = plan_study(study, store_root)
         folder = study_folder(study, store)
     else:
         at_least(1, horizon=horizon, n_obs_steps=n_obs_steps, execute=execute)

@@ -132,7 +132,7 @@ def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
 
     None until that is known: a peak is one of all its evaluations.
     """
-    final = (int(cell.policy.training["steps"]), cell.episodes) if cell.checkpoints else (0, cell.episodes)
+    final = (int(cell.policy.training["steps"]), cell.evidence) if cell.checkpoints else (0, cell.evidence)
     runs = [(step, read_rows(plan, store, run)) for step, run in (*cell.checkpoints, final)]
     success = [None if rows is None else success_matrix(plan, rows) for _, rows in runs]
     by_step = np.array([np.nan if s is None else s.mean() for s in success])

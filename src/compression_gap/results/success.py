@@ -40,7 +40,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         """Whether there are episodes of a policy or a reference."""
         return bool(self.runs) or any(g.rows is not None for g in self.groups)
 
-    def demos(self, group: SuccessGroup) -> int:
+    def demos(self, group: SuccessGroup) -> int | None:
         """The number of demonstrations."""
         return group.cell.demos
 

@@ -15,11 +15,11 @@ from ..encoders.ladder import is_pose
 from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit
 from ..statistics.intervals import holm
-from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.actions import study_codes
+from ..study.base import StudyPlan
 from ..study.cells import Trained
 from ..study.file import Study
 from ..study.offline import OfflinePlan
@@ -56,17 +56,13 @@ def summarise(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | ErrorS
     """Everything the report and the terminal show. Raises ``UserError`` if nothing was measured yet."""
     if plan.study.data is None:
         return _summary(plan, SuccessRates(cast(Plan, plan), store), store)
-    recorded = cast(OfflinePlan, plan)
-    return _summary(plan, ChunkErrors(recorded, store), store, recorded.recordings.demos)
+    return _summary(plan, ChunkErrors(cast(OfflinePlan, plan), store), store)
 
 
 def _summary(
-    plan: Plan | OfflinePlan,
-    of: Measurement[G, Outcome, Found],
-    store: Store,
-    sets: Sequence[Artifact] = (),
+    plan: StudyPlan[Any], of: Measurement[G, Outcome, Found], store: Store
 ) -> Summary[Outcome, Found]:
-    """The summary of a measurement. ``sets``: demonstrations that the plan takes as they are."""
+    """The summary of a measurement."""
     study = plan.study
     if not of.measured:
         raise UserError(f"the study '{study.name}' has no results yet; run it first: cgap study run")
@@ -88,7 +84,7 @@ def _summary(
         tokenizers=tokenizers(plan, store),
         ledger=_ledger(plan, store, contrasts),
         machine=machine(plan.cells, store),
-        version_words=version_words(plan, store, sets),
+        version_words=version_words(plan, store, plan.taken),
         found=found,
     )
 
@@ -135,7 +131,7 @@ def _task_probe(told: Mapping[str, Any]) -> TaskProbe:
     )
 
 
-def _ledger(plan: Plan | OfflinePlan, store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
+def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
     """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
     if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
         return None
