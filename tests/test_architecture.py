@@ -31,6 +31,7 @@ ROOMS = (
     "results",
     "costs",
     "report",
+    "api",
     "cli",
 )
 FILES = sorted(SOURCE.rglob("*.py"))
