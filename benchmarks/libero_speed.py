@@ -28,10 +28,10 @@ import numpy as np
 
 from compression_gap.errors import UserError
 from compression_gap.sims import EVALUATION_STATES, SimSpec, make_sim
+from compression_gap.sims.episode import Drive, EpisodeRunner, Outcome
 from compression_gap.sims.libero import DEFAULT_CAMERAS
 from compression_gap.sims.libero_assets import bddl_file, import_libero, initial_states
 from compression_gap.sims.libero_environment import OPEN_AND_STILL
-from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome
 
 EXECUTE = 16
 SIZE = 128

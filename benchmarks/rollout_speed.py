@@ -22,7 +22,7 @@ import numpy as np
 
 from compression_gap.sims import EVALUATION_STATES, Observation, SimSpec, make_sim
 from compression_gap.sims.base import arrays_equal
-from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome
+from compression_gap.sims.episode import Drive, EpisodeRunner, Outcome
 
 N_OBS_STEPS = 2
 STEPS = 96  # per episode: a multiple of both execution horizons

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,6 +47,14 @@ class Finished:
         return json.loads(self.printed)
 
     @property
+    def record(self) -> Any:
+        """The summary as a record."""
+        from compression_gap.cli.commands import open_study, summarise_study
+
+        _, plan, store = open_study(self.file, None, self.store)
+        return replace(summarise_study(plan, store), command=self.summary["command"])
+
+    @property
     def policy(self) -> Path:
         """The folder of a trained policy."""
         return Path(self.summary["cells"][0]["policies"][0])
@@ -52,6 +63,23 @@ class Finished:
     def page(self) -> str:
         """The report."""
         return (self.store / "studies" / "small" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Entries of another package, by name, as the entry points of an installed one bring them."""
+    package, found = ModuleType("elsewhere"), []
+    monkeypatch.setitem(sys.modules, "elsewhere", package)
+
+    def add(group: str, name: str, entry: Any) -> None:
+        where = f"entry_{len(found)}"
+        monkeypatch.setattr(package, where, entry, raising=False)
+        found.append(EntryPoint(name, f"elsewhere:{where}", f"compression_gap.{group}"))
+
+    monkeypatch.setattr(
+        "compression_gap.registry.installed", lambda group: EntryPoints(found).select(group=group)
+    )
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "extras",
     "records",
+    "registry",
     "store",
     "statistics",
     "sims",

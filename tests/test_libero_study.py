@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'compression-gap[libero]'")
 
 from compression_gap.cli.main import main
-from compression_gap.encoders import checkpoints
+from compression_gap.encoders import checkpoints, sources
 from compression_gap.errors import UserError
 from compression_gap.results.published import OWN_ENCODERS, experiment_cells
 from compression_gap.rollouts.pools import close_pools
@@ -67,9 +67,9 @@ def offline(monkeypatch):
     """The hub cannot be reached, and its cache is empty."""
 
     def nowhere(name, repo, revision):
-        raise checkpoints._unreachable(name, f"{repo} is not in the cache", OSError("no network"))
+        raise sources._unreachable(name, f"{repo} is not in the cache", OSError("no network"))
 
-    monkeypatch.setattr(checkpoints, "_hub_commit", nowhere)
+    monkeypatch.setattr(sources, "_hub_commit", nowhere)
 
 
 def costs_in_the_docs():

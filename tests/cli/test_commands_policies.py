@@ -23,7 +23,7 @@ from compression_gap.policies import Policy
 from compression_gap.rollouts.run import decision_seed
 from compression_gap.serving import PolicyServer
 from compression_gap.sims import Observation, SimSpec, make_sim
-from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome
+from compression_gap.sims.episode import Drive, EpisodeRunner, Outcome
 from compression_gap.statistics.intervals import rate_interval
 from compression_gap.study.file import load_study
 

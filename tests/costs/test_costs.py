@@ -6,22 +6,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from compression_gap.costs.costs import (
-    RESNET18_PARAMETERS,
-    TOKENIZER_SIZES,
-    TOWERS,
-    Shape,
-    policy_costs,
-    seen_by,
-    tower_of_pin,
-)
+from compression_gap.costs.costs import Shape, policy_costs
+from compression_gap.costs.encoders import RESNET18_PARAMETERS, TOWERS, encoder_costs, tower_of_pin
 from compression_gap.demos import Normaliser
 from compression_gap.encoders import checkpoints, pose, pretrained
 from compression_gap.encoders.crops import Crop
 from compression_gap.policies.base import Target
 from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
 from compression_gap.tokenizers import make_tokenizer
-from compression_gap.tokenizers.autoencoder import SIZES as NETWORK_SIZES
 from plain_state import oracle_folder
 
 H, D, T, CAMERAS, PIXELS, PROPRIO, STATE, TASKS = 8, 3, 2, 2, 40, 4, 5, 3
@@ -141,15 +133,6 @@ def test_tokens_made_at_each_step_cost_an_encoding(chunks):
     assert policy_costs(shape).step(7) - plain.step(7) == 7 * encoding
 
 
-@pytest.mark.parametrize("size", NETWORK_SIZES)
-def test_tokenizer_sizes_are_the_networks(size):
-    assert TOKENIZER_SIZES[size] == NETWORK_SIZES[size]
-
-
-def on_meta(network):
-    return network.to("meta")
-
-
 @pytest.mark.parametrize(
     ("kind", "config", "name"),
     [
@@ -175,7 +158,7 @@ def test_towers_cost_what_the_networks_of_their_published_configurations_cost(ki
     assert tower == tower_of_pin(pin)
     assert tower.flops == found
     assert tower.parameters == sum(p.numel() for p in network.parameters())
-    seen = seen_by(f"{name}+patches2", image_size=64, state_dim=0, crop=Crop())
+    seen = encoder_costs(f"{name}+patches2", image_size=64, state_dim=0, crop=Crop())
     assert (seen.feature_dim, seen.frozen, seen.trained) == (4 * config["hidden_size"], tower.parameters, 0)
 
 
@@ -183,18 +166,18 @@ def test_the_known_names_have_costs_or_say_that_they_have_none():
     from compression_gap.encoders.names import KNOWN
 
     for name in KNOWN:
-        seen = seen_by(name, image_size=128, state_dim=0, crop=Crop())
+        seen = encoder_costs(name, image_size=128, state_dim=0, crop=Crop())
         assert seen.feature_dim
         assert seen.flops > 1e9
-    assert seen_by("hub:someone/something", image_size=128, state_dim=0, crop=Crop()).flops is None
-    tuned = seen_by("dinov2-s+finetune3", image_size=128, state_dim=0, crop=Crop())
+    assert encoder_costs("hub:someone/something", image_size=128, state_dim=0, crop=Crop()).flops is None
+    tuned = encoder_costs("dinov2-s+finetune3", image_size=128, state_dim=0, crop=Crop())
     assert tuned.trained == TOWERS["dinov2-s"].parameters
     assert tuned.backward == TOWERS["dinov2-s"].flops // 2  # 3 of 12 blocks, twice
 
 
 @pytest.mark.parametrize("size", [32, 84, 128])
 def test_the_ladder_costs_what_its_network_costs(size):
-    seen = seen_by("pose-1k", image_size=size, state_dim=0, crop=Crop())
+    seen = encoder_costs("pose-1k", image_size=size, state_dim=0, crop=Crop())
     network = pose.PoseNetwork(size)
     assert seen.frozen == sum(p.numel() for p in network.parameters())
     assert seen.flops == pose.flops(size)
@@ -204,9 +187,9 @@ def test_the_ladder_costs_what_its_network_costs(size):
 def test_the_crop_makes_resnet18_cheaper():
     from compression_gap.encoders.resnet18 import resnet18_trunk
 
-    whole = seen_by("resnet18", image_size=128, state_dim=0, crop=Crop("none"))
-    cut = seen_by("resnet18", image_size=128, state_dim=0, crop=Crop("all", 0.75))
-    assert cut == seen_by("resnet18", image_size=96, state_dim=0, crop=Crop("none"))
+    whole = encoder_costs("resnet18", image_size=128, state_dim=0, crop=Crop("none"))
+    cut = encoder_costs("resnet18", image_size=128, state_dim=0, crop=Crop("all", 0.75))
+    assert cut == encoder_costs("resnet18", image_size=96, state_dim=0, crop=Crop("none"))
     assert cut.flops < whole.flops
     assert sum(p.numel() for p in resnet18_trunk().parameters()) == RESNET18_PARAMETERS
 

@@ -8,7 +8,7 @@ from compression_gap.api.study import describe_plan, load_study
 from compression_gap.cli.main import main
 from compression_gap.costs.benchmark import FILE, measure_steps, read_measured
 from compression_gap.costs.estimate import GPU, estimate, planned_policies
-from compression_gap.encoders import checkpoints
+from compression_gap.encoders import sources
 from compression_gap.errors import UserError
 from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study
@@ -132,9 +132,9 @@ def offline(monkeypatch):
     """The hub cannot be reached, and nothing is in the cache."""
 
     def nowhere(name, repo, revision):
-        raise checkpoints._unreachable(name, f"{repo} is not in the cache", OSError("no network"))
+        raise sources._unreachable(name, f"{repo} is not in the cache", OSError("no network"))
 
-    monkeypatch.setattr(checkpoints, "_hub_commit", nowhere)
+    monkeypatch.setattr(sources, "_hub_commit", nowhere)
 
 
 @pytest.mark.usefixtures("offline")

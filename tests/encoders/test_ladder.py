@@ -2,7 +2,7 @@
 
 import pytest
 
-from compression_gap.encoders.ladder import FEWEST, frames_of, is_pose, rung, share
+from compression_gap.encoders.ladder import FEWEST, frames_of, is_pose, pose_name, share
 from compression_gap.errors import UserError
 
 
@@ -12,7 +12,7 @@ from compression_gap.errors import UserError
 def test_a_rung_has_one_name(name, frames):
     assert is_pose(name)
     assert frames_of(name) == frames
-    assert rung(frames) == name
+    assert pose_name(frames) == name
 
 
 @pytest.mark.parametrize("name", ["pose-", "pose-x", "pose-1.5k", "pose--3", "pose-03", "pose-K"])

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from compression_gap.encoders import check_encoder, make_encoder, registry
+from compression_gap.encoders.registry import EncoderEntry
 from compression_gap.encoders.resnet18 import CroppedResNet
 from compression_gap.errors import UserError
 
@@ -12,25 +13,8 @@ class Brightness:
 
     name, needs_images, frozen, std_floor, dtype = "brightness", True, True, 0.01, np.float16
 
-    def __init__(self, cameras):
-        self.cameras = cameras
-
-
-class Entry:
-    name = "brightness"
-
-    @staticmethod
-    def load():
-        return Brightness
-
-
-@pytest.fixture
-def plugin(monkeypatch):
-    def entry_points(*, group):
-        return (Entry,) if group == "compression_gap.encoders" else ()
-
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    def __init__(self, asked):
+        self.cameras = asked.cameras
 
 
 @pytest.mark.parametrize("name", ["blind", "oracle-2b", "resnet18", "retina-1", "retina-84"])
@@ -83,8 +67,8 @@ def test_resnet18_is_refused_exactly_where_it_is_blind():
     assert spread[37] > 0
 
 
-@pytest.mark.usefixtures("plugin")
-def test_an_entry_point_is_an_encoder_like_any_other():
+def test_an_entry_point_is_an_encoder_like_any_other(plug_in):
+    plug_in("encoders", "brightness", EncoderEntry(Brightness))
     check_encoder("brightness", image_size=8)
     made = make_encoder("brightness", cameras=3)
     assert isinstance(made, Brightness)
@@ -93,6 +77,56 @@ def test_an_entry_point_is_an_encoder_like_any_other():
     assert not registry.is_trained("brightness")
     with pytest.raises(UserError, match="known: blind, brightness, dinov2-b"):
         check_encoder("dark", image_size=8)
+
+
+def test_a_family_of_another_package_says_which_names_are_its_own_and_what_it_checks(plug_in):
+    def check(name, setting):
+        if setting.image_size < 8:
+            raise UserError(f"{name} needs 8 px")
+
+    family = EncoderEntry(
+        Brightness,
+        r"brightness-\d+",
+        ("brightness-N",),
+        check,
+        prepared=True,
+        trained=lambda n: n.endswith("0"),
+    )
+    plug_in("encoders", "brightness-N", family)
+    assert registry.names()[-1] == "brightness-N"
+    for name, trained in (("brightness-10", True), ("brightness-3", False)):
+        assert (registry.is_prepared(name), registry.is_trained(name)) == (True, trained)
+        check_encoder(name, image_size=8)
+        with pytest.raises(UserError, match=f"{name} needs 8 px"):
+            check_encoder(name, image_size=7)
+    with pytest.raises(UserError, match="unknown encoder 'brightness-x'"):
+        check_encoder("brightness-x", image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("names", "limit", "prepared", "trained", "scaled_state"),
+    [
+        (["blind"], True, False, False, False),
+        (["oracle", "oracle+retina-8"], True, True, False, True),
+        (["oracle-2b", "retina-8", "dark"], False, False, False, False),
+        (["pose-1k", "siglip-base", "hub:a/b", "folder:/x+y"], False, True, False, False),
+        (["dinov2-s+finetune", "folder:/x+finetune2"], False, True, True, False),
+        (["resnet18"], False, False, True, False),
+    ],
+)
+def test_what_the_registry_says_of_each(names, limit, prepared, trained, scaled_state):
+    """Of names that are not known it says nothing: ``check_encoder`` refuses them."""
+    for name in names:
+        found = [
+            f(name)
+            for f in (
+                registry.is_limit,
+                registry.is_prepared,
+                registry.is_trained,
+                registry.reads_scaled_state,
+            )
+        ]
+        assert found == [limit, prepared, trained, scaled_state], name
 
 
 def test_without_the_entry_point_the_name_is_unknown():

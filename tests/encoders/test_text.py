@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from compression_gap.encoders import checkpoints
+from compression_gap.encoders import sources
 from compression_gap.encoders.text import Instructions, embed, prepare_text, resolve_text
 from compression_gap.errors import UserError
 from compression_gap.sims import instruction_of
@@ -245,7 +245,7 @@ def test_without_network_and_cache_the_folder_is_the_way(monkeypatch, tmp_path):
     def offline(*_, **__):
         raise OfflineModeIsEnabled("no network here")
 
-    monkeypatch.setattr(checkpoints, "_commits", {})
+    monkeypatch.setattr(sources, "_commits", {})
     monkeypatch.setattr(HfApi, "model_info", offline)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
     with pytest.raises(
@@ -259,7 +259,7 @@ def test_a_hub_model_is_pinned_by_its_commit(monkeypatch, text_checkpoint):
     """The hub's answers, from a folder: files come one by one, and the tokenizer's are looked for among them."""
     folder, model = text_checkpoint
     info = SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename="model.safetensors")])
-    monkeypatch.setattr(checkpoints, "_commits", {})
+    monkeypatch.setattr(sources, "_commits", {})
     monkeypatch.setattr(HfApi, "model_info", lambda *a, **k: info)
 
     def cached(repo, what, revision):

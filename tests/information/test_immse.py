@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from compression_gap.information.denoiser import Denoising
 from compression_gap.information.gaussian import Part
-from compression_gap.information.immse import Denoising, conditional_rates, integrated, stacked
+from compression_gap.information.immse import conditional_rates, integrated, stacked
 from compression_gap.information.known import discrete, gaussian, nonlinear
 
 SMALL = Denoising(steps=300, seeds=1, reduction_steps=300, batch_size=256, width=96, neighbours=1024)

@@ -8,7 +8,8 @@ import torch
 
 from compression_gap.demos import DemoSet, DemoWriter
 from compression_gap.sims import Observation
-from compression_gap.tokenizers import Decoded, Tokens, registry
+from compression_gap.tokenizers import Decoded, Tokens
+from compression_gap.tokenizers.registry import TOKENIZERS, TokenizerEntry
 
 EDGE, CODES = 2.25, 9
 
@@ -45,7 +46,7 @@ def processor():
 
 @pytest.fixture
 def grid(monkeypatch):
-    monkeypatch.setattr(registry, "_class", lambda name: Grid)
+    monkeypatch.setitem(TOKENIZERS.own, "grid", TokenizerEntry(Grid))
     return Grid()
 
 

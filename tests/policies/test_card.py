@@ -36,7 +36,7 @@ def rows(text, heading):
 
 
 def test_the_front_matter_is_what_the_hub_reads():
-    about, _ = front_matter(write_card(make(), Card()))
+    about, _ = front_matter(write_card(make().facts(), Card()))
     assert about == {
         "library_name": "compression-gap",
         "pipeline_tag": "robotics",
@@ -45,7 +45,7 @@ def test_the_front_matter_is_what_the_hub_reads():
 
 
 def test_success_stands_with_intervals_per_task():
-    _, text = front_matter(write_card(make(), KNOWN))
+    _, text = front_matter(write_card(make().facts(), KNOWN))
     assert rows(text, "Success")[2:] == [
         ["reach", "40 % [23, 59]", "25"],
         ["push", "100 % [87, 100]", "25"],
@@ -57,12 +57,14 @@ def test_success_stands_with_intervals_per_task():
         "seeds 0, 1, seed variance in its interval." in text
     )
     alone = Card(cells=(CellRate("demo", "cafe", "oat", (3,), Rate(0.1, 0, 1)),))
-    assert "over the training seed 3, so the variance of seeds is not known" in write_card(make(), alone)
+    assert "over the training seed 3, so the variance of seeds is not known" in write_card(
+        make().facts(), alone
+    )
 
 
 def test_the_network_is_described_by_itself():
     policy = make(size="S")
-    found = {row[0]: row[1] for row in rows(write_card(policy, KNOWN), "What it is")}
+    found = {row[0]: row[1] for row in rows(write_card(policy.facts(), KNOWN), "What it is")}
     counts = policy.parameter_counts()
     assert found["parameters"] == f"{counts['total']:,} ({counts['trunk']:,} of them in the trunk)"
     assert found["FLOPs of a decision"] == f"{policy.flops():,}"
@@ -73,7 +75,7 @@ def test_the_network_is_described_by_itself():
 
 
 def test_training_and_data():
-    text = write_card(make(), KNOWN)
+    text = write_card(make().facts(), KNOWN)
     found = {row[0]: row[1] for row in rows(text, "Training")}
     assert {k: found[k] for k in ("steps", "batch size", "seed", "validation loss")} == {
         "steps": "1500", "batch size": "128", "seed": "1", "validation loss": "converged"
@@ -83,13 +85,13 @@ def test_training_and_data():
 
 
 def test_an_overfit_policy_says_so():
-    text = write_card(make(), Card(key="k", convergence="overfit"))
+    text = write_card(make().facts(), Card(key="k", convergence="overfit"))
     found = {row[0]: row[1] for row in rows(text, "Training")}
     assert found["validation loss"].startswith("overfit: it had risen above its minimum at the last step")
 
 
 def test_what_is_not_known_is_said_and_no_figure_is_made_up():
-    _, text = front_matter(write_card(make(), Card()))
+    _, text = front_matter(write_card(make().facts(), Card()))
     assert "No success rates of this policy are known" in text
     assert "Its training is not known" in text
     assert "Its demonstrations are not known" in text
@@ -102,7 +104,7 @@ def test_names_of_others_cannot_write_the_card():
     rate = Rate(0.5, 0.4, 0.6)
     evil = "x | 100 % |\n## Success\n<img src=x> [a](http://b) `c`"
     card = Card(evaluations=(Evaluation("p`q", evil, {evil: rate}, 4, rate),), demonstrations=(evil,))
-    text = write_card(make(), card)
+    text = write_card(make().facts(), card)
     assert text.count("\n## Success\n") == 1
     assert "<img" not in text.replace("\\<img", "")
     assert "](http" not in text
@@ -110,5 +112,5 @@ def test_names_of_others_cannot_write_the_card():
 
 
 def test_an_oracle_is_named_as_a_reference():
-    assert "reads the simulator's true state" in write_card(make(), Card())
-    assert "true state" not in write_card(make(encoder="blind"), Card())
+    assert "reads the simulator's true state" in write_card(make().facts(), Card())
+    assert "true state" not in write_card(make(encoder="blind").facts(), Card())

@@ -15,7 +15,6 @@ from compression_gap.encoders.text import Instructions, embed, prepare_text, res
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card, write_card
-from compression_gap.policies.sharing import from_pretrained, save_pretrained
 from compression_gap.policies.train import TrainingSpec, train_policy
 from compression_gap.sims import Observation
 
@@ -112,7 +111,7 @@ def test_a_text_policy_s_folder_stands_alone(tasks, instructions, tmp_path, monk
     (tmp_path / "own").mkdir()
     policy = trained(tasks, "text", instructions, tmp_path / "own", steps=8)
     np.testing.assert_array_equal(policy.module.instructions.table, instructions.table)
-    shared = from_pretrained(save_pretrained(policy, tmp_path / "shared"))
+    shared = Policy.from_pretrained(policy.save_pretrained(tmp_path / "shared"))
     assert shared.module.instructions.texts == WORDS
     assert torch.equal(shared.module.adapter.task.table, torch.from_numpy(instructions.table))
     np.testing.assert_array_equal(acts(shared, 0, 1, 2), acts(policy, 0, 1, 2))
@@ -120,7 +119,7 @@ def test_a_text_policy_s_folder_stands_alone(tasks, instructions, tmp_path, monk
     assert {"text/text.json", "text/text.safetensors"} <= set(sums)
     card = (tmp_path / "shared" / "README.md").read_text()
     assert "task conditioning | text: instructions embedded by folder:" in card
-    assert card == write_card(policy, Card())
+    assert card == write_card(policy.facts(), Card())
 
 
 def test_a_damaged_or_missing_table_is_a_sentence(tasks, instructions, tmp_path):

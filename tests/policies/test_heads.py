@@ -1,6 +1,6 @@
 """Heads by name, and the operations that a decision costs, against counts by hand."""
 
-from importlib.metadata import EntryPoint
+from inspect import signature
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 from compression_gap.demos import Normaliser
 from compression_gap.errors import UserError
 from compression_gap.nn import SIZES
-from compression_gap.policies import registry
 from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
+from compression_gap.policies.registry import HEADS, HeadEntry, make_head
+from compression_gap.registry import Option, located
 from compression_gap.tokenizers import OAT
 
 H, D, W, LAYERS = 16, 4, 128, 2
@@ -51,7 +52,7 @@ def attention(queries, keys, width):
 ADAPTER = linear(2, 1, W) + linear(2, 4, W) + 2 * linear(2, W, W)
 
 
-HEADS = SIZES["xs"].heads
+ATTENTION_HEADS = SIZES["xs"].heads
 
 
 def folded(memory):
@@ -61,7 +62,7 @@ def folded(memory):
 
 def around(rows, memory):
     """A folded cross-attention of so many rows."""
-    return attention(rows, HEADS * memory, W)
+    return attention(rows, ATTENTION_HEADS * memory, W)
 
 
 def test_flops_of_a_diffusion_decision_by_hand():
@@ -108,7 +109,7 @@ def test_counting_leaves_the_fast_path_as_it_was():
 
 
 def make(name, tokenizer=None, **options):
-    return registry.make_head(
+    return make_head(
         name,
         SIZES["xs"],
         horizon=H,
@@ -156,21 +157,34 @@ def test_a_head_gets_the_options_it_knows():
         make("regression", topk=3)
 
 
-def test_own_heads_are_known():
-    assert registry.names()[:5] == ("autoregressive", "diffusion", "flow", "hybrid", "regression")
+@pytest.mark.parametrize("name", HEADS.own)
+def test_an_entry_states_what_the_constructor_says(name):
+    """The options, their defaults and whether it takes a tokenizer stand in the registry, where planning reads them."""
+    entry = HEADS[name]
+    asked = signature(located(entry.cls)).parameters
+    shapes = {"size", "horizon", "action_dim", "context_tokens", "clip", "tokenizer", "codebook_sizes"}
+    assert {n: p.default for n, p in asked.items() if n not in shapes} == {
+        n: o.default for n, o in entry.options.items()
+    }
+    assert entry.continuous == ("tokenizer" not in asked)
 
 
-def other_head(size, **given):
-    return SimpleNamespace(size=size, given=given)
-
-
-def test_a_head_of_another_package(monkeypatch):
-    entry = EntryPoint("other", f"{__name__}:other_head", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
-    monkeypatch.setattr(EntryPoint, "load", lambda self: other_head)
-    head = make("other")
-    assert head.size == SIZES["xs"]
-    assert head.given == {
-        "horizon": H, "action_dim": D, "context_tokens": CONTEXT, "clip": 2.0, "tokenizer": None
+def test_what_a_head_learns_from():
+    assert {name: entry.targets for name, entry in HEADS.items()} == {
+        "autoregressive": "tokens", "diffusion": "chunk", "flow": "chunk", "hybrid": "both", "regression": "chunk"
     }  # fmt: skip
-    assert "other" in registry.names()
+
+
+def other_head(size, *, horizon, clip, tokenizer, depth=1):
+    return SimpleNamespace(size=size, given=(horizon, clip, tokenizer, depth))
+
+
+def test_a_head_of_another_package(plug_in):
+    """It gets what it asks for, and the options that it has."""
+    plug_in("heads", "other", HeadEntry(other_head, options={"depth": Option(int, 1)}))
+    head = make("other", depth=3, sampling_steps=2)
+    assert head.size == SIZES["xs"]
+    assert head.given == (H, 2.0, None, 3)
+    assert [*HEADS] == [*HEADS.own, "other"]
+    with pytest.raises(UserError, match="the head's option 'depth' is '3': input should be a valid integer"):
+        make("other", depth="3")

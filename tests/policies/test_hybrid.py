@@ -4,8 +4,10 @@ import torch
 from torch import nn
 
 from compression_gap.nn.sizes import TrunkSize
-from compression_gap.policies.base import Target
+from compression_gap.policies.base import Target, over_valid
 from compression_gap.policies.hybrid import HybridHead
+from compression_gap.policies.registry import make_head
+from compression_gap.study.file import parse_study
 from compression_gap.tokenizers import Decoded
 
 SMALL = TrunkSize(layers=2, width=32, heads=4)
@@ -15,7 +17,7 @@ HORIZON, DIM, SIZES = 4, 2, (5, 7, 3)
 class Ramp:
     """The sum of the ids times 0, 1, 2, 3; an odd first token does not decode."""
 
-    ragged, codebook_sizes = False, SIZES
+    name, horizon, action_dim, ragged, codebook_sizes = "ramp", HORIZON, DIM, False, SIZES
 
     def decode(self, tokens):
         ramp = np.arange(HORIZON)[:, None] * np.ones(DIM)
@@ -78,6 +80,24 @@ def test_the_loss_by_hand(weight):
     expected = made.tokens.loss(context, goal, rng=None) + weight * absolute
     torch.testing.assert_close(made.loss(context, goal, rng=None), expected)
     torch.testing.assert_close(made.score(context, goal), made.tokens.score(context, goal))
+
+
+@pytest.mark.parametrize(("written", "weight"), [("", 1.0), ("policy: {offset_weight: 3.0}", 3.0)])
+@torch.no_grad()
+def test_the_weight_that_a_study_file_sets_reaches_the_loss(written, weight):
+    study = parse_study(
+        f"name: a\nsuite: channel\nfactors: {{encoder: [blind], action: [oat-hybrid]}}\n{written}", "a.yaml"
+    )
+    torch.manual_seed(0)
+    made = make_head(
+        "hybrid", SMALL, horizon=HORIZON, action_dim=DIM, context_tokens=5, clip=1.0, tokenizer=Ramp(),
+        options=study.policy.of_head("hybrid"),
+    )  # fmt: skip
+    context, goal = normal(3, 5, 32), target()
+    offset = made.offset(goal.coded, context)
+    error = over_valid((goal.chunk - goal.coded - offset).abs().mean(-1), goal.valid)
+    found = made.loss(context, goal, rng=None) - made.tokens.loss(context, goal, rng=None)
+    torch.testing.assert_close(found, weight * error)
 
 
 def test_the_two_parts_share_the_context_alone():

@@ -16,7 +16,7 @@ from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.policies.card import Card
 from compression_gap.policies.policy import PolicyModule
-from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES, from_pretrained
+from compression_gap.policies.sharing import CHECKPOINT, CHECKSUMS, FILES
 from compression_gap.store.store import file_sha256
 from compression_gap.tokenizers import OAT
 
@@ -60,7 +60,7 @@ def test_the_working_directory_takes_a_policy(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     make().save_pretrained(".")
-    assert from_pretrained(tmp_path / "here").spec == make().spec
+    assert Policy.from_pretrained(tmp_path / "here").spec == make().spec
     monkeypatch.chdir(tmp_path / "here")  # the folder was replaced by a rename
     with pytest.raises(UserError, match="is there already and not empty"):
         make().save_pretrained(".")

@@ -387,7 +387,7 @@ def test_a_policy_acts_on_the_crop_that_it_was_trained_on(reach, tmp_path):
     train_policy(TrainingSpec(**what), [reach], [features], normaliser, None, None, out=tmp_path)
     policy = Policy.load(tmp_path)
     assert policy.spec.crop == crop
-    assert "| crop of its images | 50 % of the side, the centre" in write_card(policy, Card())
+    assert "| crop of its images | 50 % of the side, the centre" in write_card(policy.facts(), Card())
     asked = reach.observation(0)
     np.testing.assert_array_equal(policy.encoder.features(asked)[0, 0], features[0])
     rim = np.full_like(asked.images["front"], 7)

@@ -2,17 +2,24 @@
 
 import copy
 import csv
+import importlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 from compression_gap.errors import UserError
 from compression_gap.nn.convergence import in_words
-from compression_gap.report import render_page, write_page
-from compression_gap.report.page import count, percent, points, span
+from compression_gap.report import figures
+from compression_gap.report.format import count, percent, points, span
+from compression_gap.report.page import render_page, write_page
+from compression_gap.results.records.bits import Span
+from compression_gap.results.records.cells import Failure
+from compression_gap.results.records.study import Video
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
 
@@ -61,8 +68,13 @@ def summary(finished):
 
 
 @pytest.fixture(scope="module")
-def text(summary):
-    return render_page(summary, [])
+def record(finished):
+    return finished.record
+
+
+@pytest.fixture(scope="module")
+def text(record):
+    return render_page(record)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +89,12 @@ def page(text):
         (points, -0.25, "−25"),
         (percent, 0.526, "53 %"),
         (percent, 1.0, "100 %"),
-        (span, {"low": -0.3, "high": 0.504}, "[−30, 50]"),
+        (span, Span(value=0, low=-0.3, high=0.504), "[−30, 50]"),
         (count, 999, "999"),
         (count, 1234, "1.23 k"),
         (count, 4.2e6, "4.2 M"),
         (count, 3e9, "3 G"),
+        (count, 2.5e12, "2.5 T"),
     ],
 )
 def test_numbers_are_written_as_people_read_them(function, value, text):
@@ -183,7 +196,7 @@ def test_every_contrast_is_there_with_the_summary_s_numbers(summary, page):
     for c in summary["contrasts"]:
         row = page.row(c["label"])
         assert row[1] == points(c["value"])
-        assert row[2] == span(c)
+        assert row[2] == span(SimpleNamespace(**c))
         assert float(row[3]) == pytest.approx(c["p"], rel=0.06)
         assert float(row[4]) == pytest.approx(c["p_holm"], rel=0.06)
         assert bool(row[5]) == (c["kind"] == "interaction")
@@ -208,29 +221,46 @@ def test_tables_can_be_saved_with_full_precision(summary, text):
     assert [float(c["p_holm"]) for c in contrasts] == [c["p_holm"] for c in summary["contrasts"]]
 
 
-def test_the_page_is_the_same_every_time(summary, text):
-    assert render_page(copy.deepcopy(summary), []) == text
+def test_the_page_is_the_same_every_time(record, text):
+    assert render_page(copy.deepcopy(record)) == text
 
 
 HOSTILE = "</script><script>alert(1)</script><b a=\"x\" onload='y'> & {{ 7*7 }} $x_{^$"
 
 
-def test_hostile_names_are_escaped_everywhere(summary):
-    bad = copy.deepcopy(summary)
-    bad["study"]["name"] = bad["study"]["suite"] = bad["command"] = HOSTILE
-    bad["headline"] = [HOSTILE]
-    bad["tasks"] = [HOSTILE]
-    bad["machine"] = {HOSTILE: HOSTILE}
-    for part in ("cells", "references", "contrasts", "trends", "waterfalls", "verdicts", "tokenizers"):
-        for row in bad[part]:
-            row["label"] = f"{HOSTILE} {row['label']}"
-    for row in bad["cells"]:
-        row["encoder"] = f"{HOSTILE} {row['encoder']}"
-    bad["cells"][0]["failures"] = [{"seed": 0, "record": json.dumps({"sentence": HOSTILE})}]
-    text = render_page(bad, [])
+def marked(rows, **changes):
+    """Rows whose labels begin with what must be escaped."""
+    return [replace(row, label=f"{HOSTILE} {row.label}", **changes) for row in rows]
+
+
+def failing(cell, seed, sentence):
+    """A cell with a training that failed."""
+    failures = [Failure(seed=seed, record=json.dumps({"sentence": sentence}))]
+    return replace(cell, training=replace(cell.training, failures=failures))
+
+
+def test_hostile_names_are_escaped_everywhere(record, summary):
+    cells = [replace(c, encoder=f"{HOSTILE} {c.encoder}") for c in marked(record.cells)]
+    bad = replace(
+        record,
+        study=record.study.model_copy(update={"name": HOSTILE, "suite": HOSTILE}),
+        command=HOSTILE,
+        headline=[HOSTILE],
+        tasks=[HOSTILE],
+        machine={HOSTILE: HOSTILE},
+        cells=[failing(cells[0], 0, HOSTILE), *cells[1:]],
+        references=marked(record.references),
+        contrasts=marked(record.contrasts),
+        tokenizers=marked(record.tokenizers),
+        found=replace(
+            record.found,
+            **{part: marked(getattr(record.found, part)) for part in ("trends", "waterfalls", "verdicts")},
+        ),
+    )
+    text = render_page(bad)
     page = Page(text)
     assert page.problems == []
-    assert text.count("<script") == render_page(summary, []).count("<script")
+    assert text.count("<script") == render_page(record).count("<script")
     assert "<b a=" not in text
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     assert "49" not in [t for _, t in page.texts]  # the template is not read twice
@@ -239,39 +269,69 @@ def test_hostile_names_are_escaped_everywhere(summary):
     assert HOSTILE in "".join(t for tag, t in page.texts if tag == "text")
 
 
-def test_a_failed_cell_is_shown_with_its_sentence(summary):
-    one = copy.deepcopy(summary)
-    cell = one["cells"][2]
+NOT_TRAINED = {
+    "parameters": None, "flops": None, "latency_seconds": None, "train_seconds": None, "converged": None, "curves": [],
+}  # fmt: skip
+
+
+def test_a_failed_cell_is_shown_with_its_sentence(record):
+    cell = record.cells[2]
     sentence = "the training diverged at step 40 of 100 (loss nan): lower the learning rate"
-    cell |= {"rate": None, "per_seed": None, "per_task": None, "curves": [], "parameters": None}
-    cell |= {"flops": None, "latency_seconds": None, "train_seconds": None, "converged": None}
-    cell["failures"] = [{"seed": 1, "record": json.dumps({"sentence": sentence})}]
-    page = Page(render_page(one, []))
-    assert page.row(cell["label"])[1] == "failed"
+    bare = replace(
+        cell,
+        per_seed=None,
+        outcome=replace(cell.outcome, rate=None, per_task=None),
+        training=replace(cell.training, **NOT_TRAINED),
+    )
+
+    def page_with(cell):
+        return Page(render_page(replace(record, cells=[*record.cells[:2], cell, *record.cells[3:]])))
+
+    page = page_with(failing(bare, 1, sentence))
+    assert page.row(cell.label)[1] == "failed"
     said = " ".join(t for _, t in page.texts)
-    assert f"{cell['label']}, seed 1: {sentence}" in said
-    cell["failures"] = []
-    assert Page(render_page(one, [])).row(cell["label"])[1] == "not run"
+    assert f"{cell.label}, seed 1: {sentence}" in said
+    assert page_with(bare).row(cell.label)[1] == "not run"
 
 
-def test_films_are_in_the_page(finished, summary, tmp_path):
+def test_a_figure_is_a_file_and_its_registration(record, text, tmp_path, monkeypatch):
+    """One more figure of a module outside: it stands on the page with its caption, and nothing else changes."""
+    (tmp_path / "my_figure.py").write_text(
+        "def draw(summary):\n    return f'<svg viewBox=\"0 0 1 1\"><text>{len(summary.cells)} cells</text></svg>'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("my_figure")
+    monkeypatch.setitem(figures.SIMULATOR, "mine", figures.Figure(module.draw, "What <i>I</i> drew."))
+    more = render_page(record)
+    assert "6 cells" in Page(more).of("text")
+    assert "What &lt;i&gt;I&lt;/i&gt; drew." in more
+    start, end = (
+        more.index("<h2>Further figures</h2>"),
+        more.index("<h2>Look</h2>") if "<h2>Look</h2>" in more else more.index("<h2>What this rests on</h2>"),
+    )
+    assert "".join((more[:start] + more[end:]).split()) == "".join(text.split())
+    monkeypatch.setitem(figures.SIMULATOR, "mine", figures.Figure(lambda summary: "", "Nothing to draw."))
+    assert "Further figures" not in render_page(record)
+
+
+def test_films_are_in_the_page(finished, record, tmp_path):
     page = Page(finished.page)
     videos = [v for tag, name, v in page.attributes if (tag, name) == ("video", "src")]
     assert videos
     assert all(v.startswith("data:video/mp4;base64,") for v in videos)
     film = tmp_path / "film.mp4"
     film.write_bytes(b"moving")
-    text = render_page(summary, [{"label": "<i>me</i>", "task": "reach", "success": False, "path": film}])
+    text = render_page(record, [Video(label="<i>me</i>", task="reach", success=False, path=film)])
     assert 'src="data:video/mp4;base64,bW92aW5n"' in text
     assert "&lt;i&gt;me&lt;/i&gt;: reach, failure" in text
 
 
-def test_a_page_that_cannot_be_written_is_a_sentence_and_the_old_one_stays(summary, tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_written_is_a_sentence_and_the_old_one_stays(record, tmp_path, monkeypatch):
     import errno
     from pathlib import Path
 
     path = tmp_path / "report.html"
-    write_page(summary, [], path)
+    write_page(record, [], path)
     before = path.read_bytes()
 
     def full(*_, **__):
@@ -279,6 +339,6 @@ def test_a_page_that_cannot_be_written_is_a_sentence_and_the_old_one_stays(summa
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="is full: free some space and run the same command again"):
-        write_page(summary, [], path)
+        write_page(record, [], path)
     assert path.read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ["report.html"]

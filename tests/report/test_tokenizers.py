@@ -1,21 +1,44 @@
 """The page of the tokenizers: whole, self-contained, and with the table's numbers."""
 
-import copy
 import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
+from compression_gap.cli.commands import demos_steps
 from test_page import Page
 
 from compression_gap.report.tokenizers import write_tokenizer_page
+from compression_gap.results.records.json import as_json
+from compression_gap.results.tokenizer_table import read_table
+from compression_gap.store.store import Store
+from compression_gap.study.file import Cameras, Tokenizer
+from compression_gap.study.tokenizer_table import TableSpec, plan_table
 
 
 @pytest.fixture(scope="module")
-def drawn(compared, tmp_path_factory):
+def record(compared):
+    """The table as a record: of the same plan as the command's."""
+    store = Store(compared[0])
+    steps = demos_steps("channel", 12, Cameras())
+    spec = TableSpec(
+        ("bins", "fast", "oat"),
+        seeds=(0, 1),
+        section=Tokenizer(steps=6, batch_size=8),
+        prior_steps=4,
+        episodes=3,
+    )
+    found = read_table(plan_table(spec, steps), store, "channel")
+    assert as_json(found) == compared[1]
+    return found
+
+
+@pytest.fixture(scope="module")
+def drawn(record, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "tokenizers.html"
-    write_tokenizer_page(compared[1], path)
+    write_tokenizer_page(record, path)
     return path.read_text(encoding="utf-8")
 
 
@@ -58,23 +81,22 @@ def test_the_data_can_be_saved(drawn, compared):
     assert [float(r["replay"]) for r in rows] == [r["replay"]["value"] for r in whole]
 
 
-def test_without_a_simulator_there_is_no_success(compared, tmp_path):
-    found = copy.deepcopy(compared[1])
-    found["references"], found["protocol"] = {}, None
-    for row in found["rows"]:
-        row["expert_coded"] = row["replay"] = None
-    write_tokenizer_page(found, tmp_path / "page.html")
+def test_without_a_simulator_there_is_no_success(record, tmp_path):
+    rows = [replace(row, expert_coded=None, replay=None) for row in record.rows]
+    write_tokenizer_page(replace(record, references={}, protocol=None, rows=rows), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert text.count("<svg") == 1
     assert "expert-coded" not in text
     assert Page(text).problems == []
 
 
-def test_names_are_escaped(compared, tmp_path):
-    found = copy.deepcopy(compared[1])
-    found["tasks"] = ["<b>task</b>"]
-    for row in found["rows"]:
-        for kind in ("expert_coded", "replay"):
-            row[kind]["per_task"] = {"<b>task</b>": 0.5}
-    write_tokenizer_page(found, tmp_path / "page.html")
+def test_names_are_escaped(record, tmp_path):
+    def renamed(of):
+        return replace(of, per_task={"<b>task</b>": 0.5})
+
+    rows = [
+        replace(row, expert_coded=renamed(row.expert_coded), replay=renamed(row.replay))
+        for row in record.rows
+    ]
+    write_tokenizer_page(replace(record, tasks=["<b>task</b>"], rows=rows), tmp_path / "page.html")
     assert "<b>task" not in (tmp_path / "page.html").read_text()

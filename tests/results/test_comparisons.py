@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from test_summary import close, make_study, put, rows_of
+from test_summary import close, make_study, put, rows_of, shown
 
-from compression_gap.results.summary import summarise
 from compression_gap.statistics import intervals as statistics
 from compression_gap.store.store import Store
 from compression_gap.study.plan import make_plan
@@ -24,7 +23,7 @@ def measured_swap(tmp_path, outcomes=lambda cell: SWAP[cell.trained_on, cell.exe
     store = Store(tmp_path)
     for cell in plan.cells:
         put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes(cell)))
-    return plan, summarise(plan, store)
+    return plan, shown(plan, store)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_a_table_without_all_four_cells_is_not_shown(tmp_path):
     for cell in plan.cells:
         if cell.trained_on == "chunk":
             put(store, cell.episodes, rows_of(plan, cell.episodes, "1100"))
-    assert summarise(plan, store)["swaps"] == []
+    assert shown(plan, store)["swaps"] == []
 
 
 def test_interactions_are_against_the_first_continuous_head(tmp_path):
@@ -128,7 +127,7 @@ def test_interactions_are_against_the_first_continuous_head(tmp_path):
     store = Store(tmp_path)
     for cell in plan.cells:
         put(store, cell.episodes, rows_of(plan, cell.episodes, "1100"))
-    labels = [c["label"] for c in summarise(plan, store)["contrasts"] if c["kind"] == "interaction"]
+    labels = [c["label"] for c in shown(plan, store)["contrasts"] if c["kind"] == "interaction"]
     pairs = {label.split(": ")[1] for label in labels}
     assert pairs == {"flow − oat", "flow − fast", "flow − regression"}
 
@@ -139,7 +138,7 @@ def test_a_hybrid_does_not_fall_through_its_code(tmp_path):
     runs = [run for reference in plan.references for run in reference.runs.values()]
     for recipe in (*(c.episodes for c in plan.cells), *runs):
         put(store, recipe, rows_of(plan, recipe, "1100"))
-    falls = {w["action"]: [v["name"] for v in w["levels"]] for w in summarise(plan, store)["waterfalls"]}
+    falls = {w["action"]: [v["name"] for v in w["levels"]] for w in shown(plan, store)["waterfalls"]}
     assert "expert-coded" in falls["oat"]
     assert "expert-coded" not in falls["oat-hybrid"]
     assert "expert-chunked" in falls["oat-hybrid"]

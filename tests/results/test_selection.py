@@ -1,6 +1,5 @@
 """Success of several checkpoints of a training: the final one counts, or, marked as optimistic, the peak."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.report.page import render_page
 from compression_gap.results.evidence import groups
+from compression_gap.results.records.json import as_json
 from compression_gap.results.summary import summarise
 from compression_gap.rollouts.pools import close_pools
 from compression_gap.rollouts.run import EPISODE_SCHEMA
@@ -32,6 +32,11 @@ rollout: {execute: 16, episodes_per_task: 4, ROLLOUT}
 references: false
 limits: false
 """
+
+
+def shown(plan, store):
+    """The summary as programs read it."""
+    return as_json(summarise(plan, store))
 
 
 class Quiet:
@@ -129,19 +134,19 @@ def test_the_peak_and_the_final_checkpoint(tmp_path, rates, peak, chosen, final)
     store, whole = Store(tmp_path / "store"), plan()
     written(store, whole, rates)
     (group,) = groups(whole, store)
-    assert (None if group.success is None else group.success.mean()) == peak
+    assert (None if group.rows is None else group.rows.mean()) == peak
     assert group.chosen == (() if chosen is None else (chosen,))
     if peak is not None:
         np.testing.assert_array_equal(group.by_step, [np.array(rates) / 4])
     (group,) = groups(plan("checkpoints: 3"), store)
-    assert (None if group.success is None else group.success.mean()) == final
+    assert (None if group.rows is None else group.rows.mean()) == final
     assert group.chosen == (() if final is None else (30,))
 
 
 def test_the_report_says_peak_and_by_how_much_luck_lifts_it(tmp_path):
     store, whole = Store(tmp_path / "store"), plan()
     written(store, whole, (1, 3, 2))
-    summary = summarise(whole, store)
+    summary = shown(whole, store)
     assert summary["selection"] == {"checkpoints": 3, "mark": "peak of 3 (optimistic)"}
     (cell,) = summary["cells"]
     assert cell["rate"]["value"] == 0.75
@@ -155,18 +160,18 @@ def test_the_report_says_peak_and_by_how_much_luck_lifts_it(tmp_path):
         "optimism": expected,
     }
     assert expected == pytest.approx(2.8203125 / 4 - 0.5)  # E[max of three of Binomial(4, ½)] / 4 − ½
-    page = render_page({**json.loads(json.dumps(summary)), "command": "cgap"}, [])
+    page = render_page(summarise(whole, store))
     assert page.count("peak of 3 (optimistic)") == 3  # the header, the cell, the footer
     assert "+21 points by luck; final 50 %" in page
-    plain = summarise(plan("checkpoints: 3"), store)
+    plain = shown(plan("checkpoints: 3"), store)
     assert plain["selection"] is None
     assert plain["cells"][0]["rate"]["value"] == 0.5
     assert plain["cells"][0]["selection"]["rates"] == [[0.25, 0.75, 0.5]]
-    assert "optimistic" not in render_page({**json.loads(json.dumps(plain)), "command": "cgap"}, [])
+    assert "optimistic" not in render_page(summarise(plan("checkpoints: 3"), store))
 
 
 def test_the_peak_of_what_was_run_is_the_best_row(trained):
-    summary = summarise(plan(), trained)
+    summary = shown(plan(), trained)
     (cell,) = summary["cells"]
     rates = np.array(cell["selection"]["rates"])
     assert rates.shape == (2, 3)
@@ -180,7 +185,7 @@ def test_a_policy_s_card_is_about_its_final_weights(trained, tmp_path):
     file.write_text(FILE.replace("ROLLOUT", "checkpoints: 3, select: peak"))
     card = policy_card(trained.path(whole.cells[0].policy), load_study(file, None))
     assert len(card.evaluations) == 1
-    (own,) = [r for r in [summarise(plan("checkpoints: 3"), trained)["cells"][0]]]
+    (own,) = [r for r in [shown(plan("checkpoints: 3"), trained)["cells"][0]]]
     assert card.evaluations[0].overall.value == pytest.approx(own["selection"]["rates"][0][-1])
     assert [c.cell for c in card.cells] == ["regression · oracle, peak of 3 (optimistic)"]
 

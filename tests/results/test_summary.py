@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,8 @@ from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.results.evidence import groups, read_rows, strata, success_matrix
 from compression_gap.results.locate import of_study
+from compression_gap.results.records.bits import Located
+from compression_gap.results.records.json import as_json
 from compression_gap.results.summary import fixed_fits, summarise
 from compression_gap.rollouts.run import EPISODE_SCHEMA
 from compression_gap.statistics import intervals as statistics
@@ -74,6 +77,11 @@ def rows_of(plan, recipe, outcomes):
     ]
 
 
+def shown(plan, store):
+    """The summary as programs read it."""
+    return as_json(summarise(plan, store))
+
+
 def put(store, recipe, rows):
     with store.create(recipe.recipe) as folder:
         parquet.write_table(pa.Table.from_pylist(rows, schema=EPISODE_SCHEMA), folder / "episodes.parquet")
@@ -94,7 +102,7 @@ def measured(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(measured):
-    return summarise(*measured)
+    return shown(*measured)
 
 
 def close(value):
@@ -174,7 +182,7 @@ def test_states_belong_to_their_tasks(tmp_path):
     assert strata(plan).tolist() == [0] * 4 + [1] * 4
     for cell in plan.cells[:2]:
         put(store, cell.episodes, rows_of(plan, cell.episodes, ["11110000", "11000010"][cell.seed]))
-    cell = summarise(plan, store)["cells"][0]
+    cell = shown(plan, store)["cells"][0]
     assert cell["rate"]["value"] == close((8 - 2 + 1) / 16)
     assert [(t["task"], t["value"]) for t in cell["per_task"]] == [
         ("push-v3", close(6 / 8)),
@@ -223,7 +231,7 @@ def test_the_reference_of_a_code_has_a_run_for_each_fitted_tokenizer(tmp_path):
     assert list(reference.runs) == [0, 1]
     for run, outcomes in zip(reference.runs.values(), ("1111", "1000"), strict=True):
         put(store, run, rows_of(plan, run, outcomes))
-    (found,) = summarise(plan, store)["references"]
+    (found,) = shown(plan, store)["references"]
     expected = statistics.rate_interval([[1, 1, 1, 1], [1, 0, 0, 0]], [0] * 4)
     assert (found["fitted_seeds"], found["rate"]["value"]) == ([0, 1], close(5 / 8))
     assert (found["rate"]["low"], found["rate"]["high"]) == (close(expected.low), close(expected.high))
@@ -231,7 +239,7 @@ def test_the_reference_of_a_code_has_a_run_for_each_fitted_tokenizer(tmp_path):
     assert found["rate"]["high"] - found["rate"]["low"] > one.high - one.low
 
 
-def test_what_is_fitted_once_is_said(summary, capsys):
+def test_what_is_fitted_once_is_said(measured, summary, capsys):
     from compression_gap.cli.terminal import study_tables
     from compression_gap.report.page import render_page
 
@@ -239,9 +247,10 @@ def test_what_is_fitted_once_is_said(summary, capsys):
     one = make_study(factors__tokenizer_seed=[3])
     said = fixed_fits(one)
     assert said == ["One fitted tokenizer for all training seeds: its luck is in no interval."]
-    assert f"fitted once</span> {said[0]}" in render_page({**summary, "command": "", "fixed": said}, [])
+    record = replace(summarise(*measured), fixed=said)
+    assert f"fitted once</span> {said[0]}" in render_page(record)
     capsys.readouterr()
-    study_tables({**summary, "fixed": said})
+    study_tables(record)
     assert said[0] in " ".join(capsys.readouterr().out.split())
     rows = make_study(factors__tokenizer_seed=[0, 1])
     assert fixed_fits(rows)[0].startswith("One fitted tokenizer in each row")
@@ -361,6 +370,7 @@ def below(tmp_path_factory):
 
 
 def test_an_oracle_below_the_cell_that_it_should_bound_gives_no_waterfall_and_no_gain(below):
+    below = as_json(below)
     (refused,) = below["refusals"]
     assert (refused["label"], refused["reference"]) == ("diffusion · retina-4", "oracle policy")
     assert refused["contrast"]["value"] == close(-1)
@@ -385,18 +395,18 @@ def test_the_refusal_stands_on_the_page_in_the_terminal_and_in_locate(below, cap
     from compression_gap.cli.terminal_bits import locate_list
     from compression_gap.report.page import render_page
 
-    (refused,) = below["refusals"]
-    shown = refused["sentence"][1:]
-    page = " ".join(render_page({**below, "command": ""}, []).split())
-    assert f"not drawn</span> N{shown}" in page
+    (refused,) = below.found.refusals
+    sentence = refused.sentence[1:]
+    page = " ".join(render_page(below).split())
+    assert f"not drawn</span> N{sentence}" in page
     capsys.readouterr()
     study_tables(below)
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.count(shown) == 1
+    assert printed.count(sentence) == 1
     found = of_study(below)
-    assert {f["label"]: f["next"] for f in found}["diffusion · retina-4"] == refused["next"]
-    locate_list({"success": found, "bits": []})
-    assert shown in " ".join(capsys.readouterr().out.split())
+    assert {f.label: f.next for f in found}["diffusion · retina-4"] == refused.next
+    locate_list(Located(success=found, bits=[]))
+    assert sentence in " ".join(capsys.readouterr().out.split())
 
 
 def test_another_stage_s_gain_is_given_beside_a_refused_oracle(tmp_path):
@@ -409,7 +419,7 @@ def test_another_stage_s_gain_is_given_beside_a_refused_oracle(tmp_path):
     }
     for cell in plan.cells:
         put(store, cell.episodes, rows_of(plan, cell.episodes, of.get((cell.action, cell.encoder), "1" * 12)))
-    verdict = summarise(plan, store)["verdicts"][1]
+    verdict = shown(plan, store)["verdicts"][1]
     assert [g["stage"] for g in verdict["gains"]] == ["code"]
     assert verdict["joint"] is None
     assert verdict["gains"][0]["contrast"]["value"] == close(4 / 12)
@@ -423,7 +433,7 @@ def test_an_expert_below_a_policy_gives_no_waterfall_but_the_gain(tmp_path):
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, ("1" if reference.code is None else "0") * 12))
-    found = summarise(plan, store)
+    found = shown(plan, store)
     assert [(r["label"], r["reference"]) for r in found["refusals"]] == [("oat · retina-4", "expert-coded")]
     assert "fit it longer (tokenizer.steps)" in found["refusals"][0]["sentence"]
     assert [w["label"] for w in found["waterfalls"]] == ["diffusion · retina-4"]
@@ -438,8 +448,8 @@ def test_the_trend_along_the_ladder_is_page_s(summary):
 
 
 def test_the_summary_is_json_and_the_same_every_time(measured):
-    first = json.dumps(summarise(*measured), sort_keys=True, allow_nan=False)
-    assert json.dumps(summarise(*measured), sort_keys=True, allow_nan=False) == first
+    first = json.dumps(shown(*measured), sort_keys=True, allow_nan=False)
+    assert json.dumps(shown(*measured), sort_keys=True, allow_nan=False) == first
 
 
 def test_labels_tell_all_rows_apart(tmp_path):
@@ -457,7 +467,7 @@ def test_labels_tell_all_rows_apart(tmp_path):
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, REFERENCES[reference.actor]))
-    whole = summarise(plan, store)
+    whole = shown(plan, store)
     for part in ("cells", "references", "contrasts", "trends", "waterfalls", "verdicts"):
         labels = [row["label"] for row in whole[part]]
         assert len(labels) > 1
@@ -474,7 +484,7 @@ def test_a_study_that_is_half_done_says_what_is_missing(measured, tmp_path):
         if cell.encoder != "oracle" and cell.seed == 0:
             outcomes = OUTCOMES[cell.action, cell.encoder][0]
             put(half, cell.episodes, rows_of(plan, cell.episodes, outcomes))
-    found = summarise(plan, half)
+    found = shown(plan, half)
     rates = {c["label"]: c["rate"] and c["rate"]["value"] for c in found["cells"]}
     assert rates["oat · oracle"] is None
     assert rates["diffusion · retina-4"] == close(2 / 4)
@@ -488,7 +498,7 @@ def test_a_study_that_is_half_done_says_what_is_missing(measured, tmp_path):
 def test_no_results_are_a_sentence_with_exit_code_2(tmp_path, capsys):
     plan = make_plan(make_study())
     with pytest.raises(UserError, match="the study 'hand' has no results yet; run it first: cgap study run"):
-        summarise(plan, Store(tmp_path / "empty"))
+        shown(plan, Store(tmp_path / "empty"))
     file = tmp_path / "hand.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     assert cli.main(["report", str(file), "--store", str(tmp_path / "empty")]) == 2

@@ -12,11 +12,11 @@ pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'comp
 from compression_gap.errors import UserError
 from compression_gap.sims import EVALUATION_STATES, TUNING_STATES, SimPool, SimSpec, make_sim, sim_info
 from compression_gap.sims.base import arrays_equal
+from compression_gap.sims.episode import Drive, EpisodeRunner, Outcome
 from compression_gap.sims.libero import DEFAULT_CAMERAS, SEEDS, Libero
 from compression_gap.sims.libero_assets import bddl_file, initial_states
 from compression_gap.sims.libero_environment import OPEN_AND_STILL, STATE_NAMES
 from compression_gap.sims.libero_protocols import PROTOCOLS
-from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome
 
 TASK = "libero_object-0"
 SPEC = SimSpec(sim="libero", tasks=(TASK, "libero_object-1"), image_size=64, rendering="default")

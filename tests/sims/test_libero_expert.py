@@ -35,8 +35,8 @@ libero = pytest.importorskip(
 )
 
 from compression_gap.sims import TUNING_STATES, SimSpec, make_sim  # noqa: E402
+from compression_gap.sims.episode import expert_chunk  # noqa: E402
 from compression_gap.sims.libero_expert import scene_of  # noqa: E402
-from compression_gap.sims.pool import expert_chunk  # noqa: E402
 
 TASK, FLAT = "libero_object-0", "libero_object-1"
 

@@ -13,9 +13,8 @@ import pytest
 from compression_gap import extras
 from compression_gap.errors import UserError
 from compression_gap.extras import Extra
-from compression_gap.sims import SimPool, SimSpec, SimulatorError, failure, make_sim
-from compression_gap.sims.base import arrays_equal
-from compression_gap.sims.pool import Drive, EpisodeRunner, Outcome, expert_chunk
+from compression_gap.sims import SimPool, SimSpec, SimulatorError, failure
+from compression_gap.sims.episode import Drive
 
 CHANNEL = SimSpec(sim="channel", tasks=("reach",), image_size=16)
 LOOK = Drive("observation", execute=4, step_limit=16, n_obs_steps=3, images=True)
@@ -47,45 +46,6 @@ def play(pool, episodes, drive=LOOK, on_batch=None):
 def pool():
     with SimPool(CHANNEL, 3) as made:
         yield made
-
-
-def test_frames_are_taken_at_decisions_and_just_before_only():
-    class Counting(type(make_sim(CHANNEL))):
-        looked = ()
-
-        def observe(self, *, images=True):
-            self.looked = (*self.looked, self.time)
-            return super().observe(images=images)
-
-    sim, reference = Counting(CHANNEL), make_sim(CHANNEL)
-    runner = EpisodeRunner(sim, LOOK)
-    asked = runner.start("reach", 7)
-    reference.reset("reach", 7)
-    seen = [reference.observe()]
-    step = 0
-    while not isinstance(asked, Outcome):
-        window = [seen[max(0, step - back)] for back in (2, 1, 0)]  # before the start, the first repeats
-        assert all(np.array_equal(asked.proprio[0, t], o.proprio[0, 0]) for t, o in enumerate(window))
-        chunk = steer(asked)
-        for action in chunk:
-            reference.step(action)
-            seen.append(reference.observe())
-        step += 4
-        asked = runner.execute(chunk)
-    assert sim.looked == (0, 2, 3, 4, 6, 7, 8, 10, 11, 12)
-    assert asked.length == 16
-    assert asked.decisions == 4
-
-
-def test_an_expert_chunk_leaves_the_state_as_it_was():
-    sim = make_sim(CHANNEL)
-    sim.reset("reach", 2)
-    before = sim.observe()
-    chunk = expert_chunk(sim, 16)
-    assert arrays_equal(before, sim.observe())
-    for action in chunk:
-        sim.step(action)
-    assert sim.success
 
 
 def test_workers_give_what_one_process_gives_and_batches_repeat(pool):

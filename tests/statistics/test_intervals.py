@@ -14,7 +14,6 @@ from compression_gap.statistics.intervals import (
     interaction_log_odds,
     mcnemar,
     page_trend,
-    paired_bootstrap,
     peak_optimism,
     rate_interval,
     resample_rates,
@@ -44,20 +43,6 @@ def test_wilson(k, n):
 def test_an_interval_in_points():
     assert wilson(250, 500).points().value == 50
     assert wilson(250, 500).points().low == pytest.approx(100 * wilson(250, 500).low)
-
-
-def test_paired_bootstrap_is_near_the_paired_t_test():
-    rng = np.random.default_rng(10)
-    state = rng.random(200)
-    a, b = (state < 0.7) * 1.0, (0.8 * state + 0.2 * rng.random(200) < 0.5) * 1.0
-    found, oracle = paired_bootstrap(a, b, np.zeros(200)), stats.ttest_rel(a, b).confidence_interval()
-    assert found.value == pytest.approx(a.mean() - b.mean())
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=0.012)
-    assert paired_bootstrap(b, a, np.zeros(200)).value == pytest.approx(-found.value)
-    same = paired_bootstrap(a, a, np.zeros(200))
-    assert same.low < 0 == same.value < same.high
-    with pytest.raises(ValueError, match="one run each"):
-        paired_bootstrap(np.ones((2, 9)), np.ones((2, 9)), np.zeros(9))
 
 
 def test_mcnemar():

@@ -16,8 +16,9 @@ from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.rollouts.pools import close_pools
 from compression_gap.sims import SimulatorError
-from compression_gap.store import engine
-from compression_gap.store.engine import failure_file, missing_steps, run_plan
+from compression_gap.store import engine, workers
+from compression_gap.store.engine import missing_steps, run_plan
+from compression_gap.store.outcome import Outcome, failure_file
 from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study
 from compression_gap.study.plan import make_plan
@@ -517,13 +518,13 @@ def test_a_failed_simulator_is_a_sentence_with_exit_code_2(tmp_path, monkeypatch
 def test_a_step_whose_worker_dies_three_times_is_a_failure_that_says_so(undisturbed, tmp_path):
     steps = list(undisturbed.plan.steps.values())
     watcher = Recorder()
-    pool = engine._Pool(
+    pool = workers.Pool(
         steps,
         Store(tmp_path),
         1,
         watcher,
         None,
-        engine.Outcome(),
+        Outcome(),
         {s.key for s in undisturbed.plan.steps.values()},
     )
     waiting = list(steps[1:])
@@ -553,13 +554,13 @@ def test_a_worker_that_died_while_idle_is_replaced(undisturbed, tmp_path, monkey
             self.sent.append(step)
 
     step = next(iter(undisturbed.plan.steps.values()))
-    pool = engine._Pool(
+    pool = workers.Pool(
         [step],
         Store(tmp_path),
         1,
         Recorder(),
         None,
-        engine.Outcome(),
+        Outcome(),
         {s.key for s in undisturbed.plan.steps.values()},
     )
     pool.workers[Broken()] = SimpleNamespace(join=lambda: None, exitcode=-9)

@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from compression_gap.cli.main import main
 from compression_gap.cli.terminal_bits import ledger_tables
 from compression_gap.demos import DemoSet, Normaliser
 from compression_gap.errors import UserError
+from compression_gap.results.hypothesis import hypothesis
 from compression_gap.results.information import (
     _at,
     _beyond_supply,
@@ -18,11 +21,16 @@ from compression_gap.results.information import (
     _law,
     _Rates,
     fitted_words,
-    hypothesis,
-    resolution_words,
+    read_ledger,
 )
 from compression_gap.results.locate import of_ledger, of_study
-from compression_gap.results.resolution import bounded, of_noise, resolution_rows
+from compression_gap.results.records.bits import NoiseTolerance, Resolution, SigmaStar, Tolerances
+from compression_gap.results.records.comparisons import Bottleneck, Comparison, EncoderGain, Refusal
+from compression_gap.results.records.json import as_json
+from compression_gap.results.records.study import SimulatorFindings
+from compression_gap.results.resolution import bounded, resolution_rows, resolution_words
+from compression_gap.statistics.bottleneck import Gain, Verdict
+from compression_gap.statistics.intervals import Contrast
 from compression_gap.store.store import Store
 from compression_gap.study.file import Ledger, parse_study
 from compression_gap.study.ledger import SIGMAS, LedgerSteps, pair
@@ -60,6 +68,11 @@ def ran(tmp_path_factory):
     with redirect_stdout(printed):
         assert main(["ledger", str(file), "--store", str(store), "--processes", "0", "--json"]) == 0
     return json.loads(printed.getvalue()), file, store
+
+
+def as_record(found, file, store):
+    """The ledger as a record."""
+    return read_ledger(make_plan(parse_study(file.read_text(), "")).ledger, Store(store))
 
 
 def test_every_quantity_is_there_with_its_interval(ran):
@@ -109,17 +122,19 @@ def test_the_resolution_is_measured_with_the_expert(ran):
 
 def test_the_terminal_shows_every_noise_with_its_interval(ran, capsys):
     found, *_ = ran
-    rows = resolution_rows(found["resolution"])
-    assert [r["noise"] for r in rows] == [
+    record = as_record(*ran)
+    assert json.loads(json.dumps(as_json(replace(record, file=found["file"])))) == found
+    rows = resolution_rows(record.resolution)
+    assert [r.noise for r in rows] == [
         "white noise",
         "offset, constant over a chunk",
         "noise like the error of oat 1000",
     ]
-    assert rows[0]["pooled"] == bounded(of_noise(found["resolution"]))
-    ledger_tables(found)
+    assert rows[0].pooled == bounded(record.resolution.found.white)
+    ledger_tables(record)
     printed = capsys.readouterr().out
     for row in rows:
-        assert row["pooled"] in printed
+        assert row.pooled in printed
 
 
 def test_dimensions_are_disturbed_alone_on_demand():
@@ -180,16 +195,16 @@ def test_a_policy_that_delivers_more_than_its_encoder_supplies_is_named(ran):
         if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]
     ]
     assert {"diffusion · oracle", "oat 1000 · oracle"} <= {d["policy"] for d in found["delivered"]}
-    encoders = [{"encoder": "oracle", "supply": {"low": 1, "high": 2}}]
-    row = {"policy": "p", "encoder": "oracle", "bits": {"low": 2.1, "high": 3}}
+    encoders = [SimpleNamespace(encoder="oracle", supply=SimpleNamespace(low=1, high=2))]
     for kind, low, expected in (
         ("continuous", 2.1, ["p"]),
         ("continuous", 1.9, []),
         ("tokens", 2.1, []),
         (None, 2.1, []),
     ):
-        asked = {**row, "kind": kind, "bits": None if kind is None else {"low": low, "high": 3}}
-        assert [b["policy"] for b in _beyond_supply(encoders, [asked])] == expected
+        bits = None if kind is None else SimpleNamespace(low=low, high=3)
+        asked = SimpleNamespace(policy="p", encoder="oracle", kind=kind, bits=bits)
+        assert [b.policy for b in _beyond_supply(encoders, [asked])] == expected
 
 
 def test_a_policy_is_held_against_the_rates_of_its_own_chunks(ran):
@@ -217,8 +232,8 @@ def test_the_report_and_the_verdict_use_the_same_ledger(ran, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["ledger"]["demand"] == found["demand"]
     page = (store / "studies" / "ledgered" / "report.html").read_text()
-    for row in resolution_rows(found["resolution"]):
-        assert f"<td>{row['noise']}</td><td>{row['pooled']}</td>" in page
+    for row in resolution_rows(as_record(*ran).resolution):
+        assert f"<td>{row.noise}</td><td>{row.pooled}</td>" in page
     assert "<h2>Bits</h2>" in page
     assert len(summary["ledger"]["hypothesis"]["upgrades"]) == 6  # two under each of three actions
     assert main(["locate", str(file), *again]) == 0
@@ -324,46 +339,44 @@ def test_what_is_lost_at_a_width_widens_towards_what_may_be_missing():
     rates, _ = made(demand=10, see=6, kept=2, gap=4, oracle_gap=8)
     wide = as_rates(rates.bits, lost={"z": 0.7})
     plain, widened = (r.difference("", "z") for r in (rates, wide))
-    assert widened["value"] == plain["value"]
-    assert (widened["low"], widened["high"]) == pytest.approx((plain["low"], plain["high"] + 0.7))
+    assert widened.value == plain.value
+    assert (widened.low, widened.high) == pytest.approx((plain.low, plain.high + 0.7))
     # An upgrade from z may be worth that much less.
     plain, widened = (r.estimated(r.supply("oracle") - r.supply("z")) for r in (rates, wide))
-    assert (widened["low"], widened["high"]) == pytest.approx((plain["low"] - 0.7, plain["high"]))
-    assert widened["missing"] == pytest.approx(-0.7)
+    assert (widened.low, widened.high) == pytest.approx((plain.low - 0.7, plain.high))
+    assert widened.missing == pytest.approx(-0.7)
 
 
 def test_the_code_holds_the_bits_back_where_the_gap_leads():
     rates, steps = made(demand=10, see=6, kept=2, gap=4, oracle_gap=8)
     found = _binding(rates, steps, "z", CODE.name)
     # Through the code: z 6 − 4 = 2, oracle 10 − 8 = 2: the encoder gains nothing, continuous actions 4.
-    assert found["stage"] == "code"
-    assert found["gains"]["code"]["value"] == pytest.approx(4, abs=0.05)
-    assert found["gains"]["encoder"]["value"] == pytest.approx(0, abs=0.05)
-    (said,) = of_ledger({"binding": [found], "episodes": 400})
-    assert "the code holds the bits back" in said["sentence"]
+    assert found.stage == "code"
+    assert found.gains["code"].value == pytest.approx(4, abs=0.05)
+    assert found.gains["encoder"].value == pytest.approx(0, abs=0.05)
+    (said,) = of_ledger(SimpleNamespace(binding=[found], episodes=400))
+    assert "the code holds the bits back" in said.sentence
 
 
 def test_the_encoder_holds_the_bits_back_where_a_better_one_passes_more():
     rates, steps = made(demand=10, see=3, kept=9, gap=0, oracle_gap=1)
     found = _binding(rates, steps, "z", CODE.name)
-    assert found["stage"] == "encoder"
-    assert found["relaxed_to"] == "oracle"
-    assert found["gains"]["encoder"]["value"] == pytest.approx(6, abs=0.05)
+    assert found.stage == "encoder"
+    assert found.relaxed_to == "oracle"
+    assert found.gains["encoder"].value == pytest.approx(6, abs=0.05)
 
 
 def test_an_oracle_that_supplies_less_than_features_gives_no_gain():
     """Through the code: z 6 − 0 = 6 bits, the oracle 10 − 8 = 2: what cannot be is no gain of −4."""
     rates, steps = made(demand=10, see=6, kept=9, gap=0, oracle_gap=8)
-    found = {"binding": [_binding(rates, steps, "z", CODE.name)], "episodes": 400}
-    assert found["binding"][0]["gains"]["encoder"]["value"] == pytest.approx(-4, abs=0.05)
-    (said,) = of_ledger(found)
-    assert "no gain of the encoder is given" in said["sentence"]
-    assert re.search(
-        r"supply 4\.\d\d bits \[3\.\d\d, 4\.\d\d\] less than z, which cannot be", said["sentence"]
-    )
-    assert said["next"].startswith("raise ledger.steps or record more demonstrations")
-    other = {**found["binding"][0], "relaxed_to": "y"}  # of another encoder it may well be
-    assert "no gain" not in of_ledger({**found, "binding": [other]})[0]["sentence"]
+    binding = _binding(rates, steps, "z", CODE.name)
+    assert binding.gains["encoder"].value == pytest.approx(-4, abs=0.05)
+    (said,) = of_ledger(SimpleNamespace(binding=[binding], episodes=400))
+    assert "no gain of the encoder is given" in said.sentence
+    assert re.search(r"supply 4\.\d\d bits \[3\.\d\d, 4\.\d\d\] less than z, which cannot be", said.sentence)
+    assert said.next.startswith("raise ledger.steps or record more demonstrations")
+    other = replace(binding, relaxed_to="y")  # of another encoder it may well be
+    assert "no gain" not in of_ledger(SimpleNamespace(binding=[other], episodes=400))[0].sentence
 
 
 def test_with_a_tokenizer_a_seed_the_ledger_holds_the_first_and_policies_their_own():
@@ -404,8 +417,8 @@ def test_two_narrow_stages_in_series_are_named_together():
     own = float((bits["z"] - bits[pair("z", CODE.name)]).mean())
     bits["oracle"] += float((bits["oracle"] - bits[pair("oracle", CODE.name)]).mean()) - own
     found = _binding(rates, steps, "z", CODE.name)
-    assert (found["stage"], found["jointly"]) == (None, True)
-    assert found["joint"]["value"] == pytest.approx(7, abs=0.05)
+    assert (found.stage, found.jointly) == (None, True)
+    assert found.joint.value == pytest.approx(7, abs=0.05)
 
 
 def test_gains_that_add_up_are_not_joint():
@@ -418,13 +431,13 @@ def test_gains_that_add_up_are_not_joint():
         bits[pair("z", CODE.name)] = bits[CODE.name] - code
         bits["oracle"], bits[pair("oracle", CODE.name)] = bits["z"] - see, bits[CODE.name] - code
         steps = LedgerSteps(Ledger(sigma=0.1), ("z", "oracle"), {CODE: CODE.name}, {}, None)
-        calls += _binding(as_rates({1: bits}), steps, "z", CODE.name)["jointly"]
+        calls += _binding(as_rates({1: bits}), steps, "z", CODE.name).jointly
     assert calls <= 2
 
 
 def test_a_verdict_in_bits_rests_on_the_widened_interval():
     rates, steps = made(demand=10, see=6, kept=2, gap=0.6, oracle_gap=4.6)
-    assert _binding(rates, steps, "z", CODE.name)["stage"] == "code"
+    assert _binding(rates, steps, "z", CODE.name).stage == "code"
     quarter, half = (
         {n: b - (more if n == pair("z", CODE.name) else 0) for n, b in rates.bits[1].items()}
         for more in (1.6, 0.7)
@@ -432,9 +445,9 @@ def test_a_verdict_in_bits_rests_on_the_widened_interval():
     unsettled = as_rates({1: rates.bits[1], 2: half, 4: quarter})
     shown = unsettled.difference(CODE.name, pair("z", CODE.name))
     found = _binding(unsettled, steps, "z", CODE.name)
-    assert found["gains"]["code"] == {**shown, "ceiling": None}
-    assert shown["low"] < 0
-    assert found["stage"] is None
+    assert found.gains["code"] == replace(shown, ceiling=None)
+    assert shown.low < 0
+    assert found.stage is None
 
 
 def test_codes_of_one_name_have_contexts_of_their_own():
@@ -457,33 +470,49 @@ def test_codes_of_one_name_have_contexts_of_their_own():
     [("", "success: 0.3 [0.2, 0.4]"), ("above", "at least 0.3 [0.2, …]"), ("below", "at most 0.3 […, 0.4]")],
 )
 def test_a_resolution_beyond_what_was_tried_is_a_bound(bound, words):
-    at = {"value": 0.3, "low": 0.2, "high": 0.4, "bound": bound}
-    found = {"measured": True, "assumed": False, "sigma": 0.3, "noises": [{"noise": "white", **at}]}
+    at = SigmaStar(value=0.3, low=0.2, high=0.4, bound=bound, rates=[], undisturbed=1)
+    white = NoiseTolerance(noise="white", pooled=at, per_task={})
+    tolerances = Tolerances(episodes=9, noises=[white], dimensions=[])
+    found = Resolution(measured=True, assumed=False, sigma=0.3, found=tolerances)
     assert resolution_words(found).endswith(words)
-    assert resolution_words({**found, "sigma": 0.5}).endswith(f"{words}; bits are taken at 0.5")
+    assert resolution_words(replace(found, sigma=0.5)).endswith(f"{words}; bits are taken at 0.5")
 
 
 def test_the_codebook_law_finds_where_nine_tenths_come_through():
     codes = tuple(Code("oat", ((k,),), 0) for k in (2, 4, 8))
-    health = {c: {"used_bits": b} for c, b in zip(codes, (2.0, 4.0, 8.0), strict=True)}
+    used = {c: b for c, b in zip(codes, (2.0, 4.0, 8.0), strict=True)}
     rates, steps = made(demand=10, see=6, kept=2, gap=0, oracle_gap=0, codes=codes)
     for code, gap in zip(codes, (4.0, 2.0, 0.0), strict=True):
         rates.bits[1][pair("z", code.name)] = rates.bits[1][code.name] - gap
-    found = _law(rates, steps, health, "z")
-    assert found["bound"] == ""
-    assert found["bits"] == pytest.approx(4 * 2 ** ((2 - 0.6) / 2), rel=1e-2)
-    assert found["low"] <= found["bits"] <= found["high"]
+    found = _law(rates, steps, used, "z")
+    assert found.bound == ""
+    assert found.bits == pytest.approx(4 * 2 ** ((2 - 0.6) / 2), rel=1e-2)
+    assert found.low <= found.bits <= found.high
+
+
+def bits_of(supply, passes=()):
+    """As much of a ledger as the hypothesis reads: what encoders supply, and what of it passes the code ``oat``."""
+
+    def value(of):
+        return SimpleNamespace(value=of)
+
+    return SimpleNamespace(
+        encoders=[SimpleNamespace(encoder=e, supply=value(v)) for e, v in supply],
+        pairs=[SimpleNamespace(encoder=e, code="oat", passes=value(v)) for e, v in passes],
+    )
+
+
+def gain_of(encoders, code, action, value, half):
+    found = Contrast(value, value - half, value + half, 0.1, "by hand", 2, 4, False)
+    about = EncoderGain(encoders=encoders, action=action, demos=10, code=code)
+    return Comparison(kind="delta_enc", label="", about=about, found=found, p_holm=0.1)
 
 
 def test_the_hypothesis_by_hand():
-    ledger = {
-        "encoders": [{"encoder": e, "supply": {"value": v}} for e, v in (("blind", 0), ("z", 3), ("oracle", 5))],
-        "pairs": [{"encoder": e, "code": "oat", "passes": {"value": v}} for e, v in (("blind", 0), ("z", 2), ("oracle", 2))],
-    }  # fmt: skip
+    ledger = bits_of((("blind", 0), ("z", 3), ("oracle", 5)), (("blind", 0), ("z", 2), ("oracle", 2)))
 
     def upgrade(low, high, code, value):
-        row = {"kind": "delta_enc", "encoders": [low, high], "code": code, "label": "", "action": str(code)}
-        return {**row, "value": value, "low": value - 0.1, "high": value + 0.1}
+        return gain_of((low, high), code, str(code), value, 0.1)
 
     steps = [
         ("blind", "z", None, 0.3),
@@ -492,14 +521,14 @@ def test_the_hypothesis_by_hand():
         ("z", "oracle", "oat", 0),
     ]
     few = hypothesis(ledger, [upgrade(*s) for s in steps])
-    assert few["correlation"] is None
-    assert [u["bits"] for u in few["upgrades"]] == [3, 2, 2, 0]
+    assert few.correlation is None
+    assert [u.bits for u in few.upgrades] == [3, 2, 2, 0]
     ends = upgrade("blind", "oracle", None, 0.9)  # the ladder's ends are no upgrade of their own
     # sizes repeat an upgrade's prediction, and add no upgrade
     again = hypothesis(ledger, [*(upgrade(*s) for s in [*steps, *steps, *steps]), ends])
-    assert (again["encoder_upgrades"], again["correlation"]) == (2, None)
-    assert [u["observed"]["value"] for u in again["upgrades"]] == pytest.approx([0.3, 0.2, 0.2, 0.0])
-    assert "3 averaged" in again["upgrades"][0]["label"]
+    assert (again.encoder_upgrades, again.correlation) == (2, None)
+    assert [u.observed.value for u in again.upgrades] == pytest.approx([0.3, 0.2, 0.2, 0.0])
+    assert "3 averaged" in again.upgrades[0].label
 
 
 def test_the_hypothesis_over_five_encoder_upgrades():
@@ -509,35 +538,47 @@ def test_the_hypothesis_over_five_encoder_upgrades():
         200
     ):  # bits and points that have nothing to do with each other, six upgrades under three heads
         supply = rng.standard_normal(7).cumsum()
-        rows = [{"encoder": n, "supply": {"value": v}} for n, v in zip(names, supply, strict=True)]
         gained = rng.standard_normal(6)
-        found = hypothesis({"encoders": rows, "pairs": []}, [
-            {"kind": "delta_enc", "encoders": names[i : i + 2], "code": None, "label": "", "action": head,
-             "value": gained[i], "low": gained[i], "high": gained[i]}
+        found = hypothesis(bits_of(zip(names, supply, strict=True)), [
+            gain_of((names[i], names[i + 1]), None, head, gained[i], 0)
             for i in range(6) for head in ("diffusion", "flow", "regression")
         ])  # fmt: skip
-        assert found["low"] <= found["correlation"] <= found["high"]
-        outside += not found["low"] <= 0 <= found["high"]
-    assert (found["encoder_upgrades"], len(found["upgrades"])) == (6, 18)
+        assert found.low <= found.correlation <= found.high
+        outside += not found.low <= 0 <= found.high
+    assert (found.encoder_upgrades, len(found.upgrades)) == (6, 18)
     assert outside <= 20
 
 
 def test_advice_for_a_study_names_what_relaxing_costs():
-    cell = {"encoder": "e", "size": "xs", "demos": 5, "action": "oat", "tokenizer": "oat", "codebook": [[2]]}
-    cell |= {"label": "oat · e", "parameters": {"total": 10}, "flops": 5, "train_seconds": 36.0}
-    other = {**cell, "label": "diffusion · e", "action": "diffusion", "tokenizer": None, "codebook": None}
-    verdict = {
-        "label": "oat · e", "stage": None, "kind": "not-separated", "sentence": "…", "further_seeds": 3,
-        "further_episodes": None, "gains": [{"stage": s, "contrast": {"high": 0.1}} for s in ("encoder", "code")],
-        "relaxed": {"encoder": "oat · oracle", "code": "diffusion · e"}, "unconverged": {},
-    }  # fmt: skip
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
-    assert [c["what"] for c in said["costs"]] == ["as it is", "code relaxed: diffusion · e"]
-    assert said["costs"][0]["hours"] == pytest.approx(0.01)
-    assert "factors.seed: 3 more" in said["next"]
-    verdict["gains"] = [{"stage": "encoder", "contrast": {"high": -0.1}}]
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": []})
-    assert said["next"].startswith("raise training.steps")
-    refusal = {"label": "oat · e", "reference": "oracle policy", "next": "train the oracle policy longer"}
-    (said,) = of_study({"cells": [cell, other], "verdicts": [verdict], "refusals": [refusal]})
-    assert said["next"] == "train the oracle policy longer"
+    def cell(label):
+        training = SimpleNamespace(parameters={"total": 10}, flops=5, train_seconds=36.0)
+        return SimpleNamespace(label=label, training=training)
+
+    def advice(*refusals, high=0.1, stages=("encoder", "code")):
+        c = Contrast(high - 0.1, high - 0.2, high, 0.5, "by hand", 2, 4, False)
+        gains = [Gain(stage, c, "") for stage in stages]
+        verdict = Bottleneck(
+            label="oat · e", encoder="e", action="oat", unconverged={},
+            relaxed={"encoder": "oat · oracle", "code": "diffusion · e"},
+            verdict=Verdict("not-separated", None, 0.5, gains, None, "…", 3, None),
+        )  # fmt: skip
+        found = SimulatorFindings(
+            protocol=None, selection=None, trends=[], refusals=refusals, waterfalls=[], verdicts=[verdict],
+            swaps=[], published=None,
+        )  # fmt: skip
+        (said,) = of_study(SimpleNamespace(cells=[cell("oat · e"), cell("diffusion · e")], found=found))
+        return said
+
+    said = advice()
+    assert [c.what for c in said.costs] == ["as it is", "code relaxed: diffusion · e"]
+    assert said.costs[0].hours == pytest.approx(0.01)
+    assert "factors.seed: 3 more" in said.next
+    assert advice(high=-0.1, stages=("encoder",)).next.startswith("raise training.steps")
+    refusal = Refusal(
+        label="oat · e",
+        reference="oracle policy",
+        contrast=None,
+        sentence="",
+        next="train the oracle policy longer",
+    )
+    assert advice(refusal, high=-0.1, stages=("encoder",)).next == "train the oracle policy longer"

@@ -12,7 +12,9 @@ import yaml
 from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.errors import UserError
-from compression_gap.results.offline import CAUTION, summarise_offline
+from compression_gap.results.chunk_error import CAUTION
+from compression_gap.results.records.json import as_json
+from compression_gap.results.summary import summarise
 from compression_gap.statistics import intervals as statistics
 from compression_gap.statistics.variance import ERRORS
 from compression_gap.store.store import Store
@@ -295,7 +297,7 @@ def test_one_held_out_episode_has_no_interval_and_no_contrast(record, tmp_path, 
     """Of two tasks' errors one episode is kept: nothing is said of what it cannot tell."""
     plan = make_offline_plan(load_study(recorded.file, None), Store(recorded.store))
     store = _Shortened(recorded.store)
-    summary = summarise_offline(plan, store)
+    summary = as_json(summarise(plan, store))
     assert summary["contrasts"] == []
     assert summary["headline"] == [CAUTION]
     assert all(c["error"]["low"] is None for c in summary["cells"])
@@ -321,7 +323,7 @@ class _Shortened(Store):
 def test_nothing_measured_yet_is_a_sentence(record, tmp_path):
     plan = make_offline_plan(study(record(tmp_path)), Store(tmp_path))
     with pytest.raises(UserError, match="'own' has no results yet; run it first: cgap study run"):
-        summarise_offline(plan, Store(tmp_path))
+        summarise(plan, Store(tmp_path))
 
 
 # The verbs

@@ -1,7 +1,5 @@
 """Task conditioning as a factor of a study: from the file to the report's labels."""
 
-import json
-
 import pytest
 
 from compression_gap.encoders.text import Instructions
@@ -57,14 +55,14 @@ def ways(tmp_path_factory, text_checkpoint):
 def test_labels_show_the_way_where_there_are_several(ways, text_checkpoint):
     plan, store = ways
     summary = summarise(plan, store)
-    assert [(c["label"], c["task"]) for c in summary["cells"]] == [
+    assert [(c.label, c.task) for c in summary.cells] == [
         ("regression · retina-4 · task as embedding", "embedding"),
         ("regression · retina-4 · task as index", "index"),
         ("regression · retina-4 · task as text", "text"),
     ]
-    assert "task as text" in render_page({**json.loads(json.dumps(summary)), "command": "cgap"}, [])
+    assert "task as text" in render_page(summary)
     one = make_plan(parse_study(FILE.format(ways="[text]", tower=text_checkpoint[0]), "test"))
-    assert [c["label"] for c in summarise(one, store)["cells"]] == ["regression · retina-4"]
+    assert [c.label for c in summarise(one, store).cells] == ["regression · retina-4"]
 
 
 def test_cells_of_one_way_are_no_replicates_of_another(ways):

@@ -8,7 +8,7 @@ import pytest
 from compression_gap.artifacts.demonstrations import found_demos, open_demos
 from compression_gap.demos import DemoSet, Normaliser, make_windows
 from compression_gap.errors import UserError
-from compression_gap.results.tokenizer_table import table
+from compression_gap.results.tokenizer_table import read_table
 from compression_gap.store.engine import missing_steps
 from compression_gap.store.store import Store
 from compression_gap.study.file import Tokenizer, parse_study
@@ -107,7 +107,7 @@ def test_folders_of_demonstrations_give_the_same_graph(compared):
     )
     plan = plan_table(spec, sets(store))
     assert missing_steps(plan, Store(store)) == []
-    assert table(plan, Store(store))["rows"][0]["label"] == "bins"
+    assert read_table(plan, Store(store)).rows[0].label == "bins"
 
 
 def test_without_rollouts_nothing_is_simulated(compared):

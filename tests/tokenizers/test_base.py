@@ -9,7 +9,7 @@ import torch
 from compression_gap.errors import UserError
 from compression_gap.nn import Interrupted
 from compression_gap.tokenizers import OAT, ActionTokenizer, Tokens, load_tokenizer, make_tokenizer
-from compression_gap.tokenizers.registry import ENTRIES
+from compression_gap.tokenizers.registry import TOKENIZERS
 
 HORIZON, DIM = 8, 3
 SMALL = {
@@ -21,7 +21,7 @@ SMALL = {
     "oat": {"tokens": 4, "levels": [8, 5]},
     "oat-unordered": {"tokens": 4, "levels": [[5, 5], [8, 5], "fsq-240", [8, 8]]},
 }
-every = pytest.mark.parametrize("name", ENTRIES)
+every = pytest.mark.parametrize("name", TOKENIZERS.own)
 QUICK = {"steps": 3, "batch_size": 16}
 
 
@@ -36,16 +36,16 @@ def some_chunks(n, dim=DIM, seed=0, horizon=HORIZON):
 def all_fitted():
     """Every tokenizer, fitted once."""
     how = {"steps": 90, "batch_size": 16, "lr": 3e-3, "validation": (some_chunks(20, seed=2), None)}
-    return {name: make_tokenizer(name, **SMALL[name]).fit(some_chunks(300), **how) for name in ENTRIES}
+    return {name: make_tokenizer(name, **SMALL[name]).fit(some_chunks(300), **how) for name in TOKENIZERS.own}
 
 
-@pytest.fixture(params=ENTRIES)
+@pytest.fixture(params=TOKENIZERS.own)
 def tokenizer(request, all_fitted):
     return all_fitted[request.param]
 
 
 def test_every_name_is_tried_here():
-    assert set(SMALL) == set(ENTRIES)
+    assert set(SMALL) == set(TOKENIZERS.own)
 
 
 def test_new_chunks_come_back_better_than_as_the_mean(tokenizer):

@@ -1,10 +1,12 @@
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 
 import pytest
 
 from compression_gap.errors import UserError
+from compression_gap.registry import Option, located
 from compression_gap.tokenizers import (
     FAST,
     OAT,
@@ -13,10 +15,10 @@ from compression_gap.tokenizers import (
     ResidualVQ,
     load_tokenizer,
     make_tokenizer,
-    registry,
     tokenizer_entry,
     tokenizer_names,
 )
+from compression_gap.tokenizers.registry import TOKENIZERS, TokenizerEntry
 
 CLASSES = {
     "bins": Bins,
@@ -29,7 +31,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("name", registry.ENTRIES)
+@pytest.mark.parametrize("name", TOKENIZERS.own)
 def test_a_name_makes_its_class_with_its_options(name):
     entry, made = tokenizer_entry(name), make_tokenizer(name)
     assert type(made) is CLASSES[name]
@@ -61,22 +63,23 @@ def test_a_folder_that_names_an_unknown_tokenizer(tmp_path):
         load_tokenizer(tmp_path)
 
 
-class Elsewhere:
-    """An entry point of another package; ``oat`` would hide a name of ours, and does not."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def load(self):
-        return lambda **options: (self.name, options)
-
-
-def test_entry_points_of_other_packages(monkeypatch):
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Elsewhere("oat"), Elsewhere("mine")])
-    assert tokenizer_names() == (*registry.ENTRIES, "mine")
-    assert make_tokenizer("mine", depth=3) == ("mine", {"depth": 3})
+def test_entry_points_of_other_packages(plug_in):
+    """``oat`` would hide a name of ours, and does not."""
+    mine = TokenizerEntry(lambda **options: options, {"depth": Option(int, 1)}, {"width": 2}, trained=True)
+    for name in ("oat", "mine"):
+        plug_in("tokenizers", name, mine)
+    assert tokenizer_names() == (*TOKENIZERS.own, "mine")
+    assert make_tokenizer("mine", depth=3) == {"depth": 3, "width": 2}
     assert type(make_tokenizer("oat")) is OAT
-    assert tokenizer_entry("mine") == registry.Entry("", "", trained=True)
+    assert tokenizer_entry("mine") is mine
+
+
+@pytest.mark.parametrize("name", TOKENIZERS.own)
+def test_an_entry_states_the_constructor_s_options_and_defaults(name):
+    entry = tokenizer_entry(name)
+    asked = signature(located(entry.cls)).parameters
+    assert {n: asked[n].default for n in entry.takes} == {n: o.default for n, o in entry.takes.items()}
+    assert {*entry.options} <= {*asked}
 
 
 def test_the_registry_is_read_without_torch():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError, counted
-from ..store.engine import Outcome, missing_steps, run_plan
+from ..store.engine import missing_steps, run_plan
 from ..store.graph import Graph
+from ..store.outcome import Outcome
 from ..store.store import Store
 from .options import Running
 from .progress import RunWatcher

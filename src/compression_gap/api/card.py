@@ -14,6 +14,7 @@ from ..demos.demoset import read_episodes
 from ..errors import UserError, counted
 from ..nn.convergence import convergence
 from ..records import read_object
+from ..results.records.json import as_json
 from ..store.store import MANIFEST, Recipe, Store, read_manifest, recipe_in
 from ..study.file import Study
 from .results import summarise_study
@@ -58,7 +59,7 @@ def policy_card(folder: Path, study: Study | None = None) -> Card:
     about = store.manifest(recipe)
     meta, spec = about["meta"], about["spec"]
     if study is not None:
-        summary = summarise_study(open_study(study, root))
+        summary = as_json(summarise_study(open_study(study, root)))
         if not list(_cells_with(summary, recipe.key)):
             raise UserError(f"the study '{study.name}' has no policy {recipe.key}")
         found: list[Measured] = [(_cell_rates(summary, recipe.key), _cell_errors(summary, recipe.key))]
@@ -137,8 +138,9 @@ def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
 def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
     """Success of this policy, executed as it is, under every protocol that its store has episodes of."""
     from ..policies.card import Evaluation
-    from ..results.evidence import rate, read_rows, strata, success_matrix
+    from ..results.evidence import read_rows, strata, success_matrix
     from ..sims import EVALUATION_STATES, EvaluationProtocol
+    from ..statistics.intervals import rate_interval
 
     for manifest in sorted(store.root.glob(f"episodes/*/{MANIFEST}")):
         recipe = _recipe(manifest.parent)
@@ -158,11 +160,11 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
             protocol=protocol.hash,
             conditions=_conditions(protocol),
             tasks={
-                task: _rate(rate(success[None, tasks == i], tasks[tasks == i] * 0))
+                task: _rate(vars(rate_interval(success[None, tasks == i], tasks[tasks == i] * 0)))
                 for i, task in enumerate(measured.tasks)
             },
             episodes=protocol.episodes_per_task * protocol.repeats,
-            overall=_rate(rate(success[None], tasks)),
+            overall=_rate(vars(rate_interval(success[None], tasks))),
         )
 
 

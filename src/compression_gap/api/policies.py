@@ -29,11 +29,11 @@ class ExportedPolicy:
 def export_policy(folder: Path, out: Path, study: Study | None = None) -> ExportedPolicy:
     """Save a policy and its card in a new folder. ``study``: the one whose cell alone the card names."""
     from ..policies import Policy
-    from ..policies.sharing import check_new, save_pretrained
+    from ..policies.sharing import check_new
 
     check_new(out)  # before the policy is read and its card is made, which takes seconds
     card = policy_card(folder, study)
-    made = save_pretrained(Policy.from_pretrained(folder), out, card=card)
+    made = Policy.from_pretrained(folder).save_pretrained(out, card=card)
     files = sorted(str(f.relative_to(made)) for f in made.rglob("*") if f.is_file())
     return ExportedPolicy(str(made), files, card)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..results.records.json import as_json
+from ..results.records.study import ErrorSummary, SuccessSummary, Video
 from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
@@ -36,46 +38,46 @@ class Results:
         return cls(open_study(study, store), f"compression_gap.run(study, store={str(store)!r})")
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> SuccessSummary | ErrorSummary:
         """All of it. Raises ``UserError`` if nothing has been measured."""
-        return {**summarise_study(self.opened), "command": self.command}
+        return replace(summarise_study(self.opened), command=self.command)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as it stands in ``summary.json``."""
+        return dict(as_json(self.summary))
 
     @property
     def headline(self) -> list[str]:
         """What was found, a sentence an action representation."""
-        return list(self.summary["headline"])
+        return list(self.summary.headline)
 
     @property
     def cells(self) -> Table:
         """One row a configuration: its levels, its success rate or chunk error with a 95 % interval, its trainings."""
-        return Table.of(self.summary["cells"])
+        return Table.of(as_json(self.summary.cells))
 
     @property
     def references(self) -> Table:
         """One row a reference: experts in a simulator, simple predictors on recordings."""
-        return Table.of(self.summary["references"])
+        return Table.of(as_json(self.summary.references))
 
     @property
     def contrasts(self) -> Table:
         """One row a comparison of two configurations, with a 95 % interval and Holm's p."""
-        return Table.of(self.summary["contrasts"])
+        return Table.of(as_json(self.summary.contrasts))
 
     def write_report(self, out: str | Path | None = None, videos: int = 2) -> Path:
         """Write the page ``out`` (by default in the store) and ``summary.json``; film rollouts of ``videos`` cells."""
-        from ..report import write_offline_page, write_page
+        from ..report.page import write_page
 
         folder, plan = self.opened.folder, self.opened.plan
         path = folder / "report.html" if out is None else Path(out)
         folder_of(path.parent)
-        if isinstance(plan, Plan):
-            films = self._films(plan, videos) if videos else []
-            write_page(self.summary, films, path)
-        else:
-            write_offline_page(self.summary, path)
-        write_json(folder / "summary.json", self.summary)
+        write_page(self.summary, self._films(plan, videos) if videos and isinstance(plan, Plan) else [], path)
+        write_json(folder / "summary.json", self.to_json())
         return path
 
-    def _films(self, plan: Plan, cells: int) -> list[dict[str, Any]]:
+    def _films(self, plan: Plan, cells: int) -> list[Video]:
         """One success and one failure each of the best and the worst policies: artefacts, too."""
         from ..results.films import film_cells
 
@@ -84,7 +86,7 @@ class Results:
                 'cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr
             )
             return []
-        return film_cells(plan, self.opened.store, self.summary, cells)
+        return film_cells(plan, self.opened.store, cells)
 
 
 def run(
@@ -112,12 +114,8 @@ def run(
     return results
 
 
-def summarise_study(opened: OpenStudy) -> dict[str, Any]:
+def summarise_study(opened: OpenStudy) -> SuccessSummary | ErrorSummary:
     """What a study has measured so far. Raises ``UserError`` if that is nothing."""
-    from ..results.offline import summarise_offline
     from ..results.summary import summarise
 
-    plan = opened.plan
-    if isinstance(plan, Plan):
-        return summarise(plan, opened.store)
-    return summarise_offline(plan, opened.store)
+    return summarise(opened.plan, opened.store)

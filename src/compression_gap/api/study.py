@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..records import read_json
-from ..store.engine import Outcome, failure_file, missing_steps
+from ..store.engine import missing_steps
+from ..store.outcome import Outcome, failure_file
 from ..store.store import Store, disk_error, write_json
 from ..study.file import Study
 from ..study.file import load_study as read_study

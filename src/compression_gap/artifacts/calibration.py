@@ -38,9 +38,10 @@ class KnownInformation(Artifact, kind="known", version=3):
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """Estimate and truth."""
+        from ..information.denoiser import Denoising
         from ..information.estimate import estimate
         from ..information.gaussian import Part
-        from ..information.immse import Denoising, conditional_rates
+        from ..information.immse import conditional_rates
         from ..information.known import distributions
 
         known = next(k for k in distributions() if k.name == self.distribution)
@@ -101,7 +102,7 @@ class WideInformation(Artifact, kind="wide", version=1):
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """One row of estimates a draw."""
-        from ..information.immse import Denoising
+        from ..information.denoiser import Denoising
         from ..information.wide import measured
 
         how, rows = Denoising(**self.denoising), []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..demos import SPLITS
 from ..errors import UserError
+from ..policies.registry import action_name
 from ..store.artifact import Artifact, Job, elided, role
 from ..store.store import Store
 from ..tokenizers.code import Code
@@ -88,9 +89,7 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
     @property
     def action(self) -> str:
         """The action representation, as a study names it."""
-        if self.tokenizer is None:
-            return self.head
-        return self.tokenizer.tokenizer + ("-hybrid" if self.head == "hybrid" else "")
+        return action_name(self.head, None if self.tokenizer is None else self.tokenizer.tokenizer)
 
     def words(self, code: Code | None, executed: Executed = "chunk") -> str:
         """Its levels and seed, with a code that it is trained on or snapped to."""

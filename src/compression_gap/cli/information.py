@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from ..errors import UserError
 from .options import Running, Runs, print_json
+
+if TYPE_CHECKING:
+    from ..results.records.bits import Ledger, Located
+    from ..store.store import Store
+    from ..study.ledger import LedgerPlan
+    from ..study.offline import OfflinePlan
+    from ..study.plan import Plan
+
+    Measurable = tuple[
+        Plan | OfflinePlan | LedgerPlan, Store, Path
+    ]  # a graph, its store, the folder of its ledger
 
 
 @dataclass(frozen=True)
@@ -70,11 +81,12 @@ def ledger(options: LedgerOptions) -> None:
         ledger_tables(found)
 
 
-def make_ledger(options: LedgerOptions) -> dict[str, Any]:
+def make_ledger(options: LedgerOptions) -> Ledger:
     """The ledger of a study or of demonstrations. Raises ``UserError`` while steps are missing."""
     from ..api.build import build_all
     from ..api.options import at_least, check_sigma
     from ..results.information import read_ledger
+    from ..results.records.json import as_json
     from ..store.store import write_json
 
     o = options
@@ -84,26 +96,28 @@ def make_ledger(options: LedgerOptions) -> dict[str, Any]:
     build_all(plan, store, folder, o.running)
     assert plan.ledger is not None
     found = read_ledger(plan.ledger, store)
-    write_json(folder / "ledger.json", found)
-    return {**found, "file": str(folder / "ledger.json")}
+    write_json(folder / "ledger.json", as_json(found))
+    return replace(found, file=str(folder / "ledger.json"))
 
 
-def _of_study(options: LedgerOptions) -> tuple[Any, Any, Path]:
+def _of_study(options: LedgerOptions) -> Measurable:
     """The graph of a study with a ledger, its store, and the folder of what is made."""
     from ..api.study import open_study
-    from ..study.file import Ledger, load_study
+    from ..study.file import Ledger as Section
+    from ..study.file import load_study
 
     study = load_study(_file(options.target), options.preset)
-    section = Ledger(**(study.ledger or Ledger()).model_dump() | options.section)
+    section = Section(**(study.ledger or Section()).model_dump() | options.section)
     opened = open_study(study.model_copy(update={"ledger": section}), options.store)
     return opened.plan, opened.store, opened.folder
 
 
-def _of_demos(options: LedgerOptions) -> tuple[Any, Any, Path]:
+def _of_demos(options: LedgerOptions) -> Measurable:
     """The graph of the ledger of demonstrations, their store, and the folder of what is made."""
     from ..api.demos import find_demos
     from ..api.options import at_least, folder_of
-    from ..study.file import Cameras, Ledger, Tokenizer
+    from ..study.file import Cameras, Tokenizer
+    from ..study.file import Ledger as Section
     from ..study.ledger import plan_ledger
     from .tokenizers import codebook
 
@@ -113,7 +127,7 @@ def _of_demos(options: LedgerOptions) -> tuple[Any, Any, Path]:
     if demos is None:
         raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
     plan = plan_ledger(
-        Ledger(**o.section),
+        Section(**o.section),
         demos.sets,
         o.encoders,
         o.tokenizers,
@@ -172,7 +186,7 @@ def locate(options: LocateOptions) -> None:
         locate_list(found)
 
 
-def locate_stages(options: LocateOptions) -> dict[str, Any]:
+def locate_stages(options: LocateOptions) -> Located:
     """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
     from ..api.build import build_all
     from ..api.options import check_sigma
@@ -180,6 +194,7 @@ def locate_stages(options: LocateOptions) -> dict[str, Any]:
     from ..api.study import open_study
     from ..results.information import read_ledger
     from ..results.locate import of_ledger, of_study
+    from ..results.records.bits import Located
     from ..study.file import load_study
 
     o = options
@@ -189,7 +204,7 @@ def locate_stages(options: LocateOptions) -> dict[str, Any]:
                 o.target, encoders=o.encoders, tokenizers=o.tokenizers, sigma=o.sigma, store=o.store, running=o.running
             )
         )  # fmt: skip
-        return {"success": [], "bits": of_ledger(measured)}
+        return Located(success=[], bits=of_ledger(measured))
     check_sigma(o.sigma)
     opened = open_study(load_study(_file(o.target), o.preset), o.store)
     study, plan, store = opened.study, opened.plan, opened.store
@@ -200,11 +215,10 @@ def locate_stages(options: LocateOptions) -> dict[str, Any]:
             f"the study '{study.name}' learns from recordings, whose success is not known, and has no bits: add a "
             "section 'ledger' to its file"
         )
-    bits = summary["ledger"]
+    bits = summary.ledger
     if plan.ledger is not None and o.sigma is not None:
         bits = read_ledger(plan.ledger, store, o.sigma)
-    success = of_study(summary) if study.data is None else []
-    return {"success": success, "bits": [] if bits is None else of_ledger(bits)}
+    return Located(success=of_study(summary), bits=[] if bits is None else of_ledger(bits))
 
 
 @dataclass(frozen=True)

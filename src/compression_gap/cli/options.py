@@ -53,6 +53,8 @@ class OneStudy:
 
 
 def print_json(value: Any) -> None:
-    """For programs: sorted, indented; a NaN is no JSON and raises ValueError."""
-    json.dump(value, sys.stdout, indent=1, sort_keys=True, allow_nan=False)
+    """For programs, also of records: sorted, indented; a NaN is no JSON and raises ValueError."""
+    from ..results.records.json import as_json
+
+    json.dump(as_json(value), sys.stdout, indent=1, sort_keys=True, allow_nan=False)
     print()

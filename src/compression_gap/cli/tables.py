@@ -59,7 +59,7 @@ def power(options: PowerOptions) -> None:
     from ..statistics.power import table
 
     o = options
-    rows = [vars(d) for d in table(o.difference, o.rate, o.seed_sd, o.pairing, tasks=o.tasks)]
+    rows = table(o.difference, o.rate, o.seed_sd, o.pairing, tasks=o.tasks)
     if o.json:
         print_json({"difference": o.difference, "designs": rows})
     else:

@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import counted
-from ..nn.convergence import WORDS, end_of_fit, in_words
+from ..nn.convergence import WORDS
+from ..report.format import outcome, percent, points, signed, span
+from ..results.records.cells import Cell, Outcome, Reference
+from ..results.records.comparisons import PublishedContrast
+from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSummary
+from ..results.records.tokenizers import TokenizerTable
+from ..statistics.intervals import Interval
+from ..statistics.power import Design
 
 PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
 
@@ -30,10 +37,6 @@ class _Screen(Console):
 
 console = _Screen(highlight=False)
 HEADLINES = 3  # verdicts that are printed; the report has them all
-
-
-def _interval(low: float, high: float, scale: float = 100) -> str:
-    return f"[{scale * low:.0f}, {scale * high:.0f}]"
 
 
 class WordTable(Table):
@@ -104,17 +107,17 @@ def doctor_table(checks: Sequence[Any]) -> None:
             print(f"      {check.advice}")
 
 
-def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
+def published_table(contrasts: Sequence[PublishedContrast]) -> None:
     """The published contrasts, in points: the paper's claims, then the rest."""
 
-    def span(c: dict[str, Any]) -> str:
-        return f"[{c['low']:+.1f}, {c['high']:+.1f}]"
+    def span(c: PublishedContrast) -> str:
+        return f"[{c.low:+.1f}, {c.high:+.1f}]"
 
-    claims = [c for c in contrasts if c["claim"]]
     table = new_table("the paper's claims", "points", "95 % interval", "p (Holm)", "stands up to")
-    for c in claims:
-        bound = f"{c['max_seed_sd']:.1f} points" if c["stands"] else "does not"
-        table.add_row(c["label"], f"{c['difference']:+.1f}", span(c), _p(c["p_holm"]), bound)
+    for c in contrasts:
+        if c.claim and c.p_holm is not None:
+            bound = f"{c.max_seed_sd:.1f} points" if c.stands else "does not"
+            table.add_row(c.label, f"{c.difference:+.1f}", span(c), _p(c.p_holm), bound)
     console.print(table)
     console.print(
         "Binomial error alone: 500 rollouts and one training run per cell, peak of six evaluations. Seed "
@@ -125,8 +128,8 @@ def published_table(contrasts: Sequence[dict[str, Any]]) -> None:
     console.print()
     table = new_table("exploratory: no claim of the paper", "points", "95 % interval", "p, unadjusted")
     for c in contrasts:
-        if not c["claim"]:
-            table.add_row(c["label"], f"{c['difference']:+.1f}", span(c), _p(c["p"]))
+        if not c.claim:
+            table.add_row(c.label, f"{c.difference:+.1f}", span(c), _p(c.p))
     console.print(table)
 
 
@@ -135,16 +138,16 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
+def power_table(difference: float, rows: Sequence[Design]) -> None:
     """Power of a difference: seeds down, episodes across."""
-    episodes = sorted({r["episodes"] for r in rows})
+    episodes = sorted({r.episodes for r in rows})
     table = new_table("seeds", *(f"{n} episodes" for n in episodes), title=f"power for {difference:g} points")
-    for seeds in sorted({r["seeds"] for r in rows} - {1}):
-        powers = {r["episodes"]: r["power"] for r in rows if r["seeds"] == seeds}
-        table.add_row(str(seeds), *(f"{100 * powers[n]:.0f} %" if n in powers else "" for n in episodes))
+    for seeds in sorted({r.seeds for r in rows} - {1}):
+        powers = {r.episodes: r.power for r in rows if r.seeds == seeds}
+        table.add_row(str(seeds), *(percent(powers[n]) if n in powers else "" for n in episodes))
     console.print(table)
     console.print("Episodes are per cell and seed; at least 80 % is what one usually wants.", markup=False)
-    wrong = [r["false_positives"] for r in rows if r["seeds"] == 1]
+    wrong = [r.false_positives for r in rows if r.seeds == 1]
     if wrong:
         console.print(
             "One seed is left out: its test does not see that seeds differ, and finds a difference where there "
@@ -153,143 +156,103 @@ def power_table(difference: float, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def study_tables(summary: dict[str, Any]) -> None:
-    """What a study found: in a simulator, or on recordings."""
-    if "recordings" in summary:
-        offline_tables(summary)
+def study_tables(summary: SuccessSummary | ErrorSummary) -> None:
+    """What a study found: all configurations, the contrasts, what its measurement adds, and the headline."""
+    if isinstance(summary.found, SimulatorFindings):
+        _success_tables(summary)
     else:
-        summary_tables(summary)
-    for words in summary["version_words"]:
+        _error_tables(summary)
+    for words in summary.version_words:
         console.print(words, markup=False)
 
 
-def _runs(reference: dict[str, Any], episodes: int) -> str:
-    """Fitted tokenizers × episodes of a reference; episodes alone where nothing random is fitted."""
-    fitted = len(reference["fitted_seeds"])
-    return f"{fitted} × {episodes}" if fitted else f"{episodes}"
-
-
-def _fixed(summary: dict[str, Any]) -> None:
-    """What was fitted once for all training seeds."""
-    for sentence in summary["fixed"]:
+def _all_cells(
+    cells: Sequence[Cell[Outcome]],
+    references: Sequence[Reference[Outcome]],
+    value: str,
+    beside: str,
+    episodes: int,
+    fixed: Sequence[str],
+) -> None:
+    """The table of all configurations and references; then what was fitted once for all training seeds."""
+    table = new_table("cell", value, beside, "seeds × episodes", "training")
+    for cell in cells:
+        shown = outcome(cell.outcome)
+        if shown is None:
+            table.add_row(cell.label, "failed" if cell.training.failures else "missing", "", "", "")
+        else:
+            table.add_row(cell.label, *shown, f"{len(cell.seeds)} × {episodes}", cell.training.ended)
+    for ref in references:
+        fitted = len(ref.fitted_seeds)
+        runs = f"{fitted} × {episodes}" if fitted else f"{episodes}"
+        table.add_row(ref.label, *(outcome(ref.outcome) or ("", "")), runs, "")
+    console.print()
+    console.print(table)
+    for sentence in fixed:
         console.print(sentence, markup=False)
 
 
-def offline_tables(summary: dict[str, Any]) -> None:
+def _error_tables(summary: ErrorSummary) -> None:
     """The chunk errors and the contrasts of a study of recordings."""
-
-    def error(e: dict[str, Any]) -> str:
-        return f"{e['value']:.3g}" + ("" if e["low"] is None else f" [{e['low']:.3g}, {e['high']:.3g}]")
-
-    table = new_table("cell", "chunk error", "first steps", "seeds × episodes", "training")
-    episodes = summary["held_out"]["episodes"]
-    for cell in summary["cells"]:
-        if cell["error"] is None:
-            table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
-            continue
-        seeds, ended = f"{len(cell['seeds'])} × {episodes}", in_words(cell["convergence"])
-        table.add_row(cell["label"], error(cell["error"]), error(cell["executed_error"]), seeds, ended)
-    for ref in summary["references"]:
-        runs = _runs(ref, episodes)
-        table.add_row(ref["label"], error(ref["error"]), error(ref["executed_error"]), runs, "")
-    console.print()
-    console.print(table)
-    _fixed(summary)
-    steps = summary["held_out"]["execute"]
+    held = summary.found.held_out
+    _all_cells(summary.cells, summary.references, "chunk error", "first steps", held.episodes, summary.fixed)
     console.print(
-        f"mean squared error in standard deviations², with 95 % intervals; first steps: {steps} of "
-        f"{summary['study']['policy']['horizon']}",
+        f"mean squared error in standard deviations², with 95 % intervals; first steps: {held.execute} of "
+        f"{summary.study.policy.horizon}",
         markup=False,
     )
-    if summary["contrasts"]:
+    if summary.contrasts:
         table = new_table("contrast", "chunk error", "p", "p (Holm)")
-        for c in summary["contrasts"]:
-            span = f"{c['value']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}]"
-            table.add_row(c["label"], span, f"{c['p']:.3g}", f"{c['p_holm']:.3g}")
+        for c in summary.contrasts:
+            table.add_row(c.label, signed(c.found), f"{c.found.p:.3g}", f"{c.p_holm:.3g}")
         console.print()
         console.print(table)
     console.print()
-    for sentence in summary["headline"]:
+    for sentence in summary.headline:
         console.print(sentence, markup=False)
     console.print()
 
 
-def summary_tables(summary: dict[str, Any]) -> None:
-    """The verdict, the grid and the contrasts of a study."""
-    console.print()
-    table = new_table("cell", "success", "95 % interval", "seeds × episodes", "training")
-    for cell in summary["cells"]:
-        if cell["rate"] is None:
-            table.add_row(cell["label"], "failed" if cell["failures"] else "missing", "", "", "")
-            continue
-        r = cell["rate"]
-        table.add_row(
-            cell["label"],
-            f"{100 * r['value']:.0f} %",
-            _interval(r["low"], r["high"]),
-            f"{len(cell['seeds'])} × {cell['episodes']}",
-            in_words(cell["convergence"]),
-        )
-    for ref in summary["references"]:
-        r = ref["rate"]
-        table.add_row(
-            ref["label"],
-            f"{100 * r['value']:.0f} %",
-            _interval(r["low"], r["high"]),
-            _runs(ref, ref["episodes"]),
-            "",
-        )
-    console.print(table)
-    _fixed(summary)
-    if summary["selection"]:
-        console.print(
-            f"success of policies: {summary['selection']['mark']}, the best evaluation of each training",
-            markup=False,
-        )
-    if summary["contrasts"]:
+def _success_tables(summary: SuccessSummary) -> None:
+    """The verdict, the grid and the contrasts of a study in a simulator."""
+    found, episodes = summary.found, summary.cells[0].outcome.episodes
+    _all_cells(summary.cells, summary.references, "success", "95 % interval", episodes, summary.fixed)
+    if found.selection:
+        words = f"success of policies: {found.selection.mark}, the best evaluation of each training"
+        console.print(words, markup=False)
+    if summary.contrasts:
         table = new_table("contrast", "points", "95 % interval", "p", "p (Holm)")
-        for c in summary["contrasts"]:
-            table.add_row(
-                c["label"],
-                f"{100 * c['value']:+.0f}",
-                _interval(c["low"], c["high"]),
-                f"{c['p']:.3g}",
-                f"{c['p_holm']:.3g}",
-            )
+        for c in summary.contrasts:
+            numbers = (points(c.found.value), span(c.found), f"{c.found.p:.3g}", f"{c.p_holm:.3g}")
+            table.add_row(c.label, *numbers)
         console.print()
         console.print(table)
-    if summary["swaps"]:
+    if found.swaps:
         table = new_table("controlled swap", "A, Â", "A, snapped", "Ã, Â", "Ã, snapped", "g_code, points")
-        for swap in summary["swaps"]:
-            gain = swap["g_code"]
-            table.add_row(
-                swap["label"],
-                *(f"{100 * c['value']:.0f} %" for c in swap["cells"]),
-                f"{100 * gain['value']:+.0f} {_interval(gain['low'], gain['high'])}",
-            )
+        for swap in found.swaps:
+            gain = f"{points(swap.g_code.value)} {span(swap.g_code)}"
+            table.add_row(swap.label, *(percent(c.value) for c in swap.cells), gain)
         console.print()
         console.print(table)
-    if summary["probes"]:
+    if summary.probes:
         table = new_table("encoder", "probe: mean R² of the true state", "95 % interval")
-        for p in summary["probes"]:
-            m = p["mean"]
-            table.add_row(p["encoder"], f"{m['value']:.2f}", f"[{m['low']:.2f}, {m['high']:.2f}]")
+        for p in summary.probes:
+            table.add_row(p.encoder, f"{p.mean.value:.2f}", f"[{p.mean.low:.2f}, {p.mean.high:.2f}]")
         console.print()
         console.print(table)
     console.print()
-    for sentence in summary["headline"][:HEADLINES]:
+    for sentence in summary.headline[:HEADLINES]:
         console.print(sentence, markup=False)
         console.print()
-    said = " ".join(summary["headline"][:HEADLINES])
-    for sentence in (r["sentence"] for r in summary["refusals"]):
+    said = " ".join(summary.headline[:HEADLINES])
+    for sentence in (r.sentence for r in found.refusals):
         if sentence[1:] not in said:
             console.print(sentence[0].upper() + sentence[1:], markup=False)
             console.print()
-    more = len(summary["headline"]) - HEADLINES
+    more = len(summary.headline) - HEADLINES
     if more > 0:
-        console.print(
-            f"{counted(more, 'more action representation stands', 'more action representations stand')} in the report."
-        )
+        words = counted(more, "more action representation stands", "more action representations stand")
+        console.print(f"{words} in the report.")
 
 
 def episode_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -302,46 +265,51 @@ def episode_table(rows: Sequence[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def tokenizer_tables(found: dict[str, Any]) -> None:
-    """One line for each code and prefix; then the health of the codes."""
-    success = ("coded", "replay") if found["references"] else ()
-    table = new_table(
-        "tokenizer", "bits", "used", "tokens", "distortion", f"≤ {found['sigma']:g} σ", *success
-    )
-    for row in found["rows"]:
-        h = row["health"]
-        tokens = f"{h['tokens_mean']:.1f}" if h else f"{row['prefix']}"
-        used = f"{h['used_bits']:.0f}" if h else ""
-        within = f"{100 * h['within_sigma']:.0f} %" if h else ""
-        rates = [_rate(r) for r in (row["expert_coded"], row["replay"]) if r]
-        bits, distortion = f"{row['nominal_bits']:.0f}", f"{row['distortion']:.2g}"
-        table.add_row(row["label"], bits, used, tokens, distortion, within, *rates)
-    for name, r in found["references"].items():
+def tokenizer_tables(found: TokenizerTable) -> None:
+    """One line for each code and prefix; then the diagnostics of the codes."""
+    success = ("coded", "replay") if found.references else ()
+    table = new_table("tokenizer", "bits", "used", "tokens", "distortion", f"≤ {found.sigma:g} σ", *success)
+    for row in found.rows:
+        h = row.health
+        table.add_row(
+            row.label,
+            f"{row.nominal_bits:.0f}",
+            f"{h.used_bits:.0f}" if h else "",
+            f"{h.tokens_mean:.1f}" if h else f"{row.prefix}",
+            f"{row.distortion:.2g}",
+            percent(h.within_sigma) if h else "",
+            *(_rate(r) for r in (row.expert_coded, row.replay) if r),
+        )
+    for name, r in found.references.items():
         table.add_row(name, *[""] * 5, *(["", _rate(r)] if name == "replay" else [_rate(r), ""]))
     console.print()
     console.print(table)
     table = new_table(
         "health", "order", "dead", "perplexity", "Σ bits", "Gauss", "breaks", "encode/s", "decode/s"
     )
-    for row in found["rows"]:
-        if h := row["health"]:
-            end = end_of_fit(h["fitting"])
-            name = row["label"] + ("" if end is None or end == "converged" else f" ({WORDS[end]})")
+    for row in found.rows:
+        if h := row.health:
+            end = h.convergence
             table.add_row(
-                name, "" if h["order_preservation"] is None else f"{h['order_preservation']:.3f}", f"{100 * h['dead_codes'] / h['codes']:.0f} %",
-                f"{h['mean_perplexity']:.3g}", f"{h['position_bits']:.0f}", f"{h['gaussian_reference_rate']:.0f}",
-                f"{100 * h['decode_failures_corrupted']:.0f} %",
-                f"{h['encode_per_second']:,.0f}", f"{h['decode_per_second']:,.0f}",
-            )  # fmt: skip
+                row.label + ("" if end is None or end == "converged" else f" ({WORDS[end]})"),
+                "" if h.order_preservation is None else f"{h.order_preservation:.3f}",
+                percent(h.dead_codes / h.codes),
+                f"{h.mean_perplexity:.3g}",
+                f"{h.position_bits:.0f}",
+                f"{h.gaussian_reference_rate:.0f}",
+                percent(h.decode_failures_corrupted),
+                f"{h.encode_per_second:,.0f}",
+                f"{h.decode_per_second:,.0f}",
+            )
     console.print()
     console.print(table)
     print(
         "bits: capacity; used: held-out cost under a prior; order: rank correlation of chunk distances; Gauss: "
         "bits of a Gaussian source at this distortion; breaks: undecodable after one wrong token; replay: a diagnostic"
     )
-    if any(row["tokenizer_seed"] is not None for row in found["rows"]):
+    if any(row.tokenizer_seed is not None for row in found.rows):
         print("A row of a tokenizer with a network is one fit: its luck is in no interval.")
 
 
-def _rate(r: dict[str, Any]) -> str:
-    return f"{100 * r['value']:.0f} % {_interval(r['low'], r['high'])}"
+def _rate(r: Interval) -> str:
+    return f"{percent(r.value)} {span(r)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import counted
+from ..report.format import count
 from .terminal import console, new_table
 
 
@@ -100,20 +101,10 @@ def _between(values: Sequence[int | None]) -> str:
     if not known:
         return "unknown"
     words = (
-        _large(known[0])
-        if _large(known[0]) == _large(known[-1])
-        else f"{_large(known[0])} to {_large(known[-1])}"
+        count(known[0]) if count(known[0]) == count(known[-1]) else f"{count(known[0])} to {count(known[-1])}"
     )
     return words + (" or unknown" if None in values else "")
 
 
-def _large(value: float) -> str:
-    """1.23 M."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
-
-
 def _bytes(value: float) -> str:
-    return f"{_large(value)}B" if value >= 1e3 else f"{value:.0f} B"
+    return f"{count(value)}B" if value >= 1e3 else f"{value:.0f} B"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from ..errors import UserError
 from .options import Running, Runs, print_json
 
 if TYPE_CHECKING:
+    from ..results.records.tokenizers import TokenizerTable
     from ..study.tokenizer_table import TableSpec
     from ..tokenizers.levels import Levels
 
@@ -75,13 +76,14 @@ def tokenizers(options: TokenizersOptions) -> None:
         print(f"page: {path}")
 
 
-def compare(options: TokenizersOptions) -> tuple[Path, dict[str, Any]]:
+def compare(options: TokenizersOptions) -> tuple[Path, TokenizerTable]:
     """Fit and measure tokenizers on demonstrations; the page, and what stands on it."""
     from ..api.build import build_all
     from ..api.demos import find_demos
     from ..api.options import folder_of
     from ..report.tokenizers import write_tokenizer_page
-    from ..results.tokenizer_table import table
+    from ..results.records.json import as_json
+    from ..results.tokenizer_table import read_table
     from ..store.store import write_json
     from ..study.file import Cameras, load_study
     from ..study.tokenizer_table import plan_table
@@ -97,12 +99,11 @@ def compare(options: TokenizersOptions) -> tuple[Path, dict[str, Any]]:
     plan = plan_table(spec, demos.sets)
     folder = folder_of(demos.store.root / "tokenizer-tables" / demos.name)
     build_all(plan, demos.store, folder, options.running)
-    found = table(plan, demos.store)
-    found["suite"] = demos.suite
+    found = read_table(plan, demos.store, demos.suite)
     path = options.out or folder / "tokenizers.html"
     folder_of(path.parent)
     write_tokenizer_page(found, path)
-    write_json(folder / "tokenizers.json", found)
+    write_json(folder / "tokenizers.json", as_json(found))
     return path, found
 
 
@@ -118,11 +119,12 @@ def _spec(options: TokenizersOptions) -> TableSpec:
     at_least(1, horizon=o.horizon, execute=o.execute, prior_steps=o.prior_steps)
     at_least(0, episodes=o.episodes)
     check_sigma(o.sigma)
+    section = {"tokens": o.tokens, "size": o.size, "steps": o.steps, "batch_size": o.batch_size}
     return TableSpec(
         tokenizers=o.tokenizers,
         codebooks=codebooks,
         seeds=o.seeds,
-        section=Tokenizer(tokens=o.tokens, size=o.size, steps=o.steps, batch_size=o.batch_size),
+        section=Tokenizer.model_validate(section),
         horizon=o.horizon,
         execute=o.execute,
         sigma=o.sigma,

@@ -137,7 +137,7 @@ def _random_training(shape: Shape, device: torch.device) -> tuple[PolicyModule, 
     else:
         features = torch.randn(ROWS, cameras, spec.feature_dim).half()
     tokens = lengths = None
-    if shape.codes is not None and shape.head in ("autoregressive", "hybrid"):
+    if shape.codes is not None:
         vocabulary = min(shape.codes[1], *tokenizer.codebook_sizes) if tokenizer else shape.codes[1]
         tokens = torch.randint(vocabulary, (ROWS, shape.codes[0]), device=device)
         lengths = torch.full((ROWS,), shape.codes[0], device=device)

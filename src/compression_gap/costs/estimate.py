@@ -18,10 +18,12 @@ from ..artifacts.policy import TrainedPolicy
 from ..artifacts.tokens import TargetTokens
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
+from ..policies.registry import action_name
 from ..sims import sim_info
 from ..store.store import Store, digest
 from ..study.plan import Plan
-from .costs import TEXT_WIDTHS, Costs, Seen, Shape, policy_costs, seen_by
+from .costs import Costs, Shape, policy_costs
+from .encoders import TEXT_WIDTHS, EncoderCosts, encoder_costs
 
 if TYPE_CHECKING:
     from ..study.offline import OfflinePlan
@@ -150,9 +152,7 @@ def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
             continue
         cell = actions.get(key)
         shape = policy_shape(step, dims)
-        name = shape.tokenizer or shape.head
-        if shape.head == "hybrid":
-            name += "-hybrid"
+        name = action_name(shape.head, shape.tokenizer)
         if step.target == "coded" and cell is not None and cell.code is not None:
             name += f" trained on {cell.code.name}"
         elif cell is not None and cell.code is not None and shape.tokenizer:
@@ -215,11 +215,11 @@ def estimate(
     }
 
 
-def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, Seen]:
+def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, EncoderCosts]:
     out = {}
     for step in plan.steps.values():
         if isinstance(step, TrainedPolicy) and (name := step.encoder) not in out:
-            out[name] = seen_by(
+            out[name] = encoder_costs(
                 name,
                 image_size=dims.image_size,
                 state_dim=dims.state_dim,
@@ -262,7 +262,7 @@ def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 def _disk(
     plan: Plan | OfflinePlan,
     policies: list[PlannedPolicy],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
 ) -> dict[str, int]:
@@ -292,7 +292,7 @@ def _disk(
 def _largest(
     plan: Plan | OfflinePlan,
     policies: list[PlannedPolicy],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
 ) -> int:
@@ -335,7 +335,7 @@ def _training(left: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 
 def _features_time(
     plan: Plan | OfflinePlan,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
     missing: set[str],

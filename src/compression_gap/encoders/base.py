@@ -5,7 +5,7 @@
 every encoder: one token per camera and observation step, one proprio token per observation step, one task
 token. So all frozen encoders give the policy the same number of tokens.
 
-The task enters in one of three ways (``CONDITIONINGS``):
+The task enters in one of three ways (``names.CONDITIONINGS``):
 * "embedding": a learned vector per task, as a token of its own.
 * "index": its number, as one more number of the robot's state at every step, scaled to [−1, 1] over the tasks;
   there is no task token. So it is in the earlier snapshot of the published code, whose configuration lists the
@@ -16,7 +16,7 @@ The task enters in one of three ways (``CONDITIONINGS``):
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from torch import Tensor, nn
 
 from ..demos.rounding import is_constant
 from ..sims import Observation
-
-Conditioning = Literal["embedding", "index", "text"]
-CONDITIONINGS: tuple[str, ...] = get_args(Conditioning)
 
 
 class Encoder(Protocol):

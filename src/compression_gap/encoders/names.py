@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..errors import UserError
 
@@ -24,6 +25,8 @@ KNOWN = {
     "dinov2-l": "facebook/dinov2-large",
 }
 FORMS = (*KNOWN, "hub:OWNER/NAME", "folder:PATH")
+Conditioning = Literal["embedding", "index", "text"]  # how the task enters the context: ``base``
+CONDITIONINGS: tuple[str, ...] = get_args(Conditioning)
 ALL = "all"  # blocks that +finetune trains
 
 _HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w-][\w.-]*(?:/[\w-][\w.-]*)*))?")

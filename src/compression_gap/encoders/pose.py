@@ -32,11 +32,9 @@ from ..errors import UserError
 from ..nn import Schedule, train
 from ..records import read_object, whole
 from ..sims import Observation
-from .ladder import PRETRAINING, SMALLEST, frames_of
+from .ladder import CHANNELS, FEATURE_DIM, PRETRAINING, SMALLEST, frames_of
 from .state import Scale
 
-FEATURE_DIM = 128
-CHANNELS = (16, 24, 48, 64)  # after the first layer and each of the three residual blocks, all of stride 2
 BATCH = 64  # frames at a time; larger batches fall out of the processor's cache
 VALIDATIONS = 10
 
@@ -78,7 +76,7 @@ class PoseNetwork(nn.Module):
 
 
 def initial_network(image_size: int, seed: int) -> PoseNetwork:
-    """The weights that every rung begins with; torch's own generator is left as it was."""
+    """The weights that pretraining begins with, whatever K; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PoseNetwork(image_size)
@@ -95,7 +93,7 @@ def flops(image_size: int) -> int:
 
 
 class Pose:
-    """A frozen rung, read from its prepared folder."""
+    """A frozen encoder of the ladder, read from its prepared folder."""
 
     needs_images, frozen, feature_dim = True, True, FEATURE_DIM
     std_floor = 1e-2
@@ -122,7 +120,7 @@ class Pose:
 
     @torch.no_grad()
     def features(self, obs: Observation) -> np.ndarray:
-        """Features float32 [B, T, C, 128]. Raises ``UserError`` for other cameras than the rung was made for."""
+        """Features float32 [B, T, C, 128]. Raises ``UserError`` for other cameras than it was made for."""
         if tuple(obs.images) != self.cameras:
             raise UserError(
                 f"{self.name} was pretrained for the cameras {', '.join(self.cameras)} in this order, "
@@ -191,7 +189,7 @@ def prepare(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Pretrain the rung ``name`` and write its folder ``out``; returns its record.
+    """Pretrain the encoder ``name`` and write its folder ``out``; returns its record.
 
     ``sets``: each task's share of the frames; ``validation``: each task's frames that are not trained on. Both
     are empty for pose-0. Raises ``UserError`` for images that are too small.

@@ -24,8 +24,9 @@ import numpy as np
 from ..errors import UserError, unknown_name
 from ..records import read_object
 from ..store.store import file_sha256, write_json
-from .checkpoints import NOT_SHAPE, read_config, source_of, weights_folder
+from .checkpoints import NOT_SHAPE, read_config
 from .names import KNOWN, is_pretrained, parse
+from .sources import source_of, weights_folder
 
 TOWERS = {  # by model_type: configuration and model in transformers; of a whole model the text tower is taken
     "siglip": ("SiglipTextConfig", "SiglipTextModel"),

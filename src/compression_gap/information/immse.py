@@ -10,13 +10,7 @@ R(A_σ) − R(A_σ|Z), kept I(T; A_σ) = R(A_σ) − R(A_σ|T), gap I(Z; A_σ|T)
 The denoiser is the linear one (``information/gaussian.py``, whose integral is known exactly) plus a network that starts
 at zero: only what is not Gaussian has to be learned, and only its gain over the linear part is integrated by
 drawing. One network serves all contexts, each with a linear part of its own: what they share is learned once,
-and what the network has not learned of it cancels in their differences.
-
-    Â(y, u, C) = Â_lin + P^½ f + g·(c − Â_lin),   P = the linear posterior's covariance
-
-f, c and the gate g (0..1) are the network's: f corrects where the posterior is wider than a point, c names the
-chunk where it is not (scripted experts repeat themselves, grippers stand still), whatever the context's own
-linear part may blur. The loss is u·|A − Â|², so that each unit of ln u counts for what it is worth in nats.
+and what the network has not learned of it cancels in their differences (``information/denoiser.py``).
 
 A wide part, such as an encoder's features, enters by the few columns that it is reduced to (``information/reduction.py``),
 so that no estimator depends on how many columns it has. A rate from any denoiser is at least the true one. So the estimates of a context, and of every context it
@@ -27,11 +21,10 @@ then not lost to what the network overfits in it.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +33,7 @@ from torch import Tensor, nn
 
 from ..nn import Schedule, train
 from . import kernel
+from .denoiser import Denoising, Network, Problem, Split
 from .gaussian import Columns, LinearPart, Part, fit_linear, join
 from .reduction import Reducing, reduce
 
@@ -49,32 +43,9 @@ LOWEST = (
 )
 STILL = 1e-3  # λγ below which a direction holds no information to speak of
 GROUPS = 8  # contexts in a batch
-WAVES = 8
-CLOSED = -2.0  # where the gate's logit starts
 CHUNKS = 1024  # judged at once
 
 Contexts = Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Denoising:
-    """How the networks are made and trained, which differ by their seed: the spread of the estimates is theirs."""
-
-    steps: int = 1500
-    seeds: int = 3
-    reduction_steps: int = 500  # of the networks that reduce wide parts
-    batch_size: int = 512
-    width: int = 256
-    layers: int = 2
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    neighbours: int = 8192  # training chunks that the kernels average, at most
-    seed: int = 0
-
-    def shared(self, share: int) -> Denoising:
-        """For one of ``share`` training episodes: as many epochs, by one seed."""
-        steps, reduction = max(1, self.steps // share), max(1, self.reduction_steps // share)
-        return replace(self, steps=steps, reduction_steps=reduction, seeds=1)
 
 
 @dataclass(frozen=True)
@@ -90,115 +61,13 @@ class Rates:
     by_seed: np.ndarray
 
 
-class Network(nn.Module):
-    """(y and Â_lin, the linear prediction from the context, its parts, ln u) → f, c and g, each [G, B, n].
-
-    A plain perceptron. On half-normal chunks whose sign is told its loss fell by 0.026 in 1,500 steps; that of residual
-    blocks with normalised layers, five times slower a step, had not moved in 1,000.
-    """
-
-    def __init__(self, directions: int, parts: Mapping[str, int], contexts: int, how: Denoising) -> None:
-        super().__init__()
-        self.parts, self.contexts = dict(parts), contexts
-        inputs = 3 * directions + 2 * WAVES + contexts + sum(parts.values())
-        sizes = [inputs, *[how.width] * how.layers]
-        hidden = [nn.Sequential(nn.Linear(i, o), nn.GELU()) for i, o in itertools.pairwise(sizes)]
-        self.hidden, self.out = nn.Sequential(*hidden), nn.Linear(sizes[-1], 3 * directions)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        nn.init.constant_(self.out.bias[2 * directions :], CLOSED)
-
-    def forward(
-        self, noisy: Tensor, guess: Tensor, told: Sequence[Mapping[str, Tensor]], which: Tensor, level: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """``told`` [G]: each group's parts; ``which`` [G]: its context; ``level`` [G, B]: ln u in 0..1."""
-        angles = level[..., None] * math.pi * torch.arange(1, WAVES + 1, device=level.device)
-        context = nn.functional.one_hot(which, self.contexts).to(noisy)[:, None]
-        parts = [
-            torch.stack([own.get(name, level.new_zeros(level.shape[1], size)) for own in told])
-            for name, size in self.parts.items()
-        ]
-        seen = [noisy, guess, angles.cos(), angles.sin(), context.expand(-1, level.shape[1], -1), *parts]
-        f, c, gate = self.out(self.hidden(torch.cat(seen, -1))).chunk(3, -1)
-        return f, c, gate.sigmoid()
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One split on the device, in the marginal's eigenbasis (of its n directions that hold information)."""
-
-    chunks: Tensor  # [N, n], centred
-    guess: Tensor  # [M contexts, N, n]: linear predictions
-    parts: dict[str, Tensor]  # [N, k]
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """Chunks to be denoised in M contexts."""
-
-    contexts: tuple[tuple[str, ...], ...]  # the parts of each
-    variances: Tensor  # [M, n], λ of each linear residual
-    basis: Tensor  # [M, n, n], its eigenbasis
-    scale: Tensor  # [n], that of y
-    reach: tuple[float, float]  # of ln u
-    splits: dict[str, _Split]
-    neighbours: int  # training chunks that kernels average, at most
-
-    @cached_property
-    def _kept(self) -> Tensor:
-        """Which training chunks kernels average: evenly spread."""
-        n = len(self.splits["train"].chunks)
-        return torch.arange(n, device=self.scale.device)[:: math.ceil(n / self.neighbours)]
-
-    @cached_property
-    def near(self) -> Tensor:
-        """The training chunks that kernels average [K, n]."""
-        return self.splits["train"].chunks[self._kept]
-
-    def told(self, context: int, guess: Tensor) -> list[Tensor]:
-        """What a context says of them, for each kernel: [B, K], or 0 from no context."""
-        if not self.contexts[context]:
-            return [guess.new_zeros(())]
-        finest = math.exp(-self.reach[1])  # variances below the finest resolution's are nothing to go by
-        whiten = self.basis[context] / self.variances[context].clamp_min(finest).sqrt()
-        return kernel.context_evidence(guess, self.splits["train"].guess[context, self._kept], whiten)
-
-    def power(self, level: Tensor) -> Tensor:
-        """u of a level: ln u in 0..1."""
-        low, high = self.reach
-        return (low + (high - low) * level).exp()
-
-    def denoise(
-        self, network: nn.Module, split: str, which: Tensor, rows: Tensor, level: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """u [G, B, 1], and the errors of Â_lin and Â [G, B, n].
-
-        ``which`` [G]: contexts; ``rows`` and ``level`` (ln u in 0..1) [G, B]; ``noise`` [G, B, n].
-        """
-        data, scale = self.splits[split], self.scale
-        u = self.power(level)[..., None]
-        chunk, guess = data.chunks[rows], data.guess[which[:, None], rows]
-        basis, lam = self.basis[which], self.variances[which][:, None]
-        open_ = u.sqrt() * (chunk - guess) + noise  # y without what the linear part predicts
-        linear = guess + ((open_ @ basis) * (u.sqrt() * lam / (1 + u * lam))) @ basis.mT
-        y = open_ + u.sqrt() * guess
-        seen = torch.cat([u.sqrt() * scale * y / (1 + u * scale**2), linear / scale], -1)
-        told = [
-            {p: data.parts[p][rows[g]] for p in self.contexts[int(m)] if p in data.parts}
-            for g, m in enumerate(which)
-        ]
-        f, c, gate = network(seen, guess / scale, told, which, level)
-        corrected = ((f @ basis) * (lam / (1 + u * lam)).sqrt()) @ basis.mT + gate * (scale * c - linear)
-        return u, linear - chunk, linear - chunk + corrected
-
-
 def conditional_rates(
     chunks: Mapping[str, np.ndarray],
     parts: Mapping[str, Part],
     contexts: Contexts,
     episode: np.ndarray,
     sigmas: Sequence[float] | np.ndarray,
-    how: Denoising = Denoising(),
+    how: Denoising | None = None,
     *,
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -210,6 +79,7 @@ def conditional_rates(
     ``contexts``: the parts of each one; none for the marginal rate. ``episode`` [N] of the training split.
     ``sigmas``: increasing. Also says whether the network's training had converged.
     """
+    how = how or Denoising()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     at = torch.as_tensor(np.asarray(sigmas, np.float64), device=device)
     a = {s: torch.from_numpy(np.ascontiguousarray(c, np.float64)).to(device) for s, c in chunks.items()}
@@ -238,13 +108,13 @@ def conditional_rates(
     splits = {}
     for split, chunk in a.items():
         guesses = [_guess(p, of, split, chunk) for p, of in zip(linear, told, strict=True)]
-        splits[split] = _Split(
+        splits[split] = Split(
             ((chunk - common.mean) @ turn).float(),
             torch.stack([(g - common.mean) @ turn for g in guesses]).float(),
             {n: c[split].float() for n, c in columns.items() if c[split].shape[1]},  # else it tells nothing
         )
     eigen = [torch.linalg.eigh(turn.T @ p.covariance @ turn) for p in linear]
-    problem = _Problem(
+    problem = Problem(
         tuple(contexts.values()),
         torch.stack([values.clamp_min(1e-12) for values, _ in eigen]).float(),
         torch.stack([vectors for _, vectors in eigen]).float(),
@@ -329,7 +199,7 @@ def _guess(part: LinearPart, of: Sequence[Columns], split: str, chunks: Tensor) 
     return part.out_of_fold if split == "train" else part.predict(join(of, split, chunks))
 
 
-def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
+def _loss(problem: Problem, split: str) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
     def loss(network: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
         groups = math.gcd(len(rows), GROUPS)
         which = torch.randint(len(problem.contexts), (groups,), generator=rng, device=rows.device)
@@ -345,7 +215,7 @@ def _loss(problem: _Problem, split: str) -> Callable[[nn.Module, Tensor, torch.G
 
 @torch.no_grad()
 def _errors(
-    problem: _Problem, networks: Sequence[nn.Module], split: str, level: int, seed: int
+    problem: Problem, networks: Sequence[nn.Module], split: str, level: int, seed: int
 ) -> tuple[list[Tensor], list[Tensor]]:
     """√u × the errors of each context's denoisers at one point of a stratum.
 
@@ -375,7 +245,7 @@ def _errors(
     return [torch.cat(f, 1) for f in learned], [torch.cat(f, 1) for f in others]
 
 
-def _gains(problem: _Problem, networks: Sequence[nn.Module]) -> list[np.ndarray]:
+def _gains(problem: Problem, networks: Sequence[nn.Module]) -> list[np.ndarray]:
     """Each context's gain over its linear part, by network, chunk and stratum, in nats per unit of ln u [K, N, L]."""
     sets = [set(of) for of in problem.contexts]
     gains: list[list[Tensor]] = [[] for _ in sets]

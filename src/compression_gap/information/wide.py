@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from . import known
+from .denoiser import Denoising
 from .estimate import Estimate, estimate
 from .gaussian import Part
-from .immse import Denoising, conditional_rates
+from .immse import conditional_rates
 from .width import hidden
 
 FRAMES = 32  # of an episode

@@ -87,9 +87,9 @@ def over_valid(error: Tensor, valid: Tensor) -> Tensor:
 
 
 def both_signs(
-    miss: Callable[[Tensor], Tensor], chunk: Tensor, rng: torch.Generator
+    residual: Callable[[Tensor], Tensor], chunk: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Noise ε for chunk [B, H, d], drawn row after row, and miss(±ε) [2, B, H, d].
+    """Noise ε for chunk [B, H, d], drawn row after row, and residual(±ε) [2, B, H, d].
 
     What is odd in the noise cancels in the mean over both signs. One draw for all rows would depend on how they
     are batched.
@@ -97,4 +97,4 @@ def both_signs(
     import torch
 
     noise = torch.stack([torch.randn(chunk.shape[1:], generator=rng, device=chunk.device) for _ in chunk])
-    return noise, torch.stack([miss(noise), miss(-noise)])
+    return noise, torch.stack([residual(noise), residual(-noise)])

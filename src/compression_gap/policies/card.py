@@ -1,25 +1,35 @@
 """The model card: Markdown with YAML front matter that says what a policy is and what was measured of it.
 
-Only what is known is stated. What the network is (encoder, head, size, parameters, FLOPs) comes from the
-policy itself; training, data and success come from the ``Card``, and where that is empty the text says so.
+Only what is known is stated. What the network is (encoder, head, size, parameters, FLOPs) are the policy's own
+``PolicyFacts``; training, data and success come from the ``Card``, and where that is empty the text says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from .. import __version__
+from ..encoders.registry import reads_state
 from ..errors import counted
 from ..nn.convergence import Convergence
-
-if TYPE_CHECKING:
-    from .policy import Policy
+from .spec import PolicySpec
 
 LIBRARY = "compression-gap"
+
+
+@dataclass(frozen=True)
+class PolicyFacts:
+    """What a policy says of itself."""
+
+    spec: PolicySpec
+    parameters: Mapping[str, int]  # ``Policy.parameter_counts``
+    flops: int  # of one decision
+    tokenizer: str | None  # in words
+    text_encoder: str | None  # of its instructions, where the task enters as text
 
 
 @dataclass(frozen=True)
@@ -83,28 +93,27 @@ class Card:
     errors: tuple[CellError, ...] = ()
 
 
-def write_card(policy: Policy, card: Card) -> str:
-    """The model card of a policy, ending in a newline. Counts its parameters and FLOPs (one decision)."""
-    spec = policy.spec
+def write_card(facts: PolicyFacts, card: Card) -> str:
+    """The model card of a policy, ending in a newline."""
+    spec = facts.spec
     parts = [
-        _front_matter(policy),
+        _front_matter(spec),
         f"# {_plain(spec.head)} policy on {_plain(spec.sim)}: {_list(spec.tasks)}",
         f"Observations in, chunks of {counted(spec.horizon, 'action')} out. Exported by `{LIBRARY}` {__version__}.",
         "## Success",
         *_success(card),
         *_errors(card),
         "## What it is",
-        _table(("", ""), _what(policy)),
+        _table(("", ""), _what(facts)),
         "## Training",
         *_training(card),
         "## Use",
-        *_use(policy),
+        *_use(spec),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(policy: Policy) -> str:
-    spec = policy.spec
+def _front_matter(spec: PolicySpec) -> str:
     tags = ["robotics", LIBRARY, "imitation-learning", spec.sim, spec.encoder, spec.head]
     about = {
         "library_name": LIBRARY,
@@ -152,18 +161,17 @@ def _errors(card: Card) -> Iterable[str]:
         )
 
 
-def _what(policy: Policy) -> list[tuple[str, str]]:
-    spec, counts = policy.spec, policy.parameter_counts()
-    tokenizer = policy.tokenizer
+def _what(facts: PolicyFacts) -> list[tuple[str, str]]:
+    spec, counts = facts.spec, facts.parameters
     rows = [
         ("encoder", spec.encoder),
         ("head", spec.head),
-        ("tokenizer", "none" if tokenizer is None else f"{tokenizer.name}, {_bits(tokenizer)} bits a chunk"),
+        ("tokenizer", facts.tokenizer or "none"),
         ("size", spec.size),
         ("parameters", f"{counts['total']:,} ({counts['trunk']:,} of them in the trunk)"),
-        ("FLOPs of a decision", f"{policy.flops():,}"),
+        ("FLOPs of a decision", f"{facts.flops:,}"),
         ("tasks", ", ".join(spec.tasks)),
-        *([] if spec.task == "embedding" else [("task conditioning", _conditioning(policy))]),
+        *([] if spec.task == "embedding" else [("task conditioning", _conditioning(facts))]),
         *([] if spec.crop is None else [("crop of its images", _crop(spec.crop))]),
         ("cameras", f"{', '.join(spec.cameras)} ({spec.image_size} × {spec.image_size} pixels)"),
         ("observation steps", str(spec.n_obs_steps)),
@@ -180,13 +188,9 @@ def _crop(crop: Mapping[str, Any]) -> str:
     return f"{100 * crop['share']:.0f} % of the side, {where}"
 
 
-def _conditioning(policy: Policy) -> str:
-    known = policy.module.instructions
-    return policy.spec.task if known is None else f"text: instructions embedded by {known.pin['encoder']}"
-
-
-def _bits(tokenizer: Any) -> str:
-    return f"{tokenizer.capacity_bits:.1f}"
+def _conditioning(facts: PolicyFacts) -> str:
+    known = facts.text_encoder
+    return facts.spec.task if known is None else f"text: instructions embedded by {known}"
 
 
 ENDS: dict[Convergence, str] = {
@@ -210,7 +214,7 @@ def _training(card: Card) -> Iterable[str]:
         yield "Its demonstrations are not known."
 
 
-def _use(policy: Policy) -> Iterable[str]:
+def _use(spec: PolicySpec) -> Iterable[str]:
     yield (
         "```python\nfrom compression_gap.policies import Policy\n\n"
         'policy = Policy.from_pretrained("FOLDER")  # or the Hub id, OWNER/NAME\n```'
@@ -220,7 +224,7 @@ def _use(policy: Policy) -> Iterable[str]:
         "The first gives `policy.act(observation, seeds)`; the second answers observations over a websocket "
         "(msgpack, as openpi's client speaks it). Loading runs no code from the folder."
     )
-    if policy.encoder.name.startswith("oracle"):
+    if reads_state(spec.encoder):
         yield "This policy reads the simulator's true state: it is a reference, not for a robot."
 
 

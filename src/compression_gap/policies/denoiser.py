@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from ..errors import unknown_name
 from ..nn import Memory, Trunk, TrunkSize
 from .base import row_generators
+from .registry import Attention
 
-ATTENTION = ("full", "causal-as-published")
+ATTENTION: tuple[str, ...] = get_args(Attention)
 
 
 class Denoiser(nn.Module):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -27,11 +27,11 @@ from ..errors import unknown_name
 from ..nn import Memory, Trunk, TrunkSize
 from .base import Emission, Target, both_signs, over_valid
 from .denoiser import Denoiser
-from .registry import check_sampler
+from .registry import Prediction, Sampler, check_sampler
 
 TRAIN_STEPS = 100
-SAMPLERS = ("ddim", "ddim-trailing", "ddpm", "dpm-solver++")
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
+PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 
 
 def make_scheduler(sampler: str, clip: float, prediction: str = "epsilon") -> Any:
@@ -114,7 +114,7 @@ class DiffusionHead(nn.Module):
             raise unknown_name("sampler", sampler, SAMPLERS)
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction", prediction, PREDICTIONS)
-        check_sampler(sampler, prediction)
+        check_sampler({"sampler": sampler, "prediction": prediction})
         self.clip, self.sampler, self.sampling_steps = clip, sampler, sampling_steps
         self.prediction = prediction
         self.network = Denoiser(size, horizon, action_dim, context_tokens, attention)
@@ -131,7 +131,7 @@ class DiffusionHead(nn.Module):
         """The network's trunk."""
         return self.network.trunk
 
-    def _miss(self, memory: Memory, chunk: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    def _residual(self, memory: Memory, chunk: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
         """Prediction minus its target [B, H, d] at the noise level of ᾱ."""
         predicted = self.network(alpha.sqrt() * chunk + (1 - alpha).sqrt() * noise, memory)
         if self.prediction == "epsilon":
@@ -148,7 +148,7 @@ class DiffusionHead(nn.Module):
         chunk = target.chunk
         noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
         t = torch.randint(TRAIN_STEPS, (len(chunk),), generator=rng, device=chunk.device)
-        missed = self._miss(self.network.memory(t, context), chunk, noise, self.alphas[t][:, None, None])
+        missed = self._residual(self.network.memory(t, context), chunk, noise, self.alphas[t][:, None, None])
         return over_valid(missed.square().mean(-1), target.valid)
 
     def snr_levels(self) -> Tensor:
@@ -168,7 +168,7 @@ class DiffusionHead(nn.Module):
         t = torch.full((len(chunk),), TRAIN_STEPS - 1 - level, device=chunk.device)
         alpha = torch.tensor(u / (u + 1), device=chunk.device)
         memory = self.network.memory(t, context)
-        return both_signs(lambda noise: weight * self._miss(memory, chunk, noise, alpha), chunk, rng)
+        return both_signs(lambda noise: weight * self._residual(memory, chunk, noise, alpha), chunk, rng)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

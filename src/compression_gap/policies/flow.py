@@ -49,7 +49,7 @@ class FlowHead(nn.Module):
         """The network's trunk."""
         return self.network.trunk
 
-    def _miss(self, memory: Memory, chunk: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
+    def _residual(self, memory: Memory, chunk: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
         """Velocity minus its target [B, H, d] at time τ."""
         velocity: Tensor = self.network(tau * chunk + (1 - tau) * noise, memory)
         return velocity - (chunk - noise)
@@ -59,7 +59,7 @@ class FlowHead(nn.Module):
         chunk = target.chunk
         noise = torch.randn(chunk.shape, generator=rng, device=chunk.device)
         tau = training_times(torch.rand(len(chunk), generator=rng, device=chunk.device))
-        missed = self._miss(self.network.memory(SCALE * tau, context), chunk, noise, tau[:, None, None])
+        missed = self._residual(self.network.memory(SCALE * tau, context), chunk, noise, tau[:, None, None])
         return over_valid(missed.square().mean(-1), target.valid)
 
     def snr_levels(self) -> Tensor:
@@ -74,7 +74,7 @@ class FlowHead(nn.Module):
         ratio = math.sqrt(float(SNR[level]))
         tau = torch.tensor(ratio / (1 + ratio), device=chunk.device)
         memory = self.network.memory(SCALE * tau.expand(len(chunk)), context)
-        return both_signs(lambda noise: self._miss(memory, chunk, noise, tau) / (1 + ratio), chunk, rng)
+        return both_signs(lambda noise: self._residual(memory, chunk, noise, tau) / (1 + ratio), chunk, rng)
 
     @torch.no_grad()
     def sample(self, context: Tensor, seeds: list[int]) -> Emission:

@@ -6,91 +6,36 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..demos import Normaliser
 from ..encoders import is_prepared, make_encoder
-from ..encoders.base import CONDITIONINGS, ContextAdapter, InstructionToken
+from ..encoders.base import ContextAdapter, InstructionToken
 from ..encoders.limits import TrueState
+from ..encoders.names import is_pretrained
 from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
-from ..records import read_object
 from ..sims import Observation
-from ..tokenizers import ActionTokenizer, Tokens, load_tokenizer
+from ..tokenizers import ActionTokenizer, load_tokenizer
 from ..tokenizers.base import UNREADABLE
 from .base import Emission, Target
-from .registry import check_chunks, make_head
-
-if TYPE_CHECKING:
-    from .card import Card
+from .card import Card, PolicyFacts, write_card
+from .registry import make_head
+from .sharing import fetch, one_line, share
+from .spec import PolicySpec
 
 PREPARED_FILES = (
     "encoder.json",
     "encoder.safetensors",
 )  # a pretrained checkpoint's weights stay where they are
-
-
-Steps = Annotated[int, Field(ge=1, le=2**12)]
-Numbers = Annotated[int, Field(ge=1, le=2**20)]  # of a vector
-Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=2**12)]
-
-
-@dataclass(frozen=True)
-class PolicySpec:
-    """What a policy is, apart from its weights. ``read`` checks a record's types and ranges."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    sim: str
-    encoder: str
-    head: str
-    size: str
-    horizon: Steps
-    n_obs_steps: Steps
-    tasks: Names
-    cameras: Annotated[tuple[str, ...], Field(max_length=64)]
-    image_size: Annotated[int, Field(ge=1, le=2**12)]  # pixels, square
-    feature_dim: Numbers
-    proprio_dim: Annotated[int, Field(ge=0, le=2**20)]
-    action_dim: Numbers
-    options: dict[str, Any]
-    task: str = "embedding"  # how the task enters: ``encoders.base.CONDITIONINGS``
-    crop: dict[str, Any] | None = (
-        None  # of the images, where the encoder's habit does not hold: ``encoders.crops``
-    )
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, without those that are at their default: older folders lack them."""
-        every = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
-        return {
-            name: value for name, (value, default) in every.items() if default is MISSING or value != default
-        }
-
-    @staticmethod
-    def read(file: Path) -> PolicySpec:
-        """What ``as_json`` gave. Raises ``OSError`` or ``ValueError``, one line that names the field."""
-        try:
-            spec = TypeAdapter(PolicySpec).validate_json(json.dumps(read_object(file)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}") from error
-        for name, known in (("size", tuple(SIZES)), ("task", CONDITIONINGS)):
-            if (given := getattr(spec, name)) not in known:
-                raise ValueError(f"'{name}' is {given[:40]!r}, and none of {', '.join(known)}")
-        for names in (spec.tasks, spec.cameras):
-            if len(set(names)) < len(names):
-                raise ValueError(f"a name is given twice among {', '.join(names)}")
-        return spec
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -220,7 +165,7 @@ class Policy:
 
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """Chunks float32 [B, H, d] in raw action units for B observations; one seed per row."""
-        return _raw(self.emit(asked, seeds), self.normaliser)
+        return in_raw_units(self.emit(asked, seeds), self.normaliser)
 
     @torch.no_grad()
     def emit(self, asked: Observation, seeds: np.ndarray) -> Emission:
@@ -300,6 +245,17 @@ class Policy:
             torch.backends.mha.set_fastpath_enabled(fast)
         return int(counter.get_total_flops())
 
+    def facts(self) -> PolicyFacts:
+        """What its card says of it. Counts parameters and the operations of a decision."""
+        code, known = self.tokenizer, self.module.instructions
+        return PolicyFacts(
+            self.spec,
+            self.parameter_counts(),
+            self.flops(),
+            tokenizer=None if code is None else f"{code.name}, {code.capacity_bits:.1f} bits a chunk",
+            text_encoder=None if known is None else known.pin["encoder"],
+        )
+
     def latency(self, calls: int = 10) -> float:
         """Median seconds of one decision at batch 1."""
         obs, seconds = self.example(), []
@@ -358,68 +314,32 @@ class Policy:
         return Policy(spec, module, normaliser, tokenizer)
 
     def save_pretrained(self, folder: Path | str, *, card: Card | None = None) -> Path:
-        """``save`` to a new folder, with a model card; see ``sharing.save_pretrained``."""
-        from .sharing import save_pretrained
+        """``save`` to a new folder with checksums and a model card, by one rename; returns the folder.
 
-        return save_pretrained(self, folder, card=card)
+        ``card``: what is known of its training and its success (``Card()``: nothing). Raises ``UserError`` for a
+        folder that holds something already, or cannot be written.
+        """
+        pretrained = is_pretrained(self.spec.encoder)
+        return share(
+            Path(folder),
+            self.save,
+            write_card(self.facts(), card or Card()),
+            checkpoint=self.module.prepared if pretrained else None,
+        )
 
     @staticmethod
     def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Policy:
-        """``load`` from a folder, or from the Hugging Face Hub; see ``sharing.from_pretrained``."""
-        from .sharing import from_pretrained
+        """The policy in a folder, or else of the Hub's repository ``owner/name`` (at ``revision``, if given).
 
-        return from_pretrained(folder_or_hub_id, revision=revision)
-
-
-class SnappedPolicy:
-    """A continuous policy that executes detokenize(tokenize(Â)): the controlled swap's other side. An actor.
-
-    THEORY, section 6. ``Emission.tokens`` are the ids of Â; ``ok`` is False where they do not decode.
-    """
-
-    asks = "observation"
-
-    def __init__(self, policy: Policy, tokenizer: ActionTokenizer) -> None:
-        """Raises ``UserError`` for a tokenizer of chunks of another shape."""
-        check_chunks(tokenizer, policy.horizon, policy.spec.action_dim)
-        self.policy, self.tokenizer = policy, tokenizer
-        self.n_obs_steps, self.horizon = policy.n_obs_steps, policy.horizon
-        self.needs_images = policy.needs_images
-
-    def on_tasks(self, tasks: tuple[str, ...]) -> SnappedPolicy:
-        """As ``Policy.on_tasks``."""
-        self.policy.on_tasks(tasks)
-        return self
-
-    def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
-        """Chunks float32 [B, H, d] in raw action units, each of them one of the code."""
-        emitted = self.policy.emit(asked, seeds)
-        snapped = _through(self.tokenizer, self.tokenizer.encode(emitted.chunk))
-        return _raw(replace(snapped, ok=snapped.ok & emitted.ok), self.policy.normaliser)
+        Raises ``UserError``, one sentence, if there is neither, or if what is there is no policy.
+        """
+        folder = fetch(folder_or_hub_id, revision=revision)
+        try:
+            return Policy.load(folder)
+        except UserError as error:
+            raise UserError(one_line(error, 400)) from error
 
 
-def coded_round_trip(
-    tokenizer: ActionTokenizer, normaliser: Normaliser, prefix: int | None = None
-) -> Callable[[np.ndarray], Emission]:
-    """Raw chunks [B, H, d] through the code and back: what expert-coded executes.
-
-    ``prefix``: only the first so many tokens are kept, of a tokenizer whose prefixes decode.
-    """
-
-    def code(raw: np.ndarray) -> Emission:
-        tokens = tokenizer.encode(normaliser.normalise(raw.astype(np.float32)))
-        if prefix is not None:
-            tokens = Tokens(tokens.ids[:, :prefix], np.minimum(tokens.lengths, prefix))
-        return _raw(_through(tokenizer, tokens), normaliser)
-
-    return code
-
-
-def _through(tokenizer: ActionTokenizer, tokens: Tokens) -> Emission:
-    decoded = tokenizer.decode(tokens)
-    return Emission(decoded.chunk, decoded.ok, tokens.ids, tokens.lengths)
-
-
-def _raw(emitted: Emission, normaliser: Normaliser) -> Emission:
+def in_raw_units(emitted: Emission, normaliser: Normaliser) -> Emission:
     """From normalised to raw action units."""
     return replace(emitted, chunk=normaliser.denormalise(emitted.chunk).astype(np.float32))

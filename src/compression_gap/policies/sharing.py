@@ -1,7 +1,7 @@
 """Policies as folders that travel: to another machine, or to and from the Hugging Face Hub.
 
 A shared policy is what ``Policy.save`` writes, with a local encoder's frozen weights, the checksums of its files
-and a model card (``README.md``).
+and a model card (``README.md``). Nothing here knows what a policy is: ``policy.Policy`` writes and reads it.
 Of a repository on the Hub only the policy's files are taken: JSON and safetensors, never code.
 """
 
@@ -12,18 +12,13 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..encoders.checkpoints import carry_checkpoint
-from ..encoders.names import is_pretrained
 from ..errors import UserError
 from ..records import read_json
 from ..store.store import MANIFEST, file_sha256
-from .card import Card, write_card
-
-if TYPE_CHECKING:
-    from .policy import Policy
 
 FILES = (
     "policy.json",
@@ -48,25 +43,24 @@ def check_new(folder: Path) -> None:
         raise UserError(f"{folder} is there already and not empty; name a new folder")
 
 
-def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = None) -> Path:
-    """Write a policy and its model card to a new folder, by one rename; returns the folder.
+def share(folder: Path, save: Callable[[Path], None], card: str, *, checkpoint: Path | None = None) -> Path:
+    """Write a policy (``save``), its checksums and its card to a new folder, by one rename; returns the folder.
 
-    ``card``: what is known of its training and its success (``Card()``: nothing). Raises ``UserError`` for a
-    folder that holds something already, or cannot be written.
+    ``checkpoint``: the prepared folder of a pretrained encoder, whose local files travel along. Raises ``UserError``
+    for a folder that holds something already, or cannot be written.
     """
-    folder = Path(folder)
     target = folder.absolute()  # "." has no name of its own
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         check_new(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
-        policy.save(scratch)
-        if is_pretrained(policy.spec.encoder) and policy.module.prepared is not None:
-            carry_checkpoint(policy.module.prepared, scratch / "encoder")
+        save(scratch)
+        if checkpoint is not None:
+            carry_checkpoint(checkpoint, scratch / "encoder")
         sums = {name: file_sha256(scratch / name) for name in _files(scratch)}
         (scratch / CHECKSUMS).write_text(json.dumps(sums, indent=1))
-        (scratch / CARD).write_text(write_card(policy, card or Card()), encoding="utf-8")
+        (scratch / CARD).write_text(card, encoding="utf-8")
         os.rename(scratch, target)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror or error}); name another folder") from error
@@ -75,13 +69,11 @@ def save_pretrained(policy: Policy, folder: Path | str, *, card: Card | None = N
     return folder
 
 
-def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Policy:
-    """The policy in a folder, or else of the Hub's repository ``owner/name`` (at ``revision``, if given).
+def fetch(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Path:
+    """The folder here, or that of the Hub's repository ``owner/name``: its files are those of their checksums.
 
     Raises ``UserError``, one sentence, if there is neither, or if what is there is no policy.
     """
-    from .policy import Policy
-
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
         if revision is not None:
@@ -94,10 +86,7 @@ def from_pretrained(folder_or_hub_id: Path | str, *, revision: str | None = None
             "name a policy's folder, as in store/policy/KEY"
         )
     _verify(folder)
-    try:
-        return Policy.load(folder)
-    except UserError as error:
-        raise UserError(_line(error, 400)) from error
+    return folder
 
 
 def _verify(folder: Path) -> None:
@@ -153,12 +142,12 @@ def _download(hub_id: str, revision: str | None) -> Path:
         at = "" if revision is None else f" at revision '{revision}'"
         raise UserError(
             f"there is no folder {hub_id} here, and the policy '{hub_id}'{at} could not be downloaded from the "
-            f"Hugging Face Hub ({type(error).__name__}: {_line(error, 120)}); check its name and the network, "
+            f"Hugging Face Hub ({type(error).__name__}: {one_line(error, 120)}); check its name and the network, "
             "or give the local folder of a copy"
         ) from error
 
 
-def _line(error: Exception, longest: int) -> str:
+def one_line(error: Exception, longest: int) -> str:
     """An error's words in one line; what others wrote in it may be long and of many lines."""
     words = " ".join(str(error).split())
     return words if len(words) <= longest else words[: longest - 1] + "…"

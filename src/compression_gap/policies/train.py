@@ -21,7 +21,9 @@ from ..nn import Schedule, train
 from ..tokenizers import ActionTokenizer
 from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
-from .policy import Policy, PolicyModule, PolicySpec
+from .policy import Policy, PolicyModule
+from .registry import HEADS
+from .spec import PolicySpec
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def train_policy(
     part. ``prepared``: the folder of a prepared encoder. ``instructions``: those of the tasks, in their order.
     """
     swapped = {"chunk": False, "coded": True}[spec.target]
-    if tables is None and (swapped or spec.head == "hybrid"):
+    if tables is None and (swapped or HEADS[spec.head].targets == "both"):
         raise ValueError(f"the {spec.head} head on '{spec.target}' needs the coded chunks")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = make_encoder(spec.encoder, cameras=len(demosets[0].images), folder=prepared, crop=spec.crop)

@@ -1,6 +1,1 @@
-"""The report: figures and the one-page HTML."""
-
-from .offline import write_offline_page
-from .page import render_page, write_page
-
-__all__ = ["render_page", "write_offline_page", "write_page"]
+"""The report: numbers as people read them, figures, and pages of one HTML file."""

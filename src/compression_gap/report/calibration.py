@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from . import figures
+from .figures import style as figures
 
 
 def write_calibration_page(found: dict[str, Any], path: Path) -> None:

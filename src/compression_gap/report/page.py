@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,20 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from ..nn.convergence import end_of_fit, in_words
-from ..results.information import fitted_words, resolution_words
-from ..results.resolution import resolution_rows
+from ..nn.convergence import in_words
+from ..results.information import fitted_words
+from ..results.records.comparisons import Comparison
+from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSummary, Video
+from ..results.resolution import resolution_rows, resolution_words
 from ..store.store import disk_error
-from . import figures
+from . import figures, format
+from .figures.style import colours
+from .figures.waterfall import waterfall
 
 
-def write_page(summary: dict[str, Any], films: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a study's summary (``study.results.summarise``) and its films into ``path``."""
-    write_text(render_page(summary, films), path)
+def write_page(summary: SuccessSummary | ErrorSummary, videos: Sequence[Video], path: Path) -> None:
+    """Draw a study's summary and the videos of its rollouts into ``path``."""
+    write_text(render_page(summary, videos), path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -36,25 +40,27 @@ def write_text(text: str, path: Path) -> None:
         raise disk_error(error, path.parent) from error
 
 
-def template(name: str, **filters: Callable[[Any], str]) -> Template:
+FILTERS: dict[str, Callable[[Any], Any]] = {
+    **{f.__name__: f for f in (format.bits, format.points, format.percent, format.span, format.count)},
+    **{f.__name__: f for f in (format.error, format.signed, format.outcome)},
+    "resolution": resolution_words,
+    "resolution_rows": resolution_rows,
+    "fitted": fitted_words,
+    "ends": in_words,
+}
+
+
+def template(name: str) -> Template:
     """A page's template with style, script and filters; everything is escaped."""
-    folder = resources.files("compression_gap.report")
     made = Environment(
-        loader=PackageLoader("compression_gap", "report"),
+        loader=PackageLoader("compression_gap", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"bits": bits, "points": points, "percent": percent, "span": span, "count": count}
-    made.filters |= {
-        "resolution": resolution_words,
-        "resolution_rows": resolution_rows,
-        "fitted": fitted_words,
-        "ends": in_words,
-        "fit_end": end_of_fit,
-    }
-    made.filters |= filters
+    folder = resources.files("compression_gap.report") / "templates"
+    made.filters |= FILTERS
     made.globals |= {
         "style": (folder / "page.css").read_text(),
         "script": (folder / "page.js").read_text(),
@@ -62,66 +68,55 @@ def template(name: str, **filters: Callable[[Any], str]) -> Template:
     return made.get_template(name)
 
 
-def render_page(summary: dict[str, Any], films: Sequence[dict[str, Any]]) -> str:
-    """The page's HTML."""
-    colour = figures.colours(summary)
-    measured = [c for c in summary["cells"] if c["rate"]]
-    return template("page.html").render(
-        s=summary,
-        main=figures.success_by_encoder(summary) if measured else "",
-        gains=figures.gains(summary) if any(v["gains"] for v in summary["verdicts"]) else "",
-        falls=[(w, figures.waterfall(w, colour[w["action"]])) for w in summary["waterfalls"]],
-        quality=figures.success_by_probe(summary) if summary["probes"] and measured else "",
-        bits=None if summary["ledger"] is None else figures.ledger(summary["ledger"]),
-        upgrades=figures.predicted(summary["ledger"], colour)
-        if summary["ledger"] and summary["ledger"]["hypothesis"]["upgrades"]
-        else "",
-        curves=figures.curves(summary) if any(c["curves"] for c in summary["cells"]) else "",
-        films=[{**f, "data": base64.b64encode(Path(f["path"]).read_bytes()).decode()} for f in films],
-        study_file=yaml.safe_dump(summary["study"], sort_keys=False, allow_unicode=True),
-        csv={"cells": _cells_csv(summary), "contrasts": _contrasts_csv(summary)},
-        failures=failed_runs(summary),
+def render_page(summary: SuccessSummary | ErrorSummary, videos: Sequence[Video] = ()) -> str:
+    """The page's HTML: of a simulator's study, or of recordings."""
+    if isinstance(summary.found, SimulatorFindings):
+        return _simulator(summary, videos)
+    return _recordings(summary)
+
+
+def _simulator(summary: SuccessSummary, videos: Sequence[Video]) -> str:
+    colour = colours(summary.cells)
+    return template("simulator.html").render(
+        **_shared(summary),
+        **_drawn(figures.SIMULATOR, summary),
+        falls=[(w, waterfall(w, colour[w.action])) for w in summary.found.waterfalls],
+        videos=[(v, base64.b64encode(v.path.read_bytes()).decode()) for v in videos],
+        csv={"cells": table_csv(_success_rows(summary)), "contrasts": _contrasts_csv(summary.contrasts)},
     )
 
 
-def failed_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The training runs that failed: cell, seed and what was recorded."""
-    return [
-        {"label": c["label"], "seed": f["seed"], **json.loads(f["record"])}
-        for c in summary["cells"]
-        for f in c["failures"]
-    ]
+def _recordings(summary: ErrorSummary) -> str:
+    return template("recordings.html").render(
+        **_shared(summary),
+        **_drawn(figures.RECORDINGS, summary),
+        upgrades="",  # what an upgrade gains in success takes a simulator
+        csv={"cells": table_csv(_error_rows(summary)), "contrasts": _contrasts_csv(summary.contrasts)},
+    )
 
 
-def points(value: float) -> str:
-    """A difference in points, signed."""
-    return f"{100 * value:+.0f}".replace("-", "−")
+def _shared(summary: SuccessSummary | ErrorSummary) -> dict[str, Any]:
+    """What the templates of both take."""
+    study = summary.study.model_dump(mode="json")
+    return {
+        "s": summary,
+        "study_file": yaml.safe_dump(study, sort_keys=False, allow_unicode=True),
+        "failures": [
+            (c.label, f.seed, json.loads(f.record)["sentence"])
+            for c in summary.cells
+            for f in c.training.failures
+        ],
+    }
 
 
-def bits(e: dict[str, Any]) -> str:
-    """Bits with their interval."""
-    return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]".replace("-", "−")
+def _drawn(registered: Mapping[str, figures.Figure[figures.S]], summary: figures.S) -> dict[str, Any]:
+    """Every figure by name, and those with a caption once more as further ones."""
+    drawn = {name: figure.draw(summary) for name, figure in registered.items()}
+    further = [(n, drawn[n], f.caption) for n, f in registered.items() if f.caption and drawn[n]]
+    return {**drawn, "further": further}
 
 
-def percent(value: float) -> str:
-    """A rate in percent."""
-    return f"{100 * value:.0f} %"
-
-
-def span(row: dict[str, Any]) -> str:
-    """An interval in points."""
-    return f"[{100 * row['low']:.0f}, {100 * row['high']:.0f}]".replace("-", "−")
-
-
-def count(value: float) -> str:
-    """A large number in words of three digits: 1.2 M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
-
-
-def table_csv(rows: Sequence[dict[str, Any]]) -> str:
+def table_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows of one table as CSV."""
     stream = io.StringIO()
     if rows:
@@ -131,25 +126,54 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _cells_csv(summary: dict[str, Any]) -> str:
+def _success_rows(summary: SuccessSummary) -> list[dict[str, object]]:
+    return [
+        {
+            "cell": c.label,
+            "encoder": c.encoder,
+            "action": c.action,
+            "size": c.size,
+            "seeds": len(c.seeds),
+            "episodes": c.outcome.episodes,
+            **vars(c.outcome.rate),
+            "training": c.training.ended,
+        }
+        for c in summary.cells
+        if c.outcome.rate is not None
+    ]
+
+
+def _error_rows(summary: ErrorSummary) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for c in summary.cells:
+        error, executed = c.outcome.error, c.outcome.executed_error
+        if error is not None and executed is not None:
+            rows.append(
+                {
+                    "cell": c.label,
+                    "encoder": c.encoder,
+                    "action": c.action,
+                    "size": c.size,
+                    "seeds": len(c.seeds),
+                    "episodes": summary.found.held_out.episodes,
+                    **{k: getattr(error, k) for k in ("value", "low", "high", "method")},
+                    **{f"executed_{k}": getattr(executed, k) for k in ("value", "low", "high")},
+                    **{f"rmse_{i}": v for i, v in enumerate(c.outcome.rmse or ())},
+                }
+            )
+    return rows
+
+
+def _contrasts_csv(contrasts: Sequence[Comparison]) -> str:
+    names = ("seeds", "states", "method")
     return table_csv(
         [
             {
-                "cell": c["label"],
-                "encoder": c["encoder"],
-                "action": c["action"],
-                "size": c["size"],
-                "seeds": len(c["seeds"]),
-                "episodes": c["episodes"],
-                **{k: c["rate"][k] for k in ("value", "low", "high", "method")},
-                "training": in_words(c["convergence"]),
+                "label": c.label,
+                **{n: getattr(c.found, n) for n in ("value", "low", "high", "p")},
+                "p_holm": c.p_holm,
+                **{n: getattr(c.found, n) for n in names},
             }
-            for c in [*summary["cells"]]
-            if c["rate"]
+            for c in contrasts
         ]
     )
-
-
-def _contrasts_csv(summary: dict[str, Any]) -> str:
-    names = ("label", "value", "low", "high", "p", "p_holm", "seeds", "states", "method")
-    return table_csv([{n: c[n] for n in names} for c in summary["contrasts"]])

@@ -16,6 +16,7 @@ from ..store.store import Store
 from ..study.calibration import QUANTITIES, Calibration
 from ..study.plan import Plan
 from ..tokenizers.code import Code
+from .records.json import as_json
 from .summary import summarise
 
 RELATIVE, ABSOLUTE = 0.1, 0.3  # of the channel: within 10 % or 0.3 bit
@@ -58,7 +59,7 @@ def read_calibration(made: Calibration, store: Store) -> dict[str, Any]:
     """Everything on the page, as JSON values."""
     plan = made.plan
     assert plan.ledger is not None
-    summary = summarise(plan, store)
+    summary = as_json(summarise(plan, store))
     ledger = summary["ledger"]
     partitions = _partitions(plan, store)
     bits = _bits_rows(plan, store, ledger, partitions)

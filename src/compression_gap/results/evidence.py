@@ -6,21 +6,18 @@ rows that is not, or that was measured under another protocol, is refused.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..artifacts.episodes import read_columns
 from ..errors import UserError
 from ..sims import EvaluationProtocol
-from ..statistics import intervals as statistics
 from ..store.store import Keyed, Store
 from ..study.cells import Cell, Reference
-from ..study.file import Study
 from ..study.plan import Plan
-from ..tokenizers.code import Code
-from ..tokenizers.levels import codebook_name
+from .measurement import Group, replicates
 
 
 class Measured(Protocol):
@@ -35,23 +32,14 @@ class Measured(Protocol):
         """The protocol's tasks."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """The replicates of one cell: the same levels, several training seeds."""
+@dataclass(frozen=True, eq=False)
+class SuccessGroup(Group[Cell]):
+    """Success by initial state [seeds, states]; ``decode_failures``: a share of decisions."""
 
-    cells: tuple[Cell, ...]
-    seeds: tuple[int, ...]  # those with evidence
-    success: np.ndarray | None  # float [seeds, states]; None without evidence
-    decode_failures: float | None  # share of decisions
     by_step: np.ndarray | None = (
         None  # float [seeds, checkpoints]: success of each; None where one alone is evaluated
     )
     chosen: tuple[int, ...] = ()  # then for each seed the training step whose success counts
-
-    @property
-    def head(self) -> Cell:
-        """A cell that stands for the levels."""
-        return self.cells[0]
 
 
 @dataclass(frozen=True)
@@ -108,19 +96,16 @@ def strata(plan: Measured) -> np.ndarray:
     return np.repeat(np.arange(len(plan.tasks)), plan.protocol.episodes_per_task)
 
 
-def groups(plan: Plan, store: Store) -> list[Group]:
+def groups(plan: Plan, store: Store) -> list[SuccessGroup]:
     """The cells of the factorial with their evidence, in the plan's order."""
-    by_levels: dict[tuple, list[Cell]] = {}
-    for cell in plan.cells:
-        by_levels.setdefault(cell.levels, []).append(cell)
     out = []
-    for cells in by_levels.values():
+    for cells in replicates(plan.cells):
         measured = [(c.seed, e) for c in cells if (e := _evaluated(plan, store, c)) is not None]
         seeds, found = tuple(seed for seed, _ in measured), [e for _, e in measured]
         decisions = sum(int(e.rows["decisions"].sum()) for e in found)
         failures = sum(int(e.rows["decode_failures"].sum()) for e in found)
         out.append(
-            Group(
+            SuccessGroup(
                 tuple(cells),
                 seeds,
                 np.stack([e.success for e in found]) if found else None,
@@ -158,41 +143,3 @@ def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
         at = int(np.flatnonzero(by_step == by_step.max())[-1])
     (step, rows), counted = runs[at], success[at]
     return None if rows is None or counted is None else _Evaluated(step, rows, counted, by_step)
-
-
-def label(cell: Cell, plan: Plan) -> str:
-    """A cell's levels in words; factors with one level are left out."""
-    return " · ".join([cell.representation, cell.encoder, *_varied(cell, plan)])
-
-
-def label_without_encoder(cell: Cell, plan: Plan) -> str:
-    """A cell's levels without its encoder."""
-    return " · ".join([cell.representation, *_varied(cell, plan)])
-
-
-def _varied(cell: Cell, plan: Plan) -> list[str]:
-    factors = plan.study.factors
-    parts = [cell.size] if len(factors.size) > 1 else []
-    parts += code_words(cell.code, plan.study) + conditioning_words(cell.task, plan.study)
-    return parts + ([f"{cell.demos} demos"] if len(factors.demos) > 1 else [])
-
-
-def conditioning_words(task: str, study: Study) -> list[str]:
-    """How the task enters the policy, where the study has several ways."""
-    return [f"task as {task}"] if len(study.factors.task) > 1 else []
-
-
-def code_words(code: Code | None, study: Study) -> list[str]:
-    """Codebook and tokenizer seed, where the study has several."""
-    factors, parts = study.factors, []
-    if code is not None and code.codebook is not None and len(factors.codebook) > 1:
-        parts.append(f"codebook {codebook_name(code.codebook, factors.codebook)}")
-    own = factors.tokenizer_seed
-    if code is not None and code.seed is not None and own != "training" and len(own) > 1:
-        parts.append(f"tokenizer seed {code.seed}")
-    return parts
-
-
-def rate(success: np.ndarray, tasks: np.ndarray) -> dict[str, Any]:
-    """A success rate of outcomes [seeds, states] with its interval."""
-    return asdict(statistics.rate_interval(success, tasks))

@@ -1,9 +1,8 @@
-"""Films of rollouts for the report: artefacts like any other, so a second report costs nothing."""
+"""Videos of rollouts for the report: artefacts like any other, so a second report costs nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ..artifacts.episodes import Film
 from ..encoders.registry import is_limit
@@ -11,11 +10,13 @@ from ..store.artifact import build
 from ..store.store import Store
 from ..study.cells import Cell
 from ..study.plan import Plan
-from .evidence import label, read_rows
+from .evidence import read_rows
+from .measurement import label
+from .records.study import Video
 
 
-def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) -> list[dict[str, Any]]:
-    """Up to ``cells`` policies, one success and one failure each where there are such: label, task, path."""
+def film_cells(plan: Plan, store: Store, cells: int) -> list[Video]:
+    """Up to ``cells`` policies, one success and one failure each where there are such."""
     out = []
     for cell in _choose(plan, store, cells):
         rows = read_rows(plan, store, cell.episodes)
@@ -26,8 +27,8 @@ def film_cells(plan: Plan, store: Store, summary: dict[str, Any], cells: int) ->
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
             path = _film(plan, store, cell, task, state)
-            name = f"{label(cell, plan)} · seed {cell.seed}"
-            out.append({"label": name, "task": task, "success": success, "path": path})
+            name = f"{label(cell, plan.study, cell.demos)} · seed {cell.seed}"
+            out.append(Video(label=name, task=task, success=success, path=path))
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,25 @@ import numpy as np
 from ..artifacts.rates import Delivered, Rates
 from ..encoders.ladder import is_pose
 from ..encoders.registry import is_limit
-from ..information.estimate import estimate, resampled
+from ..information.estimate import Estimate, estimate, resampled
 from ..statistics.bottleneck import LEAD
 from ..store.store import Store
 from ..study.cells import Trained
 from ..study.ledger import SIGMAS, LedgerSteps, check_range, pair
 from ..tokenizers.code import Code
-from .resolution import bounded, measured, of_noise, read_disturbed
+from .records.bits import (
+    BeyondSupply,
+    Binding,
+    CodeBits,
+    CodebookLaw,
+    EncoderBits,
+    Ledger,
+    PairBits,
+    PolicyBits,
+    PrefixBits,
+    WidthControl,
+)
+from .resolution import measured, resolution
 
 SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
 
@@ -71,26 +83,24 @@ class _Rates:
         """What of the supply passes the code: I(Z; A_σ) − gap = I(Z; T) − I(Z; T|A_σ)."""
         return self.supply(encoder) - self.gap(encoder, code)
 
-    def difference(self, of: str, given: str) -> dict[str, Any]:
-        """R(of) − R(given) as an ``Estimate``: what ``given`` tells beyond ``of``; its ceiling is R(of)."""
+    def difference(self, of: str, given: str) -> Estimate:
+        """R(of) − R(given): what ``given`` tells beyond ``of``; its ceiling is R(of)."""
         return self.estimated(self.rate(of) - self.rate(given), ceiling=float(self.bits[1][of].mean()))
 
-    def estimated(self, quantity: _Quantity, ceiling: float | None = None) -> dict[str, Any]:
-        """The quantity as an ``Estimate`` over all shares."""
+    def estimated(self, quantity: _Quantity, ceiling: float | None = None) -> Estimate:
+        """The quantity over all shares."""
         low, high = (
             sum(max(0.0, sign * self.lost[e]) for sign, of in ((1, one), (-1, other)) for e in of)
             for one, other in ((quantity.low, quantity.high), (quantity.high, quantity.low))
         )
-        return asdict(
-            estimate(
-                {k: quantity.of(b) for k, b in self.bits.items()},
-                self.episode,
-                by_seed=quantity.of(self.by_seed),
-                by_sigma=None if self.by_sigma is None else quantity.of(self.by_sigma),
-                missing=(low, high),
-                ceiling=ceiling,
-                probe=quantity.of(self.linear),
-            )
+        return estimate(
+            {k: quantity.of(b) for k, b in self.bits.items()},
+            self.episode,
+            by_seed=quantity.of(self.by_seed),
+            by_sigma=None if self.by_sigma is None else quantity.of(self.by_sigma),
+            missing=(low, high),
+            ceiling=ceiling,
+            probe=quantity.of(self.linear),
         )
 
 
@@ -127,110 +137,89 @@ def _rates(
     )
 
 
-def resolution(steps: LedgerSteps, store: Store) -> dict[str, Any]:
-    """σ* with its interval, pooled and per task, for each disturbance; or the σ that was given."""
-    if steps.disturbed is None:
-        sigma = steps.section.sigma or 0.1
-        return {"sigma": sigma, "measured": False, "assumed": steps.section.sigma is None}
-    found = read_disturbed(steps.disturbed, store)
-    sigma = float(np.clip(of_noise(found)["value"], SIGMAS[0], SIGMAS[-1]))
-    return {"measured": True, "assumed": False, "sigma": sigma, **found}
-
-
-def resolution_words(found: Mapping[str, Any]) -> str:
-    """Where a ledger's resolution comes from, with its interval or its bound."""
-    if not found["measured"]:
-        return "an assumption: there is no simulator to measure it in" if found["assumed"] else "given"
-    white = of_noise(found)
-    words = f"σ*, the most noise at which the expert keeps 95 % of its success: {bounded(white)}"
-    if found["sigma"] != white["value"]:
-        words += f"; bits are taken at {found['sigma']:.2g}"
-    return words
-
-
-def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) -> dict[str, Any]:
-    """Everything that is shown, as JSON values. ``sigma``: another resolution than the ledger's own."""
+def read_ledger(steps: LedgerSteps, store: Store, sigma: float | None = None) -> Ledger:
+    """Everything that is shown. ``sigma``: another resolution than the ledger's own."""
     found, drawn = resolution(steps, store), None
     if sigma is not None:
         check_range(sigma)
-        found = {**found, "sigma": sigma}
+        found = replace(found, sigma=sigma)
     elif steps.disturbed is not None:
         drawn = np.clip(measured(steps.disturbed, store).draws, SIGMAS[0], SIGMAS[-1])
-    sigma = float(found["sigma"])
+    sigma = found.sigma
     rates = _rates(steps.rates, steps.contexts, store, sigma, drawn)
     health = {c: store.meta(steps.health_of(c)) for c in steps.codes}
     codes = [
-        {
-            "code": name,
-            "tokenizer_seed": c.fitted(steps.first).seed,
-            "capacity_bits": health[c]["capacity_bits"],
-            "used_bits": health[c]["used_bits"],
-            "prior_converged": health[c]["prior_converged"],
-            "distortion": health[c]["distortion"],
-            "kept": rates.difference("", name),
-        }
+        CodeBits(
+            code=name,
+            tokenizer_seed=c.fitted(steps.first).seed,
+            capacity_bits=health[c]["capacity_bits"],
+            used_bits=health[c]["used_bits"],
+            prior_converged=health[c]["prior_converged"],
+            distortion=health[c]["distortion"],
+            kept=rates.difference("", name),
+        )
         for c, name in steps.codes.items()
     ]
-    encoders = [
-        {"encoder": e, "supply": rates.difference("", e), "visual_supply": rates.difference("blind", e)}
-        for e in ("blind", *steps.encoders)
-    ]
+    encoders = _encoders(rates, steps)
     pairs = [
-        {
-            "encoder": e,
-            "code": name,
-            "used_bits": health[c]["used_bits"],
-            "gap": rates.difference(name, pair(e, name)),
-            "passes": rates.estimated(rates.passes(e, name)),
-        }
+        PairBits(
+            encoder=e,
+            code=name,
+            used_bits=health[c]["used_bits"],
+            gap=rates.difference(name, pair(e, name)),
+            passes=rates.estimated(rates.passes(e, name)),
+        )
         for c, name in steps.codes.items()
         for e in ("blind", *steps.encoders)
     ]
     delivered = _delivered(steps, store, rates, sigma)
     meta = store.meta(steps.rates[1])
-    return {
-        "resolution": found,
-        "fitted_seed": _fitted_seed(steps),
-        "width_control": {"known": meta["known"], "lost": rates.lost},
-        "prefix": _prefix(steps, store, sigma, drawn),
-        "demand": rates.estimated(rates.rate("")),
-        "encoders": encoders,
-        "codes": codes,
-        "pairs": pairs,
-        "binding": [
+    used = {c: float(h["used_bits"]) for c, h in health.items()}
+    return Ledger(
+        resolution=found,
+        fitted_seed=_fitted_seed(steps),
+        width_control=WidthControl(known=meta["known"], lost=rates.lost),
+        prefix=_prefix(steps, store, sigma, drawn),
+        demand=rates.estimated(rates.rate("")),
+        encoders=encoders,
+        codes=codes,
+        pairs=pairs,
+        binding=[
             _binding(rates, steps, e, name)
             for name in steps.codes.values()
             for e in steps.encoders
             if not is_limit(e)
         ],
-        "law": [_law(rates, steps, health, e) for e in steps.encoders],
-        "delivered": delivered,
-        "beyond_supply": _beyond_supply(encoders, delivered),
-        "network_converged": meta["network_converged"],
-        "training_episodes": {k: store.meta(r)["training_episodes"] for k, r in steps.rates.items()},
-        "chunks": len(rates.episode),
-        "episodes": len(np.unique(rates.episode)),
-        "minutes": sum(store.meta(r)["build_seconds"] for r in steps.rates.values()) / 60,
-    }
+        law=[_law(rates, steps, used, e) for e in steps.encoders],
+        delivered=delivered,
+        beyond_supply=_beyond_supply(encoders, delivered),
+        network_converged=meta["network_converged"],
+        training_episodes={k: store.meta(r)["training_episodes"] for k, r in steps.rates.items()},
+        chunks=len(rates.episode),
+        episodes=len(np.unique(rates.episode)),
+        minutes=sum(store.meta(r)["build_seconds"] for r in steps.rates.values()) / 60,
+    )
 
 
-def _prefix(
-    steps: LedgerSteps, store: Store, sigma: float, drawn: np.ndarray | None
-) -> dict[str, Any] | None:
+def _encoders(rates: _Rates, steps: LedgerSteps) -> list[EncoderBits]:
+    return [
+        EncoderBits(encoder=e, supply=rates.difference("", e), visual_supply=rates.difference("blind", e))
+        for e in ("blind", *steps.encoders)
+    ]
+
+
+def _prefix(steps: LedgerSteps, store: Store, sigma: float, drawn: np.ndarray | None) -> PrefixBits | None:
     """Demand and supply of the actions that are executed of a chunk; None where all of them are."""
     if not steps.prefix:
         return None
     prefix = steps.prefix[1]
     contexts = dict(prefix.contexts)
     rates = _rates(steps.prefix, contexts, store, sigma, drawn)
-    return {
-        "steps": prefix.executed,
-        "demand": rates.estimated(rates.rate("")),
-        "encoders": [
-            {"encoder": e, "supply": rates.difference("", e), "visual_supply": rates.difference("blind", e)}
-            for e in ("blind", *steps.encoders)
-        ],
-    }
+    return PrefixBits(
+        steps=prefix.executed,
+        demand=rates.estimated(rates.rate("")),
+        encoders=_encoders(rates, steps),
+    )
 
 
 def _fitted_seed(steps: LedgerSteps) -> int | None:
@@ -249,7 +238,7 @@ def fitted_words(seed: int | None) -> str:
     )
 
 
-def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict[str, Any]:
+def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> Binding:
     """Which stage holds the bits back: what passes more when the encoder, or the code, is relaxed alone.
 
     The encoder is relaxed to the oracle (or, without a true state, to the best encoder listed), the code to
@@ -268,54 +257,52 @@ def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> dict
         both = rates.supply(best) - own
     found = {stage: rates.estimated(gain) for stage, gain in gains.items()}
     joint = None if both is None else rates.estimated(both)
-    leader = max(found, key=lambda s: float(found[s]["value"]))
+    leader = max(found, key=lambda s: found[s].value)
     drawn = {stage: resampled(gain.of(bits), rates.episode) for stage, gain in gains.items()}
     rival = np.max([np.zeros(len(drawn[leader])), *(d for s, d in drawn.items() if s != leader)], axis=0)
     share = float((drawn[leader] > rival).mean())
     leads = [rates.estimated(gains[leader] - g) for s, g in gains.items() if s != leader]
     above = [found[leader], *leads]
-    stage = leader if share >= LEAD and all(e["low"] > 0 for e in above) else None
+    stage = leader if share >= LEAD and all(e.low > 0 for e in above) else None
     jointly = (
         both is not None
         and joint is not None
-        and joint["low"] > 0
-        and all(abs(g["value"]) < SMALL and g["low"] <= 0 <= g["high"] for g in found.values())
-        and all(rates.estimated(both - gain)["low"] > 0 for gain in gains.values())
+        and joint.low > 0
+        and all(abs(g.value) < SMALL and g.low <= 0 <= g.high for g in found.values())
+        and all(rates.estimated(both - gain).low > 0 for gain in gains.values())
     )
-    return {
-        "encoder": encoder,
-        "code": code,
-        "relaxed_to": best,
-        "stage": stage,
-        "jointly": jointly,
-        "share": share,
-        "gains": found,
-        "joint": joint,
-    }
+    return Binding(
+        encoder=encoder,
+        code=code,
+        relaxed_to=best,
+        stage=stage,
+        jointly=jointly,
+        share=share,
+        gains=found,
+        joint=joint,
+    )
 
 
-def _law(
-    rates: _Rates, steps: LedgerSteps, health: Mapping[Code, Mapping[str, Any]], encoder: str
-) -> dict[str, Any]:
+def _law(rates: _Rates, steps: LedgerSteps, used_bits: Mapping[Code, float], encoder: str) -> CodebookLaw:
     """The codebook law: how many bits a code must use before this encoder's supply comes through.
 
     gap_bits against used_bits, made to fall (isotonic regression); the answer is where it crosses a tenth of the
     encoder's supply. With the crossing before the smallest or beyond the largest code it is a bound.
     """
-    from ..information.resolution import crossing
+    from ..information.resolution import Crossing, crossing
 
-    order = sorted(steps.codes, key=lambda c: float(health[c]["used_bits"]))
-    used = np.array([float(health[c]["used_bits"]) for c in order])
+    order = sorted(steps.codes, key=used_bits.__getitem__)
+    used = np.array([used_bits[c] for c in order])
     keep = np.append(True, np.diff(used) > 1e-9) & (used > 0)  # a collapsed code says nothing
     codes, used = [steps.codes[c] for c, k in zip(order, keep, strict=True) if k], used[keep]
     if len(codes) < 2:
-        return {"encoder": encoder, "bits": None, "bound": "too few codes", "low": None, "high": None}
+        return CodebookLaw(encoder=encoder, bits=None, bound="too few codes", low=None, high=None)
 
     def columns(bits: Mapping[str, np.ndarray]) -> np.ndarray:
         gaps = [bits[c] - bits[pair(encoder, c)] for c in codes]
         return np.stack([*gaps, bits[""] - bits[encoder]], 1)
 
-    def answer(means: np.ndarray) -> Any:
+    def answer(means: np.ndarray) -> Crossing:
         return crossing(used, means[:-1], 0.1 * means[-1])
 
     own = columns(rates.bits[1])
@@ -325,18 +312,18 @@ def _law(
     if 2 in rates.bits:  # as estimates are: by what the last doubling of training episodes changed
         further = found.value - answer(columns(rates.bits[2]).mean(0)).value
         low, high = max(min(low, low + further), 0.0), max(high, high + further)
-    return {
-        "encoder": encoder,
-        "used_bits": used.tolist(),
-        "gap": own.mean(0)[:-1].tolist(),
-        "bits": found.value,
-        "bound": found.bound,
-        "low": float(low),
-        "high": float(high),
-    }
+    return CodebookLaw(
+        encoder=encoder,
+        used_bits=used.tolist(),
+        gap=own.mean(0)[:-1].tolist(),
+        bits=found.value,
+        bound=found.bound,
+        low=float(low),
+        high=float(high),
+    )
 
 
-def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[dict[str, Any]]:
+def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[PolicyBits]:
     """What each policy delivers of the chunk, from its own loss against the ledger's marginals."""
     groups: dict[tuple[Any, ...], list[tuple[Trained, Delivered]]] = {}
     for cell, delivered in steps.delivered:
@@ -344,17 +331,9 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
     out = []
     for group in groups.values():
         cell = group[0][0]
+        code = None if cell.code is None else steps.codes[cell.code]
         found = [of.load(store) for _, of in group]
         values: dict[int, list[np.ndarray]] = {}  # by share of the marginal's training episodes
-        kind = None if found[0] is None else found[0].kind
-        row: dict[str, Any] = {
-            "action": cell.representation,
-            "encoder": cell.encoder,
-            "size": cell.size,
-            "kind": kind,
-        }
-        row |= {"code": cell.code and steps.codes[cell.code], "seeds": len(group)}
-        row["policy"] = f"{_head(cell, row['code'])} · {cell.encoder}"
         episode = rates.episode
         for (one, _), of in zip(group, found, strict=True):
             if of is None:
@@ -369,7 +348,18 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
                 prior = steps.health[one.code.fitted(one.seed)].prior(store)
                 values.setdefault(1, []).append(prior[of.rows] - of.bits)
         means = {k: np.mean(v, 0) for k, v in values.items()}
-        out.append({**row, "bits": asdict(estimate(means, episode)) if means else None})
+        out.append(
+            PolicyBits(
+                action=cell.representation,
+                encoder=cell.encoder,
+                size=cell.size,
+                kind=None if found[0] is None else found[0].kind,
+                code=code,
+                seeds=len(group),
+                policy=f"{_head(cell, code)} · {cell.encoder}",
+                bits=estimate(means, episode) if means else None,
+            )
+        )
     return out
 
 
@@ -380,66 +370,15 @@ def _head(cell: Trained, code: str | None) -> str:
     return code if cell.representation == cell.code.tokenizer else f"{cell.representation} ({code})"
 
 
-def _beyond_supply(
-    encoders: Sequence[Mapping[str, Any]], delivered: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _beyond_supply(encoders: Sequence[EncoderBits], delivered: Sequence[PolicyBits]) -> list[BeyondSupply]:
     """Continuous policies that deliver more than the ledger found their encoder to supply, which cannot be.
 
     Their network denoises better than the ledger's, whose rates given that context (upper bounds) are then too high.
     Token policies deliver bits of their tokens, at the code's own resolution, and are not compared.
     """
-    supply = {e["encoder"]: e["supply"] for e in encoders}
+    supply = {e.encoder: e.supply for e in encoders}
     return [
-        {
-            "policy": d["policy"],
-            "encoder": d["encoder"],
-            "delivered": d["bits"],
-            "supply": supply[d["encoder"]],
-        }
+        BeyondSupply(policy=d.policy, encoder=d.encoder, delivered=d.bits, supply=supply[d.encoder])
         for d in delivered
-        if d["kind"] == "continuous" and d["bits"]["low"] > supply[d["encoder"]]["high"]
+        if d.kind == "continuous" and d.bits is not None and d.bits.low > supply[d.encoder].high
     ]
-
-
-UPGRADES = 5  # fewer say nothing of a correlation
-
-
-def hypothesis(ledger: Mapping[str, Any], contrasts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The paper's hypothesis as a prediction that can fail (THEORY.md, section 4).
-
-    An encoder upgrade should change success with what it adds to I(Z; A_σ*) under a continuous policy, and with what
-    it adds to what passes the code under a token policy. ``contrasts``: the Δ_enc of the ledger's demonstrations. All
-    upgrades between neighbours of the ladder, each once for an action representation: policies that differ in size or
-    task conditioning share its prediction, and are averaged. The correlation's interval is Fisher's with as many
-    points as there are encoder upgrades, since representations share these, too; declined below five of them.
-    """
-    supply = {e["encoder"]: e["supply"]["value"] for e in ledger["encoders"]}
-    passes = {(p["encoder"], p["code"]): p["passes"]["value"] for p in ledger["pairs"]}
-    order = list(supply)
-    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for c in contrasts:
-        if c["kind"] != "delta_enc" or not set(c["encoders"]) <= set(order):
-            continue
-        low, high = c["encoders"]
-        if order.index(high) - order.index(low) == 1:
-            alike.setdefault((low, high, c["action"], c["code"] or ""), []).append(c)
-    points = []
-    for (low, high, action, code), own in alike.items():
-        predicted = passes[high, code] - passes[low, code] if code else supply[high] - supply[low]
-        observed = {k: float(np.mean([c[k] for c in own])) for k in ("value", "low", "high")}
-        label = own[0]["label"] if len(own) == 1 else f"Δ_enc {high} − {low} · {action}, {len(own)} averaged"
-        points.append({"label": label, "action": action, "bits": predicted, "observed": observed})
-    number = len({key[:2] for key in alike})
-    found: dict[str, Any] = {"upgrades": points, "encoder_upgrades": number}
-    found |= {"correlation": None, "low": None, "high": None}
-    x, y = np.array([p["bits"] for p in points]), np.array([p["observed"]["value"] for p in points])
-    if number < UPGRADES or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return found
-    r = float(np.corrcoef(x, y)[0, 1])
-    z, half = np.arctanh(np.clip(r, -0.9999, 0.9999)), 1.96 / np.sqrt(number - 3)
-    return {
-        **found,
-        "correlation": r,
-        "low": min(r, float(np.tanh(z - half))),
-        "high": max(r, float(np.tanh(z + half))),
-    }

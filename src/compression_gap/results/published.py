@@ -5,8 +5,7 @@ cells. Every number is in points (percent of episodes).
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import combinations, pairwise
@@ -14,8 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from compression_gap.statistics.intervals import holm, peak_optimism, wilson
-from compression_gap.study.file import Study
+from ..sims import EvaluationProtocol
+from ..statistics.intervals import holm, peak_optimism, wilson
+from ..study.file import Study
+from .records.cells import Cell as OwnCell
+from .records.cells import Success
+from .records.comparisons import OwnRate, Published, PublishedContrast, PublishedRow, Setting
 
 ALPHA = 0.05
 Cell = tuple[str, str, str]  # head, size, encoder
@@ -145,7 +148,7 @@ def _values(
     return difference, variance, sum(w * w for w, _ in terms)
 
 
-def published_contrasts() -> list[dict[str, Any]]:
+def published_contrasts() -> list[PublishedContrast]:
     """The published differences in points, with 95 % binomial intervals.
 
     ``claim`` says that the paper makes the comparison; the others are exploratory, and their p is not adjusted.
@@ -166,30 +169,30 @@ def published_contrasts() -> list[dict[str, Any]]:
     claims = [i for i, name in enumerate(contrasts) if _claimed(name, tables)]
     adjusted = dict(zip(claims, holm(p[claims]), strict=True))
     z = float(norm.ppf(0.975))
-    out: list[dict[str, Any]] = []
+    out = []
     for i, (name, terms) in enumerate(contrasts.items()):
         half = z * float(np.sqrt(variance[i]))
         optimism = max(100 * peak_optimism(n, evaluations, rates[cell] / 100) for _, cell in terms)
         out.append(
-            {
-                "name": name,
-                "label": _label(name),
-                "claim": i in adjusted,
-                "difference": float(difference[i]),
-                "low": float(difference[i]) - half,
-                "high": float(difference[i]) + half,
-                "p": float(p[i]),
-                "p_holm": adjusted.get(i),
-                "stands": adjusted[i] < ALPHA if i in adjusted else None,
-                "max_seed_sd": _largest_seed_sd(
+            PublishedContrast(
+                name=name,
+                label=_label(name),
+                claim=i in adjusted,
+                difference=float(difference[i]),
+                low=float(difference[i]) - half,
+                high=float(difference[i]) + half,
+                p=float(p[i]),
+                p_holm=adjusted.get(i),
+                stands=adjusted[i] < ALPHA if i in adjusted else None,
+                max_seed_sd=_largest_seed_sd(
                     claims.index(i), difference[claims], variance[claims], squares[claims]
                 )
                 if i in adjusted
                 else None,
-                "peak_optimism": optimism,
-                "n": n,
-                "protocol": tables["protocol"],
-            }
+                peak_optimism=optimism,
+                n=n,
+                protocol=tables["protocol"],
+            )
         )
     return out
 
@@ -213,90 +216,81 @@ def experiment_cells(name: str) -> list[Cell]:
     return [(r["head"], r["size"], encoder) for r in rows for encoder in ("resnet18", "siglip")]
 
 
-def _is(cell: Mapping[str, Any], head: str, size: str, encoder: str) -> bool:
+def _is(cell: OwnCell[Success], head: str, size: str, encoder: str) -> bool:
     """Whether a summary's cell is the one that was published; the controlled swap's are not."""
-    if (cell["size"], cell["encoder"]) != (size, OWN_ENCODERS[encoder]):
+    if (cell.size, cell.encoder) != (size, OWN_ENCODERS[encoder]):
         return False
-    if (cell["trained_on"], cell["executed"]) != ("chunk", "chunk"):
+    if (cell.trained_on, cell.executed) != ("chunk", "chunk"):
         return False
     if head == "diffusion":
-        return bool(cell["action"] == "diffusion")
-    codes = {int(np.prod(levels)) for levels in cell["codebook"] or ()}
-    return bool(cell["action"] == "oat" and codes == {int(head.removeprefix("oat-"))})
+        return cell.action == "diffusion"
+    codes = {int(np.prod(levels)) for levels in cell.code.codebook or ()}
+    return cell.action == "oat" and codes == {int(head.removeprefix("oat-"))}
 
 
 def published_beside(
-    study: Study, protocol: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
+    study: Study, protocol: EvaluationProtocol, cells: Sequence[OwnCell[Success]]
+) -> Published | None:
     """The published table of the study's experiment beside the study's own cells; None if it names none.
 
     Never pooled: the published rates carry Wilson's interval for the episodes they rest on, and ``settings`` says
-    where the two protocols differ. ``protocol`` and ``cells``: as in ``results.summarise``. Rates lie in 0..1.
+    where the two protocols differ.
     """
     if study.published is None:
         return None
     tables = published()
     n, rates = int(tables["n"]), _rates(tables)
-    rows = []
-    for head, size, encoder in experiment_cells(study.published):
-        percent = rates[head, size, encoder]
-        own = [c for c in cells if c["rate"] and _is(c, head, size, encoder)]
-        rows.append(
-            {
-                "head": head,
-                "size": size,
-                "encoder": OWN_ENCODERS[encoder],
-                "published": asdict(wilson(percent * n / 100, n)),
-                "own": [
-                    {
-                        "label": c["label"],
-                        "seeds": len(c["seeds"]),
-                        "episodes": c["episodes"],
-                        "rate": c["rate"],
-                    }
-                    for c in own
-                ],
-            }
-        )
     own_settings = _own_settings(study, protocol)
-    return {
-        "experiment": study.published,
-        "mark": f"published (arXiv {tables['arxiv']})",
-        "protocol": tables["protocol"],
-        "n": n,
-        "rows": rows,
-        "settings": [
-            {
-                "what": what,
-                "published": entry["value"],
-                "source": entry["source"],
-                "own": own_settings[what],
-                "same": own_settings[what] == entry["value"],
-            }
+    return Published(
+        experiment=study.published,
+        mark=f"published (arXiv {tables['arxiv']})",
+        protocol=tables["protocol"],
+        n=n,
+        rows=[
+            PublishedRow(
+                head=head,
+                size=size,
+                encoder=OWN_ENCODERS[encoder],
+                published=wilson(rates[head, size, encoder] * n / 100, n),
+                own=[
+                    OwnRate(
+                        label=c.label, seeds=len(c.seeds), episodes=c.outcome.episodes, rate=c.outcome.rate
+                    )
+                    for c in cells
+                    if c.outcome.rate is not None and _is(c, head, size, encoder)
+                ],
+            )
+            for head, size, encoder in experiment_cells(study.published)
+        ],
+        settings=[
+            Setting(
+                what=what,
+                published=entry["value"],
+                source=entry["source"],
+                own=own_settings[what],
+                same=own_settings[what] == entry["value"],
+            )
             for what, entry in tables["settings"].items()
         ],
-    }
+    )
 
 
-def _own_settings(study: Study, protocol: Mapping[str, Any]) -> dict[str, str]:
+def _own_settings(study: Study, protocol: EvaluationProtocol) -> dict[str, str]:
     """The study's values of the published settings, in the same words where they are the same."""
     rollout, factors = study.rollout, study.factors
     best = f"the best of {rollout.checkpoints} evaluations" if rollout.select == "peak" else "the last"
     crops = {"resnet-only": "resnet18 alone", "all": "the same for every encoder", "none": "none"}
-    begin = protocol.get("settings", {}).get("name", protocol["sim"]["sim"])
-    episodes = len(protocol["sim"]["tasks"]) * protocol["episodes_per_task"] * protocol["repeats"]
-    steps = study.training.steps
     return {
         "tasks": "LIBERO-10" if study.suite == "libero/libero_10" else str(study.suite),
         "checkpoint": best,
         "training seeds": str(len(factors.seed)),
-        "episodes of a cell": str(episodes),
-        "chunk": f"{study.policy.horizon} steps predicted, {protocol['execute']} executed",
-        "step limit": str(protocol["step_limit"]),
-        "episodes begin": begin,
+        "episodes of a cell": str(len(protocol.episodes())),
+        "chunk": f"{study.policy.horizon} steps predicted, {protocol.execute} executed",
+        "step limit": str(protocol.step_limit),
+        "episodes begin": str(protocol.settings.get("name", protocol.sim.sim)),
         "crop": crops[study.cameras.crop],
         "attention of the diffusion head": study.policy.attention,
         "target tokens": study.tokenizer.mode,
         "task enters as": ", ".join(factors.task),
-        "training": f"{steps} steps",
+        "training": f"{study.training.steps} steps",
     }

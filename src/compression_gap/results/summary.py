@@ -1,9 +1,10 @@
-"""The summary of a study, from its evidence: what the report and the terminal show. All JSON values."""
+"""The summary of a study, from its evidence: what the report and the terminal show. One path for all measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -12,65 +13,107 @@ from ..artifacts.probe import Probe
 from ..artifacts.tokenizer import FittedTokenizer
 from ..encoders.ladder import is_pose
 from ..errors import UserError
-from ..nn.convergence import convergence, end_of_fit, in_words
-from ..statistics import intervals as statistics
-from ..store.engine import failure_file
+from ..nn.convergence import convergence, end_of_fit
+from ..statistics.intervals import holm
+from ..store.artifact import Artifact
 from ..store.graph import Graph
+from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.actions import study_codes
 from ..study.cells import Trained
 from ..study.file import Study
+from ..study.offline import OfflinePlan
 from ..study.plan import Plan
-from ..tokenizers.code import Code
-from . import comparisons
-from .evidence import Group, MeasuredReference, code_words, groups, label, measured_reference, rate, strata
-from .published import published_beside
+from .chunk_error import ChunkErrors
+from .hypothesis import hypothesis
+from .information import read_ledger
+from .measurement import G, Measurement, StudyCell, code_levels
+from .records.bits import Ledger, Span
+from .records.cells import Cell, Curve, Failure, Outcome, Trainings
+from .records.comparisons import Comparison, EncoderGain
+from .records.study import (
+    ErrorSummary,
+    Found,
+    ProbeScore,
+    SuccessSummary,
+    Summary,
+    TaskProbe,
+    TokenizerFit,
+)
+from .success import SuccessRates
 from .versions import version_words
 
 
-def summarise(plan: Plan, store: Store) -> dict[str, Any]:
+@overload
+def summarise(plan: Plan, store: Store) -> SuccessSummary: ...
+
+
+@overload
+def summarise(plan: OfflinePlan, store: Store) -> ErrorSummary: ...
+
+
+def summarise(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | ErrorSummary:
     """Everything the report and the terminal show. Raises ``UserError`` if nothing was measured yet."""
-    found = groups(plan, store)
-    measured = [m for r in plan.references if (m := measured_reference(plan, store, r)) is not None]
-    if all(g.success is None for g in found) and not measured:
-        raise UserError(f"the study '{plan.study.name}' has no results yet; run it first: cgap study run")
-    tasks = strata(plan)
-    # The controlled swap's mixed cells (trained with the code or executed with it) stand in its own tables.
-    whole = [g for g in found if g.head.trained_on == "chunk" or g.head.executed == "snapped"]
-    whole = [g for g in whole if g.head.trained_on == "coded" or g.head.executed == "chunk"]
-    refused = comparisons.refusals(plan, whole, measured, tasks)
-    verdicts = comparisons.verdicts(plan, whole, refused, tasks)
-    contrasts = comparisons.contrasts(plan, whole, tasks)
-    protocol = {"hash": plan.protocol.hash, **plan.protocol.model_dump(mode="json")}
-    cells = [_cell(plan, store, g, tasks) for g in found]
-    for v in verdicts:
-        v["unconverged"] = _unconverged(v, cells)
-    return {
-        "study": plan.study.model_dump(mode="json"),
-        "version": __version__,
-        "tasks": list(plan.tasks),
-        "protocol": protocol,
-        "headline": _headline(plan, verdicts),
-        "fixed": fixed_fits(plan.study),
-        "selection": _selected(plan),
-        "cells": cells,
-        "references": [_reference(plan, m, tasks) for m in measured],
-        "contrasts": contrasts,
-        "trends": comparisons.trends(plan, whole, tasks),
-        "refusals": refused,
-        "waterfalls": comparisons.waterfalls(plan, whole, measured, refused, tasks),
-        "verdicts": verdicts,
-        "swaps": comparisons.swaps(plan, found, tasks),
-        "tokenizers": tokenizers(plan, store),
-        "probes": probes(plan.probes, store),
-        "published": published_beside(plan.study, protocol, cells),
-        "ledger": _ledger(plan, store, contrasts),
-        "machine": machine(plan.cells, store),
-        "version_words": version_words(plan, store),
-    }
+    if plan.study.data is None:
+        return _summary(plan, SuccessRates(cast(Plan, plan), store), store)
+    recorded = cast(OfflinePlan, plan)
+    return _summary(plan, ChunkErrors(recorded, store), store, recorded.recordings.demos)
 
 
-def probes(of: Mapping[str, Probe], store: Store) -> list[dict[str, Any]]:
+def _summary(
+    plan: Plan | OfflinePlan,
+    of: Measurement[G, Outcome, Found],
+    store: Store,
+    sets: Sequence[Artifact] = (),
+) -> Summary[Outcome, Found]:
+    """The summary of a measurement. ``sets``: demonstrations that the plan takes as they are."""
+    study = plan.study
+    if not of.measured:
+        raise UserError(f"the study '{study.name}' has no results yet; run it first: cgap study run")
+    cells = [_cell(of, g, store) for g in of.groups]
+    contrasts = of.comparisons()
+    adjusted = holm([c.found.p for c in contrasts])
+    contrasts = [replace(c, p_holm=p) for c, p in zip(contrasts, adjusted, strict=True)]
+    found = of.found(cells)
+    return Summary(
+        study=study,
+        version=__version__,
+        tasks=plan.tasks,
+        headline=of.headline(contrasts, found),
+        fixed=fixed_fits(study),
+        cells=cells,
+        references=of.references(),
+        contrasts=contrasts,
+        probes=probes(plan.probes, store),
+        tokenizers=tokenizers(plan, store),
+        ledger=_ledger(plan, store, contrasts),
+        machine=machine(plan.cells, store),
+        version_words=version_words(plan, store, sets),
+        found=found,
+    )
+
+
+def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Outcome]:
+    cell: StudyCell = group.cell
+    return Cell(
+        label=of.label(group),
+        encoder=cell.encoder,
+        action=cell.representation,
+        size=cell.size,
+        task=cell.task,
+        code=code_levels(cell.code),
+        trained_on=cell.trained_on,
+        executed=of.executed(group),
+        seeds=group.seeds,
+        outcome=of.outcome(group),
+        per_seed=None if group.rows is None else of.seed_means(group.rows),
+        decode_failures=group.decode_failures,
+        selected=of.selected(group),
+        training=trained(group.cells, store),
+    )
+
+
+def probes(of: Mapping[str, Probe], store: Store) -> list[ProbeScore]:
     """What a linear reader recovers of the true state from each frozen encoder's features (``encoders.probe``)."""
     out = []
     for encoder, probe in of.items():
@@ -78,116 +121,53 @@ def probes(of: Mapping[str, Probe], store: Store) -> list[dict[str, Any]]:
             found = store.meta(probe)
             if found["mean"] is None:  # nothing moves in these demonstrations
                 continue
-            out.append({"encoder": encoder, **{k: found[k] for k in ("mean", "tasks", "features")}})
+            tasks = {task: _task_probe(told) for task, told in found["tasks"].items()}
+            mean, features = Span(**found["mean"]), found["features"]
+            out.append(ProbeScore(encoder=encoder, mean=mean, tasks=tasks, features=features))
     return out
 
 
-def _ledger(plan: Plan, store: Store, contrasts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
-    from .information import hypothesis, read_ledger
+def _task_probe(told: Mapping[str, Any]) -> TaskProbe:
+    return TaskProbe(
+        mean=Span(**told["mean"]),
+        r2={name: Span(**span) for name, span in told["r2"].items()},
+        **{name: told[name] for name in ("strength", "frames", "test_episodes")},
+    )
 
+
+def _ledger(plan: Plan | OfflinePlan, store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
+    """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
     if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
         return None
     found = read_ledger(plan.ledger, store)
+    if plan.study.data is not None:
+        return found
     most = max(plan.study.factors.demos)  # the demonstrations that the ledger is about
-    own = [c for c in contrasts if c["kind"] == "delta_enc" and c["demos"] == most]
-    return {**found, "hypothesis": hypothesis(found, own)}
+    own = [c for c in contrasts if isinstance(c.about, EncoderGain) and c.about.demos == most]
+    return replace(found, hypothesis=hypothesis(found, own))
 
 
-def _per_task(plan: Plan, success: np.ndarray, tasks: np.ndarray) -> list[dict[str, Any]]:
-    out = []
-    for i, task in enumerate(plan.tasks):
-        own = success[:, tasks == i]
-        out.append({"task": task, **rate(own, np.zeros(own.shape[1], int))})
-    return out
-
-
-def _cell(plan: Plan, store: Store, group: Group, tasks: np.ndarray) -> dict[str, Any]:
-    cell = group.head
-    return {
-        "label": label(cell, plan),
-        "encoder": cell.encoder,
-        "action": cell.representation,
-        "size": cell.size,
-        "demos": cell.demos,
-        "task": cell.task,
-        **code_levels(cell.code),
-        "trained_on": cell.trained_on,
-        "executed": cell.executed,
-        "seeds": list(group.seeds),
-        "episodes": len(plan.protocol.episodes()),
-        "rate": None if group.success is None else rate(group.success, tasks),
-        "per_seed": None
-        if group.success is None
-        else [float(np.mean([row[tasks == t].mean() for t in set(tasks)])) for row in group.success],
-        "per_task": None if group.success is None else _per_task(plan, group.success, tasks),
-        "decode_failures": group.decode_failures,
-        "selection": _selection(plan, group),
-        **trained(group.cells, store),
-    }
-
-
-def _selected(plan: Plan) -> dict[str, Any] | None:
-    """Whether rates are peaks, in words for the report; None where they are of the final checkpoint."""
-    rollout = plan.study.rollout
-    if rollout.select == "final":
-        return None
-    return {"checkpoints": rollout.checkpoints, "mark": f"peak of {rollout.checkpoints} (optimistic)"}
-
-
-def _selection(plan: Plan, group: Group) -> dict[str, Any] | None:
-    """Success of every evaluated checkpoint, and which one counts; None where the final one alone is evaluated.
-
-    ``optimism``: by how much the best of so many evaluations lies above the true rate by luck, if all checkpoints
-    were as good as the final one and their evaluations independent (``statistics.peak_optimism``).
-    """
-    if group.by_step is None:
-        return None
-    last, final = group.head.policy.training["steps"], float(group.by_step[:, -1].mean())
-    return {
-        "select": plan.study.rollout.select,
-        "steps": [*(step for step, _ in group.head.checkpoints), last],
-        "rates": [[None if np.isnan(v) else float(v) for v in row] for row in group.by_step],
-        "chosen": list(group.chosen),
-        "final": final,
-        "optimism": statistics.peak_optimism(len(plan.protocol.episodes()), group.by_step.shape[1], final),
-    }
-
-
-def trained(cells: Sequence[Trained], store: Store) -> dict[str, Any]:
-    """What the trainings of one cell's replicates report: convergence, sizes, times, curves, failures."""
+def trained(cells: Sequence[Trained], store: Store) -> Trainings:
+    """What the trainings of one cell's replicates report."""
     there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
     metas = [meta for _, meta in there]
     failures = []
     for c in cells:
         file = failure_file(store, c.policy)
         if file.exists() and not store.has(c.policy):
-            failures.append({"seed": c.seed, "record": file.read_text()})
-    first = metas[0] if metas else None
-    return {
-        "failures": failures,
-        **training_ends([m["curve"] for m in metas]),
-        "parameters": first and first["parameters"],
-        "flops": first and first["flops"],
-        "latency_seconds": first and float(np.median([m["latency_seconds"] for m in metas])),
-        "train_seconds": first and float(np.mean([m["train_seconds"] for m in metas])),
-        "curves": [{"seed": c.seed, **meta["curve"]} for c, meta in there],
-        "policies": [str(store.path(c.policy)) for c, _ in there],
-    }
-
-
-def training_ends(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How each training of a cell ended, in the seeds' order; ``converged``: whether all had, None without any."""
-    ends = [convergence(c["validation"]) for c in curves]
-    return {"convergence": ends, "converged": all(e == "converged" for e in ends) if ends else None}
-
-
-def code_levels(code: Code | None) -> dict[str, Any]:
-    """A code's levels as JSON values."""
-    if code is None:
-        return {"tokenizer": None, "codebook": None, "tokenizer_seed": None}
-    codebook = None if code.codebook is None else [list(p) for p in code.codebook]
-    return {"tokenizer": code.tokenizer, "codebook": codebook, "tokenizer_seed": code.seed}  # or "training"
+            failures.append(Failure(seed=c.seed, record=file.read_text()))
+    ends = [convergence(m["curve"]["validation"]) for m in metas]
+    return Trainings(
+        failures=failures,
+        convergence=ends,
+        converged=all(e == "converged" for e in ends) if ends else None,
+        parameters=metas[0]["parameters"] if metas else None,
+        flops=metas[0]["flops"] if metas else None,
+        latency_seconds=float(np.median([m["latency_seconds"] for m in metas])) if metas else None,
+        train_seconds=float(np.mean([m["train_seconds"] for m in metas])) if metas else None,
+        curves=[Curve(seed=c.seed, **meta["curve"]) for c, meta in there],
+        policies=[str(store.path(c.policy)) for c, _ in there],
+    )
 
 
 def fixed_fits(study: Study) -> list[str]:
@@ -205,68 +185,20 @@ def fixed_fits(study: Study) -> list[str]:
     return out
 
 
-def _reference(plan: Plan, of: MeasuredReference, tasks: np.ndarray) -> dict[str, Any]:
-    r, success = of.reference, of.success
-    name = r.actor
-    if r.code is not None:
-        several = len({x.code.tokenizer for x in plan.references if x.code is not None}) > 1
-        which = [r.code.tokenizer] * several + code_words(r.code, plan.study)
-        which += [f"{r.demos} demos"] * (len(plan.study.factors.demos) > 1)
-        name += f" ({', '.join(which)})" if which else ""
-    return {
-        "label": name,
-        "actor": r.actor,
-        **code_levels(r.code),
-        "demos": r.demos,
-        "fitted_seeds": list(of.seeds),
-        "episodes": len(plan.protocol.episodes()),
-        "rate": rate(success, tasks),
-        "per_task": _per_task(plan, success, tasks),
-    }
-
-
-def _unconverged(verdict: dict[str, Any], cells: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """How the trainings ended that a verdict rests on, by cell; those that converged are left out."""
-    wanted = (verdict["label"], *verdict["relaxed"].values())
-    return {
-        c["label"]: in_words(c["convergence"])
-        for c in cells
-        if c["label"] in wanted and c["converged"] is False
-    }
-
-
-def _headline(plan: Plan, verdicts: Sequence[dict[str, Any]]) -> list[str]:
-    """One sentence per action representation, for the best encoder of the file that is not a limit."""
-    if not verdicts:
-        return [
-            "No stage could be relaxed: the study needs an encoder between blind and oracle, "
-            "and evidence for the oracle policy."
-        ]
-    last = verdicts[-1]["encoder"]
-    chosen: dict[str, str] = {}
-    for v in verdicts:
-        if v["encoder"] == last:
-            ended = "; ".join(f"{name} ({how})" for name, how in v["unconverged"].items())
-            chosen.setdefault(
-                v["action"], v["sentence"] + (f" Trainings not converged: {ended}." if ended else "")
-            )
-    return [f"On {plan.study.suite} with {last} and {a}, {s}" for a, s in chosen.items()]
-
-
-def tokenizers(plan: Graph, store: Store) -> list[dict[str, Any]]:
+def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
     """The fitted tokenizers of a graph: capacity, held-out distortion, convergence."""
     out = []
     for step in plan.steps.values():
         if isinstance(step, FittedTokenizer) and store.has(step):
             meta = store.meta(step)
             out.append(
-                {
-                    "label": step.label,
-                    "capacity_bits": meta["capacity_bits"],
-                    "distortion": meta["distortion"],
-                    "convergence": end_of_fit(meta["training"]),
-                    "train_seconds": meta["build_seconds"],
-                }
+                TokenizerFit(
+                    label=step.label,
+                    capacity_bits=meta["capacity_bits"],
+                    distortion=meta["distortion"],
+                    convergence=end_of_fit(meta["training"]),
+                    train_seconds=meta["build_seconds"],
+                )
             )
     return out
 

@@ -21,7 +21,8 @@ import pyarrow as pa
 from ..errors import UserError
 from ..policies import Emission
 from ..sims import EvaluationProtocol, Observation, Sim, SimPool, make_sim, simulating
-from ..sims.pool import Drive, EpisodeRunner, Job, Outcome
+from ..sims.episode import Drive, EpisodeRunner, Outcome
+from ..sims.pool import Job
 
 Asks = Literal["observation", "expert-chunk", "expert", "recording"]
 

@@ -1,6 +1,6 @@
 """Worker processes that run episodes side by side, in lockstep with the process that decides.
 
-Each worker keeps one ``Sim`` and runs one episode at a time (``EpisodeRunner``): it acts until a decision is
+Each worker keeps one ``Sim`` and runs one episode at a time (``episode.EpisodeRunner``): it acts until a decision is
 due, asks, and waits. The parent waits for all workers, decides for all of them in one batch, in the order of
 the episodes, and answers. Which episodes share a batch is therefore a function of the episode list and the
 number of workers alone, never of timing.
@@ -21,16 +21,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .base import Observation, Sim, SimSpec
+from .base import Sim, SimSpec
+from .episode import Drive, EpisodeRunner, Outcome
 from .failure import SimulatorError, simulating
 from .registry import make_sim
 
-Asks = Literal["observation", "expert-chunk", "expert", "step"]
 MAX_DEATHS = 3  # of workers in one episode
 # One thread per worker for OpenMP and BLAS; none beside the main one for Mesa's software renderer.
 _ENVIRONMENT = {
@@ -39,114 +39,6 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "LP_NUM_THREADS": "0",
 }
-
-
-@dataclass(frozen=True)
-class Drive:
-    """How an episode is driven, as far as a worker needs to know."""
-
-    asks: Asks  # what a decision is made from; "step" asks for nothing but the step number
-    execute: int  # actions executed per decision
-    step_limit: int
-    n_obs_steps: int = 1
-    horizon: int = 1  # of an expert's chunk
-    images: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an episode ended."""
-
-    success: bool
-    length: int  # steps until success, or the limit
-    decisions: int
-
-
-class EpisodeRunner:
-    """One episode on one ``Sim``, from decision to decision.
-
-    Frames are rendered at decision points and the ``n_obs_steps`` − 1 frames before them, never between.
-    """
-
-    def __init__(self, sim: Sim, drive: Drive, *, after_step: Callable[[Sim], None] | None = None) -> None:
-        self.sim = sim
-        self.drive = drive
-        self.after_step = after_step  # also called after reset; for video
-        self.steps = self.decisions = 0
-        self._frames: deque[Observation] = deque(maxlen=drive.n_obs_steps)
-
-    def start(self, task: str, initial_state: int) -> Any:
-        """Reset and run to the first decision: what is asked (see ``_ask``), or the ``Outcome``."""
-        self.steps = self.decisions = 0
-        self._frames.clear()
-        self.sim.reset(task, initial_state)
-        if self.after_step:
-            self.after_step(self.sim)
-        if self.drive.asks == "expert":
-            return self._run_expert()
-        if self.drive.asks == "observation":
-            first = self.sim.observe(images=self.drive.images)
-            self._frames.extend([first] * self.drive.n_obs_steps)  # nothing was seen before the start
-        return self._ask()
-
-    def execute(self, chunk: np.ndarray) -> Any:
-        """Execute the first actions of a chunk (float [n, d]) and run to the next decision.
-
-        An empty chunk ends the episode: there is nothing left to replay.
-        """
-        actions = chunk[: self.drive.execute]
-        if not len(actions):
-            self.decisions -= 1
-            return self._outcome()
-        for left in reversed(range(len(actions))):
-            self._step(actions[len(actions) - 1 - left])
-            if self._over:
-                return self._outcome()
-            seen = left < self.drive.n_obs_steps and self.steps + left < self.drive.step_limit
-            if seen and self.drive.asks == "observation":
-                self._frames.append(self.sim.observe(images=self.drive.images))
-        return self._ask()
-
-    @property
-    def _over(self) -> bool:
-        return self.sim.success or self.steps >= self.drive.step_limit
-
-    def _step(self, action: np.ndarray) -> None:
-        self.sim.step(action)
-        self.steps += 1
-        if self.after_step:
-            self.after_step(self.sim)
-
-    def _outcome(self) -> Outcome:
-        return Outcome(bool(self.sim.success), self.steps, self.decisions)
-
-    def _run_expert(self) -> Outcome:
-        expert = self.sim.expert()
-        while not self._over:
-            self.decisions += 1
-            self._step(expert.act(self.sim))
-        return self._outcome()
-
-    def _ask(self) -> Any:
-        """An ``Observation`` (B = 1), an expert's chunk (float32 [H, d]), or the step number."""
-        self.decisions += 1
-        if self.drive.asks == "observation":
-            return Observation.history(list(self._frames))
-        if self.drive.asks == "expert-chunk":
-            return expert_chunk(self.sim, self.drive.horizon)
-        return self.steps
-
-
-def expert_chunk(sim: Sim, horizon: int) -> np.ndarray:
-    """The expert's next ``horizon`` actions from the present state, float32 [H, d]; the state is put back."""
-    here = sim.get_state()
-    expert = sim.expert()
-    actions = []
-    for _ in range(horizon):
-        actions.append(expert.act(sim))
-        sim.step(actions[-1])
-    sim.set_state(here)
-    return np.asarray(actions, np.float32)
 
 
 @dataclass
@@ -171,7 +63,7 @@ class SimPool:
             raise UserError(f"the number of workers must be 0 or more, not {workers}")
         self.spec = spec
         self.workers = workers
-        self._crew: list[_Worker | _Inline] = []
+        self._started: list[_Worker | _Inline] = []
 
     def __enter__(self) -> SimPool:
         return self
@@ -192,12 +84,12 @@ class SimPool:
         (float [n, d]) for each. ``done`` is called once for each episode. Raises ``UserError`` if a
         worker raises one, or if the workers of one episode die three times.
         """
-        self._staff(min(max(self.workers, 1), len(episodes)))
+        self._start_workers(min(max(self.workers, 1), len(episodes)))
         waiting = deque(Job(i, task, state) for i, (task, state) in enumerate(episodes))
         running: dict[int, Job] = {}  # worker -> job
         try:
             while waiting or running:
-                for at in range(len(self._crew)):
+                for at in range(len(self._started)):
                     if at not in running and waiting:
                         running[at] = job = waiting.popleft()
                         self._send(at, job, ("start", drive, job.task, job.initial_state))
@@ -220,39 +112,39 @@ class SimPool:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._crew:
+        for worker in self._started:
             worker.hang_up()  # all at once, so that they end side by side
-        for worker in self._crew:
+        for worker in self._started:
             worker.close()
-        self._crew = []
+        self._started = []
 
     def pids(self) -> list[int]:
         """The workers' process ids (empty with 0 workers)."""
-        return [w.process.pid or 0 for w in self._crew if isinstance(w, _Worker)]
+        return [w.process.pid or 0 for w in self._started if isinstance(w, _Worker)]
 
-    def _staff(self, needed: int) -> None:
-        while len(self._crew) < needed:
-            self._crew.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+    def _start_workers(self, needed: int) -> None:
+        while len(self._started) < needed:
+            self._started.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
 
     def _send(self, at: int, job: Job, message: tuple[Any, ...]) -> None:
         job.sent.append(message)
         with suppress(OSError):  # it died: _receive finds out and replaces it
-            self._crew[at].send(message)
+            self._started[at].send(message)
 
     def _receive(self, at: int, job: Job) -> Any:
         try:
-            return _checked(self._crew[at].receive())
+            return _checked(self._started[at].receive())
         except (EOFError, OSError):
             pass
         while True:
             job.deaths += 1
-            self._crew[at].close()
+            self._started[at].close()
             if job.deaths >= MAX_DEATHS:
                 raise UserError(
                     f"the worker of episode {job.task}, initial state {job.initial_state}, died "
                     f"{job.deaths} times (killed, or out of memory): use fewer workers, or free memory"
                 )
-            self._crew[at] = worker = _Worker(self.spec)
+            self._started[at] = worker = _Worker(self.spec)
             try:
                 for message in job.sent:  # the same actions lead to the same point
                     worker.send(message)

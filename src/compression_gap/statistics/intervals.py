@@ -170,34 +170,6 @@ def contrast(
     return Contrast(parts.value, low, high, p, method, seeds, len(tasks), parts.unknown)
 
 
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, strata: ArrayLike, level: float = 0.95, draws: int = 4000, seed: int = 0
-) -> Interval:
-    """The rate of ``a`` less that of ``b``, two runs [states] on the same states, resampled within tasks.
-
-    Deviations are stretched by sqrt(n / (n - 1)) per task, since n resampled states show (n - 1) / n of their
-    variance. Where no two resamples differ (all pairs of a task agree), the interval is that of ``contrast``. The
-    seeds of the two runs are not resampled: their variance is unknown.
-    """
-    _check_level(level)
-    first, second = np.atleast_2d(a), np.atleast_2d(b)
-    if len(first) != 1 or len(second) != 1:
-        raise ValueError("needs one run each, [states]; contrast takes several seeds")
-    arrays, tasks, weight = checked_cells([first, second], strata)
-    difference = (arrays[0] - arrays[1])[0]
-    counts = np.bincount(tasks)
-    grow = np.sqrt(counts / np.maximum(counts - 1, 1))[tasks]
-    weights = _state_weights(np.random.default_rng(seed), draws, tasks)
-    drawn = (weight + (weights - weight) * grow) @ difference
-    method = "paired bootstrap over states (seed variance unknown)"
-    value = float(difference @ weight)
-    if float(drawn.std()) < 1e-12:
-        same = contrast(arrays, [1, -1], strata, level)
-        return Interval(same.value, same.low, same.high, same.method)
-    low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    return Interval(value, min(max(low, -1.0), value), max(min(high, 1.0), value), method)
-
-
 def interaction_log_odds(
     cells: Sequence[Sequence[ArrayLike]], strata: ArrayLike, level: float = 0.95
 ) -> Contrast:

@@ -167,23 +167,3 @@ def table(
         for s in seeds
         for n in episodes
     ]
-
-
-def smallest(
-    difference: float,
-    rate: float,
-    seed_sd: float,
-    pairing: float,
-    seeds: Sequence[int] = (2, 3, 5, 10, 20),
-    episodes: Sequence[int] = (20, 50, 100, 200, 500, 1000),
-    tasks: int = 1,
-    target: float = TARGET,
-) -> Design | None:
-    """The design with the fewest rollouts (then the fewest seeds) that reaches the target; None if none does."""
-    _number("target", target, 0, 1)
-    reached = [
-        design
-        for design in table(difference, rate, seed_sd, pairing, seeds, episodes, tasks)
-        if design.power >= target
-    ]
-    return min(reached, key=lambda design: (design.seeds * design.episodes, design.seeds), default=None)

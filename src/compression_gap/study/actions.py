@@ -5,44 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from ..encoders.registry import check_encoder
-from ..errors import UserError, unknown_name
-from ..tokenizers import tokenizer_entry, tokenizer_names
+from ..errors import UserError
+from ..policies.registry import HEADS, action_parts
+from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code, OwnSeed
 from ..tokenizers.levels import Levels
-from ..tokenizers.registry import ENTRIES
 from .file import Study, Tokenizer, of_key
-
-CONTINUOUS = ("diffusion", "flow", "regression")
-
-
-def action_parts(action: str) -> tuple[str, str | None]:
-    """The head of an action representation, and its tokenizer if its targets are tokens.
-
-    A continuous head goes by its name, an autoregressive one by its tokenizer's (``oat``), a hybrid one by its
-    tokenizer's with ``-hybrid``. Raises ``UserError`` for a name that is not known.
-    """
-    if action in CONTINUOUS:
-        return action, None
-    tokenizer = action.removesuffix("-hybrid")
-    head = "autoregressive" if tokenizer == action else "hybrid"
-    if tokenizer in ENTRIES:
-        return head, tokenizer
-    # Looking at the packages that are installed takes milliseconds.
-    tokenizers = tokenizer_names()
-    others = tuple(e.name for e in entry_points(group="compression_gap.heads"))
-    if action in others:
-        return action, None
-    if action in tokenizers:
-        return "autoregressive", action
-    if tokenizer in tokenizers:
-        return "hybrid", tokenizer
-    raise unknown_name(
-        "action", action, (*CONTINUOUS, *others, *tokenizers, *(f"{t}-hybrid" for t in tokenizers))
-    )
 
 
 def _check_swap(study: Study) -> None:
@@ -51,7 +22,8 @@ def _check_swap(study: Study) -> None:
     for i, head in enumerate(study.swap.head):
         with of_key("swap", "head", i):
             if action_parts(head)[1] is not None:
-                raise UserError(f"'{head}' is no continuous head; known: {', '.join(CONTINUOUS)}")
+                known = ", ".join(name for name, entry in HEADS.items() if entry.continuous)
+                raise UserError(f"'{head}' is no continuous head; known: {known}")
     for i, tokenizer in enumerate(study.swap.tokenizer):
         with of_key("swap", "tokenizer", i):
             tokenizer_entry(tokenizer)

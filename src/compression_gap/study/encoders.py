@@ -55,7 +55,7 @@ def add_prepared(
 
 def _resolved(graph: Graph, name: str, resolve: Callable[[str], dict[str, Any]]) -> Mapping[str, Any]:
     """A checkpoint's pin; in a sketch its name alone, if it is not on this machine and cannot be asked for."""
-    from ..encoders.checkpoints import Unreachable
+    from ..encoders.sources import Unreachable
 
     if name not in graph.absent:
         try:

@@ -5,16 +5,12 @@ An unknown or ill-typed key is one sentence that names the file, the line, the p
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,18 +18,23 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from ..encoders.crops import SHARE, Crop, Mode
+from ..encoders.names import Conditioning
 from ..encoders.registry import BESIDE, is_limit
 from ..errors import UserError, unknown_name
-from ..policies.options import Attention, Prediction, Sampler, SamplingSteps, Temperature, TopK
-from ..policies.registry import check_sampler
-from ..records import LARGEST_YAML, parse_yaml
+from ..nn.sizes import Size
+from ..policies.registry import HEADS, head_options
+from ..records import LARGEST_YAML
+from ..registry import Options, specified
 from ..tokenizers.levels import as_levels
+from ..tokenizers.registry import tokenizer_options
+from .yaml import Written, parse_model
+from .yaml import of_key as of_key
 
 
 class _Model(BaseModel):
@@ -57,14 +58,14 @@ Codebook = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_codebook)]
 Demos = Annotated[int, Field(ge=3)]  # per task; a three-way split needs three
 
 
-def _no_level_twice(levels: tuple) -> tuple:
+def _unique_levels(levels: tuple) -> tuple:
     if len(set(levels)) != len(levels):
         raise ValueError("a level is listed twice")
     return levels
 
 
 Level = TypeVar("Level")
-Factor = Annotated[tuple[Level, ...], Field(min_length=1), AfterValidator(_no_level_twice)]
+Factor = Annotated[tuple[Level, ...], Field(min_length=1), AfterValidator(_unique_levels)]
 
 
 class Factors(_Model):
@@ -78,13 +79,13 @@ class Factors(_Model):
 
     encoder: Factor[str]
     action: Factor[str]
-    size: Factor[Literal["xs", "S", "M", "L"]] = ("xs",)
+    size: Factor[Size] = ("xs",)
     seed: Factor[Seed] = (0, 1)
     codebook: Factor[Codebook] = (((8, 5, 5, 5),),)
     tokenizer_seed: Literal["training"] | Factor[Seed] = "training"
     encoder_seed: Literal["training"] | Seed = "training"  # of pose-K
     demos: Factor[Demos] = (100,)
-    task: Factor[Literal["embedding", "index", "text"]] = ("embedding",)  # how the task enters the policy
+    task: Factor[Conditioning] = ("embedding",)  # how the task enters the policy
 
 
 class Swap(_Model):
@@ -135,23 +136,30 @@ class Training(_Model):
         return values
 
 
-class Tokenizer(_Model):
-    """What the study's tokenizers are, and how those with a network are trained."""
+def _options(name: str, options: Options) -> type[Any]:
+    """A section's keys that a registry states."""
+    keys: dict[str, Any] = {n: (option.kind, option.default) for n, option in options.items()}
+    return create_model(name, __base__=_Model, **keys)
 
-    tokens: int = Field(default=8, ge=1)  # oat, quest: tokens a chunk
-    nested_dropout: Literal["all", "powers-of-two"] = "all"  # oat: prefixes trained; the latter as published
-    bins: int = Field(default=256, ge=2)  # bins: a dimension and step
-    vocabulary: int = Field(default=1024, ge=2)  # fast
-    scale: Rate = 10.0  # fast: coefficients are rounded to 1 / scale
-    layers: int = Field(default=2, ge=1)  # rvq: tokens a chunk
-    codes: int = Field(default=16, ge=2)  # rvq: codes a layer
-    size: Literal["xs", "S", "M"] = "xs"  # oat, quest, rvq
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1
-    )  # oat: of its transformers while it is fitted; published: 0.1
-    mode: Literal["eval", "train-as-published"] = (
-        "eval"  # oat: how target tokens are made while a policy trains
-    )
+
+if TYPE_CHECKING:
+
+    class _TokenizerOptions(_Model):
+        def __init__(self, **values: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    _HeadOptions = _TokenizerOptions
+
+else:
+    _TokenizerOptions = _options("TokenizerOptions", tokenizer_options())
+    _HeadOptions = _options("HeadOptions", head_options())
+
+
+class Tokenizer(_TokenizerOptions):
+    """What the study's tokenizers are (the options of all: ``tokenizers.registry``), and how networks are trained."""
+
+    # oat: how target tokens are made while a policy trains
+    mode: Literal["eval", "train-as-published"] = "eval"
     steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: Rate = 2e-3
@@ -166,43 +174,26 @@ class Tokenizer(_Model):
         return self
 
 
-class Policy(_Model):
-    """What all policies share, and switches of single heads."""
+class Policy(_HeadOptions):
+    """What all policies share, and the options of single heads (``policies.registry``)."""
 
     horizon: int = Field(default=16, ge=1)
     n_obs_steps: int = Field(default=2, ge=1)
     stride: int = Field(default=1, ge=1)  # training takes every so many frames as decision points
-    attention: Attention = "full"
-    prediction: Prediction = "epsilon"  # of the diffusion head
-    sampler: Sampler = "ddim"  # of the diffusion head
-    sampling_steps: SamplingSteps = 10  # diffusion, flow
-    temperature: Temperature = 1.0  # of tokens; 0 is greedy
-    top_k: TopK = 10
-    constrained: bool = True  # sample only tokens that can still decode (fast)
-    offset_weight: Rate = 1.0  # hybrid: of the offset's error beside the cross-entropy
     text_encoder: str = "siglip-base"  # of instructions, where factors.task holds "text"; or hub:…, folder:…
 
     @model_validator(mode="after")
-    def _a_start_that_can_be_sampled(self) -> Policy:
+    def _options_go_together(self) -> Policy:
         try:
-            check_sampler(self.sampler, self.prediction)
+            for head in HEADS.values():
+                head.check({name: getattr(self, name) for name in head.options})
         except UserError as error:
             raise ValueError(str(error)) from error
         return self
 
     def of_head(self, head: str) -> dict[str, Any]:
-        """The switches that this head has."""
-        tokens = {"temperature": self.temperature, "top_k": self.top_k, "constrained": self.constrained}
-        # At its default it is left out: policies of before it was a key have the same recipe.
-        weight = {} if self.offset_weight == 1 else {"offset_weight": self.offset_weight}
-        denoiser = {"attention": self.attention, "sampling_steps": self.sampling_steps}
-        known: dict[str, dict[str, Any]] = {
-            "diffusion": {**denoiser, "prediction": self.prediction, "sampler": self.sampler},
-            "flow": denoiser,
-            "autoregressive": tokens,
-            "hybrid": {**tokens, **weight},
-        }
-        return known.get(head, {})
+        """The options that this head has, as its recipes hold them."""
+        return specified(HEADS[head].options, self)
 
 
 class Rollout(_Model):
@@ -261,29 +252,6 @@ class Ledger(_Model):
         return value
 
 
-class Written:
-    """Where a study was written: the name of its file, and its tree of nodes. No part of what the study is."""
-
-    def __init__(self, where: str = "", tree: yaml.Node | None = None) -> None:
-        self.where, self.tree = where, tree
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Written)
-
-    def __hash__(self) -> int:
-        return 0
-
-    def line(self, path: Sequence[str]) -> int | None:
-        """The line of a key by its path, or of the nearest that the file has; None where it has not even the first."""
-        node, found = self.tree, None
-        for part in path:
-            node, line = _child(node, int(part) if part.isdecimal() else part)
-            if node is None:
-                break
-            found = line
-        return found
-
-
 class Study(_Model):
     """A study: what is crossed, and how it is trained and measured: in a simulator, or on recordings alone."""
 
@@ -332,24 +300,10 @@ class Study(_Model):
         try:
             yield
         except UserError as error:
-            path = PATH.match(str(error))
-            if path is None or path[0].partition(".")[0] not in Study.model_fields or not self._written.where:
+            at = self._written.place_of(str(error), Study)
+            if at is None:
                 raise
-            line = self._written.line(path[0].split("."))
-            at = self._written.where + (f" line {line}" if line else "")
             raise type(error)(f"{at}: {error}") from error
-
-
-PATH = re.compile(r"[a-z_]+(\.\w+)*(?=: )|[a-z_]+(\.\w+)+(?= )")
-
-
-@contextmanager
-def of_key(*path: str | int) -> Iterator[None]:
-    """Begin errors with the path of the key in the study file whose value they are about."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(f"{'.'.join(map(str, path))}: {error}") from error
 
 
 SCALE = ("training", "tokenizer", "rollout", "cameras")  # what a preset brings to another file's factors
@@ -408,89 +362,6 @@ def load_study(file: Path | None, preset: str | None) -> Study:
 
 def parse_study(text: str, where: str) -> Study:
     """Check a study file's text; ``where`` names it in errors."""
-    try:
-        data, tree = parse_yaml(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: a study file is a mapping with the keys {', '.join(Study.model_fields)}")
-    try:
-        # Strict in JSON mode: lists become tuples, and nothing else is coerced.
-        study = Study.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        raise UserError(_sentence(error.errors(), where, tree)) from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from error
-    study._written = Written(where, tree)
+    study, written = parse_model(text, where, Study)
+    study._written = written
     return study
-
-
-def _locate(error: Any, tree: yaml.Node | None) -> tuple[list[str], int]:
-    """The path in the file and its line. Union branches add type names; keep what the file contains."""
-    path, line, node = [], 1, tree
-    for part in error["loc"]:
-        child, mark = _child(node, part)
-        if child is None and error["type"] != "missing":
-            continue
-        path.append(str(part))
-        if child is not None:
-            node, line = child, mark
-    return path, line
-
-
-def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None) -> str:
-    # A key that is not known comes first: where it is misspelt, the one that was meant is missing.
-    unknown = [e for e in errors if e["type"] == "extra_forbidden"]
-    # Of the branches of a union, the one that got furthest into the value is the one that was meant.
-    begin = _locate((unknown or errors)[0], tree)[0]
-    same = [e for e in errors if _locate(e, tree)[0][: len(begin)] == begin]
-    error = max(same, key=lambda e: len(_locate(e, tree)[0]))
-    path, line = _locate(error, tree)
-    name = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        known = list(_fields(path[:-1]))
-        near = get_close_matches(path[-1], known, n=1) or _elsewhere(path[-1])
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        return f"{where} line {line}: unknown key '{name}'; {hint}"
-    if error["type"] == "missing":
-        return f"{where} line {line}: the key '{name}' is missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    if not path:  # of the file as a whole
-        return f"{where}: {message}"
-    given = error.get("input")
-    shown = "" if isinstance(given, dict | list) else f" (it is {_short(given)})"
-    return f"{where} line {line}: '{name}': {message[0].lower()}{message[1:]}{shown}; correct this value"
-
-
-def _short(value: Any) -> str:
-    words = repr(value)
-    return words if len(words) <= 80 else words[:79] + "…"
-
-
-def _elsewhere(key: str) -> list[str]:
-    """Where a key belongs that stands in another section than its own."""
-    return [key] if key in Study.model_fields else [f"{s}.{key}" for s in SECTIONS if key in _fields([s])]
-
-
-def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, int]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(part):
-                return value, key.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part].start_mark.line + 1
-    return None, 1
-
-
-SECTIONS = ("factors", "cameras", "policy", "training", "tokenizer", "rollout", "swap", "ledger")
-
-
-def _fields(path: list[str]) -> dict[str, Any]:
-    model: Any = Study
-    for part in path:
-        kind = model.model_fields[part].annotation
-        model = next((m for m in get_args(kind) if hasattr(m, "model_fields")), kind)  # ``Swap | None``
-    return dict(model.model_fields)

@@ -14,12 +14,14 @@ from ..artifacts.policy import TrainedOn, TrainedPolicy
 from ..artifacts.tokenizer import FittedTokenizer
 from ..artifacts.tokens import TargetTokens
 from ..encoders.registry import is_trained
+from ..policies.registry import HEADS, action_parts
+from ..registry import specified
 from ..sims import SimSpec
 from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code
-from .actions import action_parts, encoder_seed
+from .actions import encoder_seed
 from .encoders import add_features, add_prepared
 from .file import Study, Tokenizer
 
@@ -50,7 +52,7 @@ def add_tokens(
     A tokenizer that is fitted without a seed has none in its key: equal fits are one artefact.
     """
     entry, values = tokenizer_entry(code.tokenizer), section.model_dump(mode="json")
-    options = {name: values[name] for name in entry.takes if name != "dropout" or section.dropout}
+    options = specified(entry.takes, section)
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
     fitting = {}
@@ -146,7 +148,7 @@ def add_policy(
             target=trained_on,
             task=at.task,
             crop=study.cameras.cropped().for_encoder(at.encoder),
-            tokenizer_mode=mode if head == "autoregressive" and takes_dropout else "eval",
+            tokenizer_mode=mode if HEADS[head].targets == "tokens" and takes_dropout else "eval",
             checkpoints=tuple(study.rollout.earlier(training["steps"])),
             demos=data.normaliser.demos,
             normaliser=data.normaliser,

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from ..demos.rounding import spread
 from ..errors import unknown_name
 from ..nn import Schedule, train
+from ..nn.sizes import AUTOENCODER_SIZES
 from .base import ActionTokenizer, Arrays, Chunks, Fitting
 
-# width, encoder layers, decoder layers, heads; M is OAT's published size.
-SIZES = {"xs": (64, 2, 2, 4), "S": (128, 2, 3, 4), "M": (256, 2, 4, 4)}
 BATCH = 64  # larger ones fall out of the processor's cache
 
 
@@ -46,9 +45,9 @@ class Units(nn.Module):
 
 
 def check_size(size: str) -> None:
-    """``UserError`` for a size that is not among ``SIZES``."""
-    if size not in SIZES:
-        raise unknown_name("tokenizer size", size, SIZES)
+    """``UserError`` for a size that is not among ``AUTOENCODER_SIZES``."""
+    if size not in AUTOENCODER_SIZES:
+        raise unknown_name("tokenizer size", size, AUTOENCODER_SIZES)
 
 
 class Autoencoder(Protocol):

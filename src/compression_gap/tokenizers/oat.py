@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, unknown_name
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
-from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
+from ..nn.sizes import AUTOENCODER_SIZES
+from .autoencoder import NetworkTokenizer, Units, check_size
 from .fsq import Bottleneck
 from .levels import Levels, prefix_lengths, sizes_of, token_levels
 
@@ -43,7 +44,7 @@ class OATNetwork(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        width, n_encoder, n_decoder, heads = SIZES[size]
+        width, n_encoder, n_decoder, heads = AUTOENCODER_SIZES[size]
         self.horizon, self.tokens = horizon, tokens
         kept = {"all": range(1, tokens + 1), "powers-of-two": prefix_lengths(tokens), "none": (tokens,)}
         self.keep = list(kept[nested_dropout])

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..nn import SelfBlock, Trunk, TrunkSize, initialise
-from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
+from ..nn.sizes import AUTOENCODER_SIZES
+from .autoencoder import NetworkTokenizer, Units, check_size
 from .fsq import Bottleneck
 from .levels import Levels, sizes_of, token_levels
 
@@ -45,7 +46,7 @@ class QueSTNetwork(nn.Module):
 
     def __init__(self, horizon: int, action_dim: int, tokens: int, levels: Levels, size: str) -> None:
         super().__init__()
-        width, n_encoder, n_decoder, heads = SIZES[size]
+        width, n_encoder, n_decoder, heads = AUTOENCODER_SIZES[size]
         halvings = max(0, (horizon // tokens).bit_length() - 1)
         if horizon != tokens << halvings:
             fit = ", ".join(str(horizon >> i) for i in range(horizon.bit_length()) if horizon % (1 << i) == 0)

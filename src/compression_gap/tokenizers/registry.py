@@ -1,79 +1,106 @@
-"""Tokenizers by name: one entry here, or an entry point of another package. Planning reads this: no torch."""
+"""Tokenizers: the facts of each, stated once. A new one is a file, and one entry here or in another package.
+
+The study file's section ``tokenizer`` takes the options of all of them (``tokenizer_options``). No torch here:
+planning reads this, and the class is imported when a tokenizer is made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ..errors import UserError, unknown_name
+from pydantic import Field
+
+from ..errors import UserError
+from ..nn.sizes import AutoencoderSize
 from ..records import read_object
+from ..registry import Option, Options, Registry, located, merged
 
 if TYPE_CHECKING:
     from .base import ActionTokenizer
 
-GROUP = "compression_gap.tokenizers"  # entry points: name → subclass of ActionTokenizer
-
 
 @dataclass(frozen=True)
-class Entry:
-    """A name: its class, the options it stands for, and which of a study's options it takes besides."""
+class TokenizerEntry:
+    """What is known of a tokenizer before its class is imported: a subclass of ``ActionTokenizer``, or "module:Class"."""
 
-    module: str
-    cls: str
-    takes: tuple[str, ...] = ()  # names of the study file's section ``tokenizer``
-    options: dict[str, Any] = field(default_factory=dict)
+    cls: str | Callable[..., Any]
+    takes: Options = field(default_factory=dict)  # what the study file sets: keywords of the constructor
+    options: Mapping[str, Any] = field(default_factory=dict)  # further keywords, for which the name stands
     codebook: bool = False  # takes FSQ levels: the factor ``codebook``
     ordered_by: str = ""  # the option that counts its tokens, if every prefix of them decodes
     trained: bool = False  # has a network: the factor ``tokenizer_seed``, and steps
 
 
-ENTRIES: dict[str, Entry] = {
-    "bins": Entry("bins", "Bins", ("bins",)),
-    "bins-quantile": Entry("bins", "Bins", ("bins",), {"edges": "quantile"}),
-    "fast": Entry("fast", "FAST", ("vocabulary", "scale")),
-    "rvq": Entry("rvq", "ResidualVQ", ("layers", "codes", "size"), ordered_by="layers", trained=True),
-    "quest": Entry("quest", "QueST", ("tokens", "size"), codebook=True, trained=True),
-    "oat": Entry(
-        "oat",
-        "OAT",
-        ("tokens", "size", "nested_dropout", "dropout"),
-        codebook=True,
-        ordered_by="tokens",
-        trained=True,
-    ),
-    "oat-unordered": Entry(
-        "oat", "OAT", ("tokens", "size", "dropout"), {"nested_dropout": "none"}, codebook=True, trained=True
-    ),
+LATENT = {
+    "tokens": Option(Annotated[int, Field(ge=1)], 8),  # a chunk
+    "size": Option(AutoencoderSize, "xs"),
 }
+# Of its transformers while it is fitted; published: 0.1.
+DROPOUT = {"dropout": Option(Annotated[float, Field(ge=0, lt=1)], 0.0, elided=True)}
+BINS = {"bins": Option(Annotated[int, Field(ge=2)], 256)}  # a dimension and step
+HERE = __package__
+TOKENIZERS: Registry[TokenizerEntry] = Registry(
+    "tokenizer",
+    "compression_gap.tokenizers",
+    TokenizerEntry,
+    {
+        "bins": TokenizerEntry(f"{HERE}.bins:Bins", BINS),
+        "bins-quantile": TokenizerEntry(f"{HERE}.bins:Bins", BINS, {"edges": "quantile"}),
+        "fast": TokenizerEntry(
+            f"{HERE}.fast:FAST",
+            {
+                "vocabulary": Option(Annotated[int, Field(ge=2)], 1024),
+                "scale": Option(Annotated[float, Field(gt=0)], 10.0),  # coefficients are rounded to 1 / scale
+            },
+        ),
+        "rvq": TokenizerEntry(
+            f"{HERE}.rvq:ResidualVQ",
+            {
+                "layers": Option(Annotated[int, Field(ge=1)], 2),  # tokens a chunk
+                "codes": Option(Annotated[int, Field(ge=2)], 16),  # a layer
+                "size": LATENT["size"],
+            },
+            ordered_by="layers",
+            trained=True,
+        ),
+        "quest": TokenizerEntry(f"{HERE}.quest:QueST", LATENT, codebook=True, trained=True),
+        "oat": TokenizerEntry(
+            f"{HERE}.oat:OAT",
+            # The prefixes that are trained; powers of two as published.
+            {**LATENT, "nested_dropout": Option(Literal["all", "powers-of-two"], "all"), **DROPOUT},
+            codebook=True,
+            ordered_by="tokens",
+            trained=True,
+        ),
+        "oat-unordered": TokenizerEntry(
+            f"{HERE}.oat:OAT", {**LATENT, **DROPOUT}, {"nested_dropout": "none"}, codebook=True, trained=True
+        ),
+    },
+)
+
+
+def tokenizer_options() -> dict[str, Option]:
+    """The options of all tokenizers together."""
+    return merged(entry.takes for entry in TOKENIZERS.values())
 
 
 def tokenizer_names() -> tuple[str, ...]:
     """All names that are known."""
-    return (*ENTRIES, *(e.name for e in entry_points(group=GROUP) if e.name not in ENTRIES))
+    return tuple(TOKENIZERS)
 
 
-def tokenizer_entry(name: str) -> Entry:
-    """What a name stands for. One of another package takes no options and has a seed."""
-    if name in ENTRIES:
-        return ENTRIES[name]
-    if name not in tokenizer_names():
-        raise unknown_name("tokenizer", name, tokenizer_names())
-    return Entry("", "", trained=True)
-
-
-def _class(name: str) -> Any:
-    entry = tokenizer_entry(name)
-    if entry.module:
-        return getattr(import_module(f".{entry.module}", __package__), entry.cls)
-    return next(e for e in entry_points(group=GROUP) if e.name == name).load()
+def tokenizer_entry(name: str) -> TokenizerEntry:
+    """What a name stands for. Raises ``UserError`` for one that is not known."""
+    return TOKENIZERS[name]
 
 
 def make_tokenizer(name: str, **options: Any) -> ActionTokenizer:
     """An unfitted tokenizer by name; options beside those that the name stands for."""
-    made: ActionTokenizer = _class(name)(**{**tokenizer_entry(name).options, **options})
+    entry = TOKENIZERS[name]
+    made: ActionTokenizer = located(entry.cls)(**{**entry.options, **options})
     return made
 
 
@@ -86,5 +113,5 @@ def load_tokenizer(folder: Path | str) -> ActionTokenizer:
             raise ValueError("its name is no text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no tokenizer (tokenizer.json): {error}") from error
-    loaded: ActionTokenizer = _class(name).load(folder)
+    loaded: ActionTokenizer = located(TOKENIZERS[name].cls).load(folder)
     return loaded

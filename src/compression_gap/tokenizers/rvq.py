@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ as Quantizer
 
 from ..errors import UserError
-from .autoencoder import SIZES, NetworkTokenizer, Units, check_size
+from ..nn.sizes import AUTOENCODER_SIZES
+from .autoencoder import NetworkTokenizer, Units, check_size
 from .levels import LARGEST
 
 COMMITMENT = 0.25  # weight of a layer's loss, as in VQ-VAE; at 1 training takes longer
@@ -40,7 +41,7 @@ class RVQNetwork(nn.Module):
 
     def __init__(self, horizon: int, action_dim: int, layers: int, codes: int, size: str) -> None:
         super().__init__()
-        width, n_encoder, n_decoder, _ = SIZES[size]
+        width, n_encoder, n_decoder, _ = AUTOENCODER_SIZES[size]
         self.shape = (horizon, action_dim)
         self.units = Units(action_dim)
         self.encoder = mlp(horizon * action_dim, 4 * width, width, n_encoder)

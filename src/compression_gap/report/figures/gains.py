@@ -1,0 +1,27 @@
+"""What relaxing one stage at a time gains."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+
+from ...results.records.study import SuccessSummary
+from .style import STYLE, colours, svg
+
+
+def gains(summary: SuccessSummary) -> str:
+    """What relaxing one stage gains, in points, with intervals; empty where none was."""
+    rows = [(v.label, v.action, g) for v in summary.found.verdicts for g in v.verdict.gains]
+    if not rows:
+        return ""
+    colour = colours(summary.cells)
+    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(rows)))
+        for i, (_, action, gain) in enumerate(rows):
+            c = gain.contrast
+            axes.barh(i, 100 * c.value, height=0.55, color=colour[action], alpha=0.75)
+            axes.plot([100 * c.low, 100 * c.high], [i, i], color="#111827", lw=1.4)
+        axes.axvline(0, color="#374151", lw=0.8)
+        axes.set_yticks(range(len(rows)), [f"{label}: relax {g.stage}" for label, _, g in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("points of success gained")
+        return svg(figure, "Single-stage gains")

@@ -1,0 +1,190 @@
+"""What a study measures: success in a simulator, or chunk errors on recordings. Everything else is one path.
+
+A measurement brings rows of outcomes for each configuration, and says in which unit, with which references, and under
+which labels they stand. It never compares two kinds of outcomes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from ..statistics import intervals as statistics
+from ..statistics.variance import Outcomes
+from ..study.cells import Executed, Trained
+from ..study.file import Study
+from ..tokenizers.code import Code
+from ..tokenizers.levels import codebook_name
+from .records.cells import Cell, CodeLevels, Outcome, Reference, Selected
+from .records.comparisons import Comparison, EncoderGain, ErrorChange
+from .records.study import Found
+
+
+class StudyCell(Trained, Protocol):
+    """The levels that every study's cells have."""
+
+    @property
+    def action(self) -> str:
+        """The action representation's name."""
+
+    @property
+    def task(self) -> str:
+        """How the task enters the policy."""
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The levels without encoder and training seed."""
+
+
+C = TypeVar("C", bound=StudyCell)
+
+
+@dataclass(frozen=True, eq=False)
+class Group(Generic[C]):
+    """The replicates of one configuration: the same levels, several training seeds."""
+
+    cells: tuple[C, ...]
+    seeds: tuple[int, ...]  # those with evidence
+    rows: np.ndarray | None  # float [seeds, initial states or held-out episodes]; None without evidence
+    decode_failures: float | None
+
+    @property
+    def cell(self) -> C:
+        """A cell that stands for the levels."""
+        return self.cells[0]
+
+    @property
+    def evidence(self) -> np.ndarray:
+        """The rows of a group that has some."""
+        assert self.rows is not None
+        return self.rows
+
+
+def replicates(cells: Iterable[C]) -> list[tuple[C, ...]]:
+    """The cells that share their levels, in the plan's order."""
+    by_levels: dict[tuple[Any, ...], list[C]] = {}
+    for cell in cells:
+        by_levels.setdefault(cell.levels, []).append(cell)
+    return [tuple(of) for of in by_levels.values()]
+
+
+G = TypeVar("G", bound=Group[Any])
+
+
+class Measurement(ABC, Generic[G, Outcome, Found]):
+    """The measurement of one study, read from its store."""
+
+    outcomes: ClassVar[Outcomes]  # what is known of them before any is seen
+    study: Study
+    groups: Sequence[G]
+    strata: np.ndarray  # the task of each column of rows
+    encoders: Sequence[str]  # from the lower limit to the upper
+
+    @property
+    @abstractmethod
+    def measured(self) -> bool:
+        """Whether anything was."""
+
+    @abstractmethod
+    def outcome(self, group: G) -> Outcome:
+        """What stands beside a configuration."""
+
+    def demos(self, group: G) -> int | None:
+        """The number of demonstrations, where a study may have several."""
+        return None
+
+    def executed(self, group: G) -> Executed:
+        """Whether chunks are taken as they are, or through a code."""
+        return "chunk"
+
+    def selected(self, group: G) -> Selected | None:
+        """Which of several checkpoints count; None where a measurement knows none."""
+        return None
+
+    @abstractmethod
+    def references(self) -> list[Reference[Outcome]]:
+        """Those with evidence."""
+
+    @abstractmethod
+    def comparisons(self) -> list[Comparison]:
+        """All of them; ``p_holm`` is adjusted afterwards."""
+
+    @abstractmethod
+    def found(self, cells: Sequence[Cell[Outcome]]) -> Found:
+        """What this kind of study says beyond every study. ``cells``: of the summary."""
+
+    @abstractmethod
+    def headline(self, contrasts: Sequence[Comparison], found: Found) -> list[str]:
+        """The sentences at the top of the page."""
+
+    def seed_means(self, rows: np.ndarray) -> list[float]:
+        """The mean of each seed: over the tasks of a task's mean."""
+        tasks = sorted(set(self.strata[: rows.shape[1]]))
+        return [float(np.mean([row[self.strata == t].mean() for t in tasks])) for row in rows]
+
+    def label(self, group: G) -> str:
+        """A configuration's levels in words; factors with one level are left out."""
+        return label(group.cell, self.study, self.demos(group))
+
+    def label_without_encoder(self, group: G) -> str:
+        """A configuration's levels without its encoder."""
+        return " · ".join(words(group.cell, self.study, self.demos(group)))
+
+    def ladders(self, found: Sequence[G]) -> list[list[G]]:
+        """Configurations with evidence that differ in the encoder alone, in the order of the encoders."""
+        out: dict[tuple[Any, ...], list[G]] = {}
+        order = {e: i for i, e in enumerate(self.encoders)}
+        for g in found:
+            if g.rows is not None:
+                out.setdefault(g.cell.others, []).append(g)
+        return [sorted(ladder, key=lambda g: order[g.cell.encoder]) for ladder in out.values()]
+
+    def change(self, low: G, high: G, about: EncoderGain | ErrorChange) -> Comparison:
+        """Δ_enc: the second configuration less the first, which differ in the encoder alone."""
+        found = statistics.contrast(
+            [high.evidence, low.evidence], [1, -1], self.strata, outcomes=self.outcomes
+        )
+        pair = f"{high.cell.encoder} − {low.cell.encoder}"
+        label = f"Δ_enc {pair} · {self.label_without_encoder(low)}"
+        return Comparison(kind="delta_enc", label=label, about=about, found=found, p_holm=found.p)
+
+
+def label(cell: StudyCell, study: Study, demos: int | None = None) -> str:
+    """A cell's levels in words; factors with one level are left out."""
+    action, *rest = words(cell, study, demos)
+    return " · ".join([action, cell.encoder, *rest])
+
+
+def words(cell: StudyCell, study: Study, demos: int | None = None) -> list[str]:
+    """The action representation, then the levels of what the study has several of."""
+    sizes = [cell.size] if len(study.factors.size) > 1 else []
+    codes, tasks = code_words(cell.code, study), conditioning_words(cell.task, study)
+    several = demos is not None and len(study.factors.demos) > 1
+    return [cell.representation, *sizes, *codes, *tasks, *([f"{demos} demos"] if several else [])]
+
+
+def code_words(code: Code | None, study: Study) -> list[str]:
+    """Codebook and tokenizer seed, where the study has several."""
+    factors, parts = study.factors, []
+    if code is not None and code.codebook is not None and len(factors.codebook) > 1:
+        parts.append(f"codebook {codebook_name(code.codebook, factors.codebook)}")
+    own = factors.tokenizer_seed
+    if code is not None and code.seed is not None and own != "training" and len(own) > 1:
+        parts.append(f"tokenizer seed {code.seed}")
+    return parts
+
+
+def conditioning_words(task: str, study: Study) -> list[str]:
+    """How the task enters the policy, where the study has several ways."""
+    return [f"task as {task}"] if len(study.factors.task) > 1 else []
+
+
+def code_levels(code: Code | None) -> CodeLevels:
+    """A code's levels."""
+    if code is None:
+        return CodeLevels()
+    return CodeLevels(tokenizer=code.tokenizer, codebook=code.codebook, tokenizer_seed=code.seed)

@@ -1,0 +1,117 @@
+"""How a run goes: who is told, what was built, what failed, and what a failure leaves nothing to do for."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .artifact import Artifact
+from .store import Keyed, Store, write_json
+
+SIMULATOR_FAILURES = 2  # with nothing simulated before them, the rest is not tried
+
+
+@dataclass
+class Outcome:
+    """What a run did: keys built now, keys that failed with their records, and how it ended.
+
+    ``stopped``: before all was done, by the budget or by Ctrl-C; ``interrupted``: by Ctrl-C.
+    """
+
+    built: list[str] = field(default_factory=list)
+    failures: dict[str, dict[str, str]] = field(default_factory=dict)
+    stopped: bool = False
+    interrupted: bool = False
+
+
+class Watcher(Protocol):
+    """Is told what happens: the terminal's progress bar, and the log file."""
+
+    def started(self, step: Artifact) -> None:
+        """A worker has taken the step."""
+
+    def progress(self, step: Artifact, done: int, total: int) -> None:
+        """The step has done ``done`` of ``total``."""
+
+    def finished(self, step: Artifact, seconds: float) -> None:
+        """The step's artefact is committed."""
+
+    def failed(self, step: Artifact, record: dict[str, str]) -> None:
+        """The step has failed (``failure_record``)."""
+
+
+def failure_file(store: Store, of: Keyed) -> Path:
+    """Where the record of a failed step lies."""
+    return store.root / "failures" / f"{of.kind}-{of.key}.json"
+
+
+def _give_up_dependents(steps: list[Artifact], key: str, outcome: Outcome) -> None:
+    """Mark the steps that wait for a failed one; they keep its sentence."""
+    for step in steps:
+        if step.key not in outcome.failures and any(i.key == key for i in step.inputs.values()):
+            outcome.failures[step.key] = {**outcome.failures[key], "because": key}
+            _give_up_dependents(steps, step.key, outcome)
+
+
+def _give_up_useless(
+    steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome
+) -> None:
+    """Mark those that wait for nothing: whatever needs them has failed. They keep that failure's sentence."""
+    useful = set(goals)
+    for step in reversed(steps):
+        if step.key not in outcome.failures and step.key in useful:
+            useful |= {i.key for i in step.inputs.values()}
+    for step in reversed(waiting):  # those that need a step stand behind it
+        key = step.key
+        if key not in useful and key not in outcome.failures:
+            needs = [s.key for s in steps if any(i.key == key for i in s.inputs.values())]
+            failed = next(k for k in needs if k in outcome.failures)
+            outcome.failures[key] = {"because": failed, **outcome.failures[failed]}
+
+
+def _give_up_simulator(steps: list[Artifact], waiting: list[Artifact], outcome: Outcome) -> None:
+    """Mark all that is simulated where the simulator itself fails every time: trying on would only take long."""
+    at = {s.key: s for s in steps}
+    if any(at[key].simulated for key in outcome.built):
+        return
+    failed = [
+        k for k, f in outcome.failures.items() if k in at and f["kind"] == "simulator" and "because" not in f
+    ]
+    if len(failed) < SIMULATOR_FAILURES:
+        return
+    for step in waiting:
+        if step.simulated and step.key not in outcome.failures:
+            outcome.failures[step.key] = {**outcome.failures[failed[-1]], "because": failed[-1]}
+            _give_up_dependents(steps, step.key, outcome)
+
+
+def after_failures(steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome) -> None:
+    """Mark, of the waiting steps, all that is not to be tried after the failures so far."""
+    for key in list(outcome.failures):
+        _give_up_dependents(steps, key, outcome)
+    _give_up_simulator(steps, waiting, outcome)
+    _give_up_useless(steps, waiting, goals, outcome)
+
+
+def note_failure(store: Store, step: Artifact, record: dict[str, str], outcome: Outcome) -> None:
+    """Keep a failure's record; a diverged training's also in the store, where it stays until it is retried."""
+    outcome.failures[step.key] = record
+    if record["kind"] == "diverged":
+        file = failure_file(store, step)
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, record)
+
+
+def failure_record(step: Artifact, error: BaseException) -> dict[str, str]:
+    """A failed step's record: kind ("diverged", "simulator", "user", "crash"), sentence and traceback."""
+    kind = getattr(error, "failure", "crash")
+    sentence = str(error) if kind != "crash" else f"{type(error).__name__}: {error}"
+    return {
+        "kind": kind,
+        "step": step.label,
+        "sentence": sentence,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
