@@ -32,6 +32,7 @@ ROOMS = (
     "results",
     "costs",
     "report",
+    "api",
     "cli",
 )
 FILES = sorted(SOURCE.rglob("*.py"))

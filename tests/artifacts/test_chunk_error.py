@@ -155,7 +155,7 @@ def _standardised(store, cell):
 
 def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     """No cached features there: the frames go through the policy's own network."""
-    from compression_gap.cli.terminal import RunWatcher
+    from compression_gap.api.progress import RunWatcher
     from compression_gap.store.engine import run_steps
     from compression_gap.study.file import parse_study
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from compression_gap import __version__
+from compression_gap.api.progress import RunWatcher
 from compression_gap.cli import main as cli
-from compression_gap.cli import terminal
 from compression_gap.errors import UserError
 from compression_gap.rollouts import pools
 from compression_gap.statistics.power import power
@@ -232,9 +232,9 @@ def test_a_report_goes_where_it_is_asked_to(finished, where, capsys, tmp_path):
 
 
 def test_a_report_without_pyav_has_no_films_and_says_why(where, capsys, tmp_path, monkeypatch):
-    from compression_gap.cli import commands
+    from compression_gap.api import results
 
-    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    monkeypatch.setattr(results, "find_spec", lambda name: None)
     out = tmp_path / "page.html"
     assert cli.main(["report", *where, "--out", str(out)]) == 0
     said = capsys.readouterr().err
@@ -256,9 +256,9 @@ def test_a_budget_that_is_spent_says_how_to_go_on(tmp_path, small_study_text, ca
     ("text", "seconds"), [("90s", 90), ("9m", 540), ("2h", 7200), ("1.5m", 90), (None, None)]
 )
 def test_budgets(text, seconds):
-    from compression_gap.cli.commands import seconds as read
+    from compression_gap.api.options import Running
 
-    assert read(text) == seconds
+    assert Running(budget=text).seconds == seconds
 
 
 # Rollouts
@@ -442,13 +442,13 @@ def test_ctrl_c_ends_a_run_with_130_keeps_what_is_built_and_says_how_to_go_on(
     verb, tmp_path, small_study_text, capsys, monkeypatch
 ):
     """The worker is deaf to it and ends its step; what it built is there for the next run."""
-    started = terminal.RunWatcher.started
+    started = RunWatcher.started
 
     def pressed(self, step):
         started(self, step)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(terminal.RunWatcher, "started", pressed)
+    monkeypatch.setattr(RunWatcher, "started", pressed)
     file = tmp_path / "small.yaml"
     file.write_text(small_study_text)
     where = [str(file), "--store", str(tmp_path / "s")]

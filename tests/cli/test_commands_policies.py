@@ -14,7 +14,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from compression_gap import sims
-from compression_gap.cli.commands_policies import policy_card
+from compression_gap.api import policies as api
+from compression_gap.api.card import policy_card
 from compression_gap.cli.main import main
 from compression_gap.errors import UserError
 from compression_gap.nn.convergence import convergence
@@ -24,6 +25,7 @@ from compression_gap.serving import PolicyServer
 from compression_gap.sims import Observation, SimSpec, make_sim
 from compression_gap.sims.episode import Drive, EpisodeRunner, Outcome
 from compression_gap.statistics.intervals import rate_interval
+from compression_gap.study.file import load_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,23 +168,20 @@ def test_a_record_beside_the_policy_that_cannot_be_read_is_named(finished, tmp_p
 
 
 def test_a_folder_that_is_there_is_refused_before_the_policy_is_read(finished, tmp_path, monkeypatch):
-    from compression_gap.cli import commands_policies
-
     (tmp_path / "mine").write_text("x")
-    monkeypatch.setattr(commands_policies, "policy_card", None)
+    monkeypatch.setattr(api, "policy_card", None)
     with pytest.raises(UserError, match="is there already and not empty; name a new folder"):
-        commands_policies.export_policy(finished.policy, tmp_path, None, None)
+        api.export_policy(finished.policy, tmp_path)
 
 
 def test_a_policy_that_cannot_act_is_not_served(finished, monkeypatch):
-    from compression_gap.cli.commands_policies import serve_policy
-    from compression_gap.policies import Policy
+    from compression_gap.cli.policy import ServeOptions, serve
 
     monkeypatch.setattr(Policy, "act", lambda self, asked, seeds: 1 / 0)
     with pytest.raises(
         UserError, match=r"cannot act \(ZeroDivisionError: division by zero\); train or export it"
     ):
-        serve_policy(str(finished.policy), None, False, port=0)
+        serve(ServeOptions(str(finished.policy), port=0))
 
 
 def test_a_study_that_does_not_hold_the_policy(finished, tmp_path, small_study_text):
@@ -198,7 +197,7 @@ def test_a_study_that_does_not_hold_the_policy(finished, tmp_path, small_study_t
     stranger = max(seeds, key=seeds.get)
     assert seeds[stranger] == 1
     with pytest.raises(UserError, match=f"the study 'other' has no policy {stranger.name}"):
-        policy_card(stranger, other)
+        policy_card(stranger, load_study(other, None))
 
 
 @pytest.mark.parametrize(

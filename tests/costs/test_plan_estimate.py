@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compression_gap.cli.commands import describe_plan
+from compression_gap.api.study import describe_plan, load_study
 from compression_gap.cli.main import main
 from compression_gap.costs.benchmark import FILE, measure_steps, read_measured
 from compression_gap.costs.estimate import GPU, estimate, planned_policies
@@ -79,7 +79,7 @@ def test_only_what_is_missing_takes_hours(tmp_path):
 
 
 def test_frames_are_those_of_the_demonstrations_that_are_there(finished):
-    found = describe_plan(finished.file, None, finished.store)["estimate"]
+    found = describe_plan(load_study(finished.file), finished.store)["estimate"]
     assert found["frames"]["assumed"] is False
     assert found["training"]["trainings"] == 0
     rows = {(p["encoder"], p["action"]): p for p in found["policies"]}

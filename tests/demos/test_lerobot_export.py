@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.cli.commands_data import frame_rate
+from compression_gap.api.recordings import frame_rate
 from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.demos.importing import open_source

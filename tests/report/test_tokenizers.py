@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from compression_gap.cli.commands import demos_steps
 from test_page import Page
 
-from compression_gap.cli.commands import demos_steps
 from compression_gap.report.tokenizers import write_tokenizer_page
 from compression_gap.results.records.json import as_json
 from compression_gap.results.tokenizer_table import read_table

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.cli.commands_policies import policy_card
+from compression_gap.api.card import policy_card
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.report.page import render_page
@@ -19,7 +19,7 @@ from compression_gap.rollouts.run import EPISODE_SCHEMA
 from compression_gap.statistics.intervals import peak_optimism
 from compression_gap.store.engine import run_plan
 from compression_gap.store.store import Store
-from compression_gap.study.file import parse_study
+from compression_gap.study.file import load_study, parse_study
 from compression_gap.study.plan import make_plan
 
 FILE = """\
@@ -183,7 +183,7 @@ def test_a_policy_s_card_is_about_its_final_weights(trained, tmp_path):
     whole = plan()
     file = tmp_path / "peaks.yaml"
     file.write_text(FILE.replace("ROLLOUT", "checkpoints: 3, select: peak"))
-    card = policy_card(trained.path(whole.cells[0].policy), file)
+    card = policy_card(trained.path(whole.cells[0].policy), load_study(file, None))
     assert len(card.evaluations) == 1
     (own,) = [r for r in [shown(plan("checkpoints: 3"), trained)["cells"][0]]]
     assert card.evaluations[0].overall.value == pytest.approx(own["selection"]["rates"][0][-1])

@@ -205,8 +205,8 @@ def test_a_plan_imports_no_torch(recorded):
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from compression_gap.cli.commands import describe_plan; "
-        f"describe_plan(Path({str(recorded.file)!r}), None, Path({str(recorded.store)!r})); "
+        "import sys; from compression_gap.api.study import describe_plan, load_study; "
+        f"describe_plan(load_study({str(recorded.file)!r}), {str(recorded.store)!r}); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

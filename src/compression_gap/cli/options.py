@@ -1,20 +1,55 @@
-"""What the verbs of the command line share: types of arguments, and printing for programs."""
+"""What the verbs share: options that stand in several of them, and printing for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-StorePath = Annotated[Path, tyro.conf.arg(help="folder of all artefacts")]
-Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
+from ..api.options import Running
+
+if TYPE_CHECKING:
+    from ..api.study import OpenStudy
+    from ..study.file import Study
+
+Runs = Annotated[Running, tyro.conf.arg(name="")]
 StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
-Preset = Annotated[
-    str | None, tyro.conf.arg(help="a study that ships with the program; beside a file: its scale")
-]
+
+
+@dataclass(frozen=True)
+class OneStudy:
+    """Options of a verb that takes one study."""
+
+    file: StudyFile = None
+    """the study file."""
+    preset: str | None = None
+    """a study that ships with the program; beside a file: its scale."""
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+    def load(self) -> Study:
+        """The study that is named."""
+        from ..study.file import load_study
+
+        return load_study(self.file, self.preset)
+
+    def open(self) -> OpenStudy:
+        """The study that is named, planned, with its store."""
+        from ..api.study import open_study
+
+        return open_study(self.load(), self.store)
+
+    @property
+    def command(self) -> str:
+        """What runs the study and makes its report."""
+        file = [self.file.name] if self.file else []
+        return " ".join(["cgap study run", *file, *(["--preset", self.preset] if self.preset else [])])
 
 
 def print_json(value: Any) -> None:

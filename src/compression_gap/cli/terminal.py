@@ -1,17 +1,14 @@
-"""What people see in a terminal: tables, and the progress of a run. Numbers come with unit and interval."""
+"""What people see in a terminal: tables. Numbers come with unit and interval."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +21,6 @@ from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSumm
 from ..results.records.tokenizers import TokenizerTable
 from ..statistics.intervals import Interval
 from ..statistics.power import Design
-from ..store.artifact import Artifact
 
 PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
 
@@ -93,86 +89,6 @@ def new_table(*columns: str, title: str | None = None) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     return table
-
-
-class RunWatcher:
-    """Progress with the time left, on the terminal and in a log file."""
-
-    def __init__(self, steps: Sequence[Artifact], total: int, workers: int, log: Path) -> None:
-        self.steps, self.workers = list(steps), workers
-        self.left = {s.key: s.cost for s in steps}
-        self.spent = self.guessed = 0.0
-        self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
-        self.log.setLevel(logging.INFO)
-        self.log.propagate = False
-        self.handler = logging.FileHandler(log)
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self.log.addHandler(self.handler)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[left]}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self.done, self.total = total - len(self.steps), total
-        self.overall = self.bar.add_task("all steps", total=max(1.0, sum(self.left.values())), left="")
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> RunWatcher:
-        self.bar.start()
-        if self.done:
-            self._say(
-                f"{self.done} of {counted(self.total, 'step')} {'is' if self.total == 1 else 'are'} there already"
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        self.log.removeHandler(self.handler)
-        self.handler.close()
-
-    def _say(self, message: str) -> None:
-        self.log.info(message)
-        if self.bar.disable:
-            print(message, file=sys.stderr, flush=True)
-
-    def _time_left(self) -> str:
-        # The guesses are in core-seconds of some machine; this one's pace corrects them.
-        pace = self.spent / self.guessed if self.guessed else 1.0
-        rest = sum(self.left.values()) * pace / self.workers
-        return f"about {rest / 60:.0f} min left" if rest >= 90 else f"about {rest:.0f} s left"
-
-    def started(self, step: Artifact) -> None:
-        """A step begins."""
-        self.log.info("begins: %s", step.label)
-        self.tasks[step.key] = self.bar.add_task(f"  {step.label}", total=1, left="")
-
-    def progress(self, step: Artifact, done: int, total: int) -> None:
-        """A step moves."""
-        if step.key in self.tasks:
-            self.bar.update(self.tasks[step.key], completed=done, total=total)
-
-    def _end(self, step: Artifact) -> None:
-        if step.key in self.tasks:
-            self.bar.remove_task(self.tasks.pop(step.key))
-        self.bar.update(self.overall, advance=self.left.pop(step.key, 0.0), left=self._time_left())
-
-    def finished(self, step: Artifact, seconds: float) -> None:
-        """A step is committed."""
-        self.spent, self.guessed = self.spent + seconds, self.guessed + step.cost
-        self.done += 1
-        self._end(step)
-        self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")
-
-    def failed(self, step: Artifact, record: dict[str, str]) -> None:
-        """A step failed: its sentence for all to read, its traceback for the log."""
-        self._end(step)
-        self._say(f"FAILED {step.label}: {record['sentence']}")
-        if record["traceback"]:
-            self.log.info("%s", record["traceback"].rstrip())
 
 
 def failures_list(failures: Sequence[dict[str, str]]) -> None:

@@ -1,30 +1,26 @@
-"""What the verbs do with one policy: export with a model card, roll out, and serve."""
+"""The model card of a policy: what its store knows of its training, its data and its success."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..demos.demoset import read_episodes
 from ..errors import UserError, counted
 from ..nn.convergence import convergence
 from ..records import read_object
+from ..results.records.json import as_json
 from ..store.store import MANIFEST, Recipe, Store, read_manifest, recipe_in
-from ..study.file import load_study
-from ..study.offline import RECORDINGS
-from .commands import at_least, folder_of, open_study, summarise_study
+from ..study.file import Study
+from .results import summarise_study
+from .study import open_study
 
 if TYPE_CHECKING:
-    from ..policies import Policy
     from ..policies.card import Card, CellError, CellRate, Evaluation, Rate
     from ..sims import EvaluationProtocol
 
@@ -42,19 +38,7 @@ class _Evidence:
         return self.protocol.sim.tasks
 
 
-def export_policy(folder: Path, out: Path, study: Path | None, preset: str | None) -> dict[str, Any]:
-    """Save a policy and its card in a new folder; returns its folder, files and the card's figures."""
-    from ..policies import Policy
-    from ..policies.sharing import check_new
-
-    check_new(out)  # before the policy is read and its card is made, which takes seconds
-    card = policy_card(folder, study, preset)
-    made = Policy.from_pretrained(folder).save_pretrained(out, card=card)
-    files = sorted(str(f.relative_to(made)) for f in made.rglob("*") if f.is_file())
-    return {"folder": str(made), "files": files, "card": asdict(card)}
-
-
-def policy_card(folder: Path, study: Path | None = None, preset: str | None = None) -> Card:
+def policy_card(folder: Path, study: Study | None = None) -> Card:
     """What the store knows of the policy in ``STORE/policy/KEY``; an empty card of a folder elsewhere.
 
     Raises ``UserError`` if the policy is damaged, or is not one of the study that is named.
@@ -63,9 +47,8 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
 
     folder = folder.resolve()
     root = folder.parent.parent
-    named = study is not None or preset is not None
     if not ((folder / MANIFEST).is_file() and (root / "store.json").is_file()):
-        if named:
+        if study is not None:
             raise UserError(f"{folder} is in no store, so no study knows it; name STORE/policy/KEY")
         return Card()
     store = Store(root)
@@ -75,10 +58,10 @@ def policy_card(folder: Path, study: Path | None = None, preset: str | None = No
     store.open(recipe)  # all of it is to be exported
     about = store.manifest(recipe)
     meta, spec = about["meta"], about["spec"]
-    if named:
-        summary = _summary(study, preset, root)
+    if study is not None:
+        summary = as_json(summarise_study(open_study(study, root)))
         if not list(_cells_with(summary, recipe.key)):
-            raise UserError(f"the study '{summary['study']['name']}' has no policy {recipe.key}")
+            raise UserError(f"the study '{study.name}' has no policy {recipe.key}")
         found: list[Measured] = [(_cell_rates(summary, recipe.key), _cell_errors(summary, recipe.key))]
     else:
         found = [_measured_in(f, recipe.key) for f in sorted(root.glob("studies/*/summary.json"))]
@@ -134,14 +117,6 @@ def _recipe(folder: Path) -> Recipe:
     """The recipe in an artefact's manifest."""
     with _readable(folder / MANIFEST):
         return recipe_in(read_manifest(folder))
-
-
-def _summary(study: Path | None, preset: str | None, root: Path) -> dict[str, Any]:
-    from ..results.records.json import as_json
-
-    _, plan, store = open_study(study, preset, root)
-    found: dict[str, Any] = as_json(summarise_study(plan, store))
-    return found
 
 
 def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:
@@ -251,108 +226,3 @@ def _cell_errors(summary: dict[str, Any], key: str) -> Iterator[CellError]:
                 episodes=summary["held_out"]["episodes"],
                 points=summary["held_out"]["points"],
             )
-
-
-def roll_out(
-    folder: Path,
-    suite_name: str | None,
-    episodes: int,
-    execute: int,
-    first_initial_state: int | None,
-    out: Path | None,
-    preset: str | None,
-) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Roll out a saved policy: its episodes' rows, and the films of the first one of each task."""
-    from ..policies import Policy
-    from ..rollouts.run import record_episode, run_episodes
-    from ..sims import (
-        EVALUATION_STATES,
-        EvaluationProtocol,
-        SimPool,
-        SimSpec,
-        default_rendering,
-        sim_info,
-        suite,
-    )
-
-    at_least(1, episodes=episodes, execute=execute)
-    at_least(0, first_initial_state=first_initial_state)
-    policy = Policy.load(folder)
-    if preset is not None:
-        episodes = load_study(None, preset).rollout.episodes_per_task
-    if suite_name is None and policy.spec.sim == RECORDINGS:
-        raise UserError(
-            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
-            "the robot with cgap serve"
-        )
-    sim, tasks = suite(suite_name) if suite_name else (policy.spec.sim, policy.spec.tasks)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=policy.spec.cameras,
-        image_size=policy.spec.image_size,
-        rendering=default_rendering(sim),
-    )
-    info = sim_info(spec)
-    policy = policy.on_tasks(tasks)
-    protocol = EvaluationProtocol(
-        sim=spec,
-        episodes_per_task=episodes,
-        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
-        execute=min(execute, policy.horizon),
-        n_obs_steps=policy.n_obs_steps,
-        step_limit=info.step_limit,
-        versions=info.versions,
-        settings=info.settings,
-    )
-    if out is not None:
-        folder_of(out)
-    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
-        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
-    films = [] if out is None else [out / f"{task}.mp4" for task in tasks]
-    for task, film in zip(tasks, films, strict=False):
-        record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
-    return list(table.to_pylist()), films
-
-
-def _try_out(policy: Policy, name: str) -> None:
-    """One decision before clients connect: what fails now would fail at each of them, and the first one waits less."""
-    try:
-        policy.act(policy.example(), np.zeros(1, np.int64))
-    except UserError:
-        raise
-    except Exception as error:  # whatever an encoder or a head of another package may raise
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"the policy {name} cannot act ({words}); train or export it again") from error
-
-
-def serve_policy(policy: str, revision: str | None, as_json: bool, **options: Any) -> None:
-    """Serve until it is interrupted. ``options``: those of ``PolicyServer``."""
-    from ..policies import Policy
-    from ..serving.server import PolicyServer, is_loopback, metadata, serve_forever
-
-    loaded = Policy.from_pretrained(policy, revision=revision)
-    server = PolicyServer(loaded, **options)
-    _try_out(loaded, policy)
-    host = server.host
-    if not is_loopback(host):
-        print(
-            f"cgap: warning: {host} can be reached from other machines, and this server knows neither passwords "
-            "nor encryption; use it in a network that you trust, or a tunnel to 127.0.0.1",
-            file=sys.stderr,
-        )
-
-    def ready() -> None:
-        about = metadata(loaded)
-        if as_json:
-            print(json.dumps({"url": server.url, **about}, allow_nan=False), flush=True)
-        else:
-            tasks = ", ".join(about["tasks"])
-            print(
-                f"{about['head']} · {about['encoder']} on {about['sim']} ({tasks}) at {server.url}",
-                flush=True,
-            )
-            print("Ctrl-C stops it", flush=True)
-
-    serve_forever(server, ready)
-    print("cgap: stopped", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the verbs do that bring data in and out: demos import, demos export. Usable from Python."""
+"""Recordings of others: imported into a store, rendered again, and written as a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 from ..artifacts.demonstrations import Demonstrations
 from ..errors import UserError
 from ..store.store import Recipe, Store
-from ..study.file import Cameras
-from .commands import at_least, demos_steps, describe_demos, processes_of
+from .demos import MadeDemos, describe, planned
+from .options import Running
+from .progress import progress_bar
 
 EXTRA = {"av", "h5py", "zarr", "PIL"}
 
@@ -31,24 +32,6 @@ def with_extra() -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def progress_bar(what: str) -> Iterator[Any]:
-    """A bar with the time left on the terminal: ``progress(done, total)``; nothing where stderr is a file."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} frames,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=1)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[str, Any]:
     """Import a data set into the store, and describe the set; an import that is there already is reused."""
     from ..demos import DemoSet
@@ -63,9 +46,9 @@ def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[s
         store.sweep()
         with progress_bar(f"importing {folder.name}") as progress:
             recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
-    found = {**describe(recipe, store), "reused": reused}
+    found = {**_describe(recipe, store), "reused": reused}
     still = _still(DemoSet.load(store.open(recipe)))
-    return {**found, "notes": [*source.notes, *camera_notes(found["cameras"]), *still]}
+    return {**found, "notes": [*source.notes, *_camera_notes(found["cameras"]), *still]}
 
 
 def _still(demos: Any) -> list[str]:
@@ -83,7 +66,7 @@ def _still(demos: Any) -> list[str]:
     return found
 
 
-def camera_notes(cameras: dict[str, list[int]]) -> list[str]:
+def _camera_notes(cameras: dict[str, list[int]]) -> list[str]:
     """What to say of cameras that no study can take: it needs square ones of one size."""
     sizes = {tuple(size) for size in cameras.values()}
     if len(sizes) == 1 and all(h == w for h, w in sizes):
@@ -95,7 +78,7 @@ def camera_notes(cameras: dict[str, list[int]]) -> list[str]:
     ]
 
 
-def describe(recipe: Recipe, store: Store) -> dict[str, Any]:
+def _describe(recipe: Recipe, store: Store) -> dict[str, Any]:
     """An imported set: format, sizes, tasks, how names were mapped, and where it lies."""
     from ..demos import DemoSet
 
@@ -155,21 +138,20 @@ def frame_rate(folder: Path, demos: Any) -> float:
 
 
 def make_official(
-    suite_name: str,
+    suite: str,
     folder: Path,
-    episodes: int,
-    cameras: tuple[str, ...],
-    image_size: int,
-    store_root: Path,
-    processes: int | None,
-) -> list[dict[str, Any]]:
+    episodes: int = 100,
+    *,
+    cameras: tuple[str, ...] = (),
+    image_size: int = 84,
+    store: str | Path = "store",
+    running: Running | None = None,
+) -> list[MadeDemos]:
     """LIBERO's official demonstrations of a suite's tasks, from the HDF5 files in ``folder``, rendered again."""
-    at_least(8, image_size=image_size)
-    steps = demos_steps(suite_name, episodes, Cameras(names=cameras, image_size=image_size), "official")
-    store = Store(store_root)
-    store.sweep()
-    _take([s for s in steps if not store.has(s)], folder, store, processes_of(processes))
-    return describe_demos(steps, store)
+    steps, place = planned(suite, episodes, cameras, image_size, "official"), Store(Path(store))
+    place.sweep()
+    _take([s for s in steps if not place.has(s)], folder, place, (running or Running()).workers)
+    return describe(steps, place)
 
 
 def _take(steps: list[Demonstrations], folder: Path, store: Store, workers: int) -> None:

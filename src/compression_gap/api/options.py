@@ -1,0 +1,61 @@
+"""Options that several verbs share, and the sentences that refuse what they cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Running:
+    """How much of the machine a run takes, and for how long."""
+
+    processes: int | None = None
+    """worker processes; as many as cores by default, 0 for this process alone."""
+    budget: str | None = None
+    """stop cleanly after this time, as in 90s, 9m or 2h."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers: as asked, or as many as there are cores."""
+        if self.processes is not None and self.processes < 0:
+            raise UserError(f"--processes {self.processes} is negative; give 0 (this process alone) or more")
+        return (os.cpu_count() or 1) if self.processes is None else self.processes
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget: "90s", "9m" or "2h" in seconds; None without one."""
+        if self.budget is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget.strip())
+        if not match:
+            raise UserError(f"--budget '{self.budget}' is not a time; write it as 90s, 9m or 2h")
+        return float(match[1]) * SECONDS[match[2]]
+
+
+def at_least(least: int, **given: int | None) -> None:
+    """Refuse options below their least value."""
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value} is too small; give {least} or more")
+
+
+def check_sigma(sigma: float | None) -> None:
+    """Refuse a resolution that is none."""
+    if sigma is not None and not 0 < sigma < float("inf"):
+        raise UserError(f"--sigma {sigma} is no resolution; give standard deviations above 0")
+
+
+def folder_of(path: Path) -> Path:
+    """Make a folder that the user named."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path} ({error.strerror}); name another one") from error
+    return path

@@ -1,0 +1,129 @@
+"""The verbs on a study: study plan, study run, study status, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError, counted
+from .options import OneStudy, Running, Runs, print_json
+
+
+@dataclass(frozen=True)
+class PlanOptions(OneStudy):
+    """Show what a study would build, what of it is there already, and what it would cost.
+
+    Example: cgap study plan --preset demo
+    """
+
+    measure: bool = False
+    """run a few training steps of each policy on this machine first (minutes); the store keeps them."""
+
+
+def plan(options: PlanOptions) -> None:
+    """Print the steps and the costs."""
+    from ..api.study import describe_plan
+
+    found = describe_plan(options.load(), options.store, measure=options.measure)
+    if options.json:
+        print_json(found)
+    else:
+        from .terminal_plan import plan_table
+
+        plan_table(found)
+
+
+@dataclass(frozen=True)
+class RunOptions(OneStudy):
+    """Run a study: build what is missing, then write the report. The same command goes on where it stopped.
+
+    Example: cgap study run --preset tiny
+    """
+
+    running: Runs = field(default_factory=Running)
+    retry: bool = False
+    """try cells again whose training diverged."""
+    report: bool = True
+    """write the report at the end."""
+
+
+def run(options: RunOptions) -> int:
+    """Build, then report; the exit code says whether all of it is there."""
+    from ..api.build import ended_early, own_failures
+    from ..api.results import Results
+    from ..api.study import build_study
+    from ..store.engine import missing_steps
+    from .terminal import failures_list, study_tables
+
+    opened, begun = options.open(), time.monotonic()
+    outcome = build_study(opened, options.running, retry=options.retry)
+    failures = own_failures(outcome)
+    failures_list(failures)
+    if stopped := ended_early(outcome, len(missing_steps(opened.plan, opened.store))):
+        print(stopped)
+    kinds = [f["kind"] for f in failures]
+    refused = [f for f in failures if f["kind"] in ("user", "simulator")]
+    if options.report and not outcome.stopped and "crash" not in kinds and not refused:
+        results = Results(opened, options.command)
+        path = results.write_report()
+        if options.json:
+            print_json(results.summary)
+        else:
+            study_tables(results.summary)
+            built, seconds = counted(len(outcome.built), "step"), time.monotonic() - begun
+            print(f"{built} built, the rest reused, in {seconds:.0f} s")
+            print(f"report: {path}")
+    if refused:
+        raise UserError(refused[0]["sentence"])
+    return int("crash" in kinds)
+
+
+@dataclass(frozen=True)
+class StatusOptions(OneStudy):
+    """Say how far a study is: steps done, missing, failed.
+
+    Example: cgap study status --preset demo
+    """
+
+
+def status(options: StatusOptions) -> None:
+    """Print how many steps are done, and what failed."""
+    from ..api.study import status as status_of
+
+    state = status_of(options.load(), options.store)
+    if options.json:
+        print_json(state)
+        return
+    steps = counted(state["steps"], "step")
+    print(f"{state['study']}: {state['done']} of {steps} done, {len(state['failed'])} failed")
+    for failure in state["failed"]:
+        print(f"  failed: {failure['step']}: {failure['sentence']}")
+
+
+@dataclass(frozen=True)
+class ReportOptions(OneStudy):
+    """Write the one-page HTML report of what a study has measured so far.
+
+    Example: cgap report --preset demo --out report.html
+    """
+
+    out: Path | None = None
+    """the page; by default in the store, under studies/."""
+    videos: int = 2
+    """cells whose rollouts are filmed (one success, one failure each); 0 for none."""
+
+
+def report(options: ReportOptions) -> None:
+    """Write the page, and print the tables."""
+    from ..api.results import Results
+
+    results = Results(options.open(), options.command)
+    path = results.write_report(options.out, options.videos)
+    if options.json:
+        print_json(results.summary)
+    else:
+        from .terminal import study_tables
+
+        study_tables(results.summary)
+        print(f"report: {path}")
