@@ -26,6 +26,7 @@ from .commands import (
 if TYPE_CHECKING:
     from ..results.records.bits import Ledger as LedgerResult
     from ..results.records.bits import Located
+    from ..results.records.calibration import Calibration
 
 
 def make_ledger(
@@ -138,17 +139,18 @@ def locate(
 
 def calibrate(
     quick: bool, store_root: Path, processes: int | None, budget: str | None, out: Path
-) -> dict[str, Any]:
+) -> Calibration:
     """Run the calibration and write its page, ``out``; returns what stands on it."""
     from ..report.calibration import write_calibration_page
     from ..results.calibration import read_calibration
+    from ..results.records.json import as_json
     from ..study.calibration import plan_calibration
 
     made, store = plan_calibration(quick), Store(store_root)
     begun = time.monotonic()
     run_all(made, store, study_folder(made.plan.study, store), processes, budget)
-    found = {**read_calibration(made, store), "quick": quick, "seconds": time.monotonic() - begun}
+    found = replace(read_calibration(made, store), quick=quick, seconds=time.monotonic() - begun)
     folder_of(out.parent)
     write_calibration_page(found, out)
-    write_json(out.with_suffix(".json"), found)
+    write_json(out.with_suffix(".json"), as_json(found))
     return found
