@@ -35,7 +35,7 @@ NOTHING = ChunkError(error=None, executed_error=None, rmse=None, per_task=None)
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorGroup(Group[StudyCell[Errors]]):
+class ErrorGroup(Group[Errors]):
     """Errors of whole chunks by held-out episode [seeds, episodes]; ``decode_failures``: a share of chunks."""
 
     errors: tuple[EpisodeErrors, ...]  # of each seed

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..artifacts.episodes import read_columns
+from ..artifacts.episodes import Episodes, read_columns
 from ..errors import UserError
 from ..sims import EvaluationProtocol
 from ..store.store import Keyed, Store
@@ -33,7 +33,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SuccessGroup(Group[Cell]):
+class SuccessGroup(Group[Episodes]):
     """Success by initial state [seeds, states]; ``decode_failures``: a share of decisions."""
 
     by_step: np.ndarray | None = (

@@ -26,7 +26,7 @@ def film_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
             path = _film(store, cell, task, state)
-            name = f"{label(cell, plan.study, cell.demos)} · seed {cell.seed}"
+            name = f"{label(cell, plan.study)} · seed {cell.seed}"
             out.append(Video(label=name, task=task, success=success, path=path))
     return out
 

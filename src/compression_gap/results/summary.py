@@ -20,14 +20,14 @@ from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.actions import study_codes
 from ..study.base import StudyPlan
-from ..study.cells import Trained
+from ..study.cells import Cell as StudyCell
 from ..study.file import Study
 from ..study.offline import OfflinePlan
 from ..study.plan import Plan
 from .chunk_error import ChunkErrors
 from .hypothesis import hypothesis
 from .information import read_ledger
-from .measurement import G, Measurement, StudyCell, code_levels
+from .measurement import G, Measurement, code_levels
 from .records.bits import Ledger, Span
 from .records.cells import Cell, Curve, Failure, Outcome, Trainings
 from .records.comparisons import Comparison, EncoderGain
@@ -90,7 +90,7 @@ def _summary(
 
 
 def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Outcome]:
-    cell: StudyCell = group.cell
+    cell = group.cell
     return Cell(
         label=of.label(group),
         encoder=cell.encoder,
@@ -99,7 +99,7 @@ def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Ou
         task=cell.task,
         code=code_levels(cell.code),
         trained_on=cell.trained_on,
-        executed=of.executed(group),
+        executed=cell.executed,
         seeds=group.seeds,
         outcome=of.outcome(group),
         per_seed=None if group.rows is None else of.seed_means(group.rows),
@@ -143,7 +143,7 @@ def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison])
     return replace(found, hypothesis=hypothesis(found, own))
 
 
-def trained(cells: Sequence[Trained], store: Store) -> Trainings:
+def trained(cells: Sequence[StudyCell[Any]], store: Store) -> Trainings:
     """What the trainings of one cell's replicates report."""
     there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
     metas = [meta for _, meta in there]
@@ -199,7 +199,7 @@ def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
     return out
 
 
-def machine(cells: Sequence[Trained], store: Store) -> dict[str, str]:
+def machine(cells: Sequence[StudyCell[Any]], store: Store) -> dict[str, str]:
     """What the first policy that is there was trained on."""
     for cell in cells:
         if store.has(cell.policy):

@@ -3,52 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..artifacts.policy import Executed, TrainedOn, TrainedPolicy, representation
 from ..store.artifact import Artifact
 from ..tokenizers.code import Code
-
-
-class Trained(Protocol):
-    """A trained policy among its replicates: a cell of a study in a simulator or on recordings."""
-
-    @property
-    def encoder(self) -> str:
-        """The encoder's name."""
-
-    @property
-    def size(self) -> str:
-        """The trunk's size."""
-
-    @property
-    def seed(self) -> int:
-        """The training seed."""
-
-    @property
-    def code(self) -> Code | None:
-        """The code, of a token policy or of the swap."""
-
-    @property
-    def policy(self) -> TrainedPolicy:
-        """The training."""
-
-    @property
-    def trained_on(self) -> TrainedOn:
-        """Recorded chunks, or what a code makes of them."""
-
-    @property
-    def swapped(self) -> bool:
-        """Whether the controlled swap switches the code on."""
-
-    @property
-    def representation(self) -> str:
-        """The action representation in words."""
-
-    @property
-    def levels(self) -> tuple[Any, ...]:
-        """The levels without the training seed."""
-
 
 E = TypeVar("E", bound=Artifact)  # what an outcome is read from: episodes, or errors on recordings
 
