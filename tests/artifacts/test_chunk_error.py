@@ -99,7 +99,7 @@ def by_hand(plan, store, demos, predict, steps=16):
 
 def test_the_mean_and_the_last_action(recorded, plan, demos):
     store = Store(recorded.store)
-    mean, last = (p.runs[None].load(store) for p in plan.predictors[:2])
+    mean, last = (p.runs[None].load(store) for p in plan.references[:2])
     zeros = np.zeros((16, 3))
     np.testing.assert_allclose(mean.whole, by_hand(plan, store, demos, lambda *_: zeros), rtol=1e-5)
     np.testing.assert_allclose(mean.executed, by_hand(plan, store, demos, lambda *_: zeros, 8), rtol=1e-5)
@@ -112,7 +112,7 @@ def test_the_mean_and_the_last_action(recorded, plan, demos):
 
 def test_a_code_alone_errs_by_its_distortion(recorded, plan):
     store = Store(recorded.store)
-    (coded,) = (p for p in plan.predictors if p.name == "coded")
+    (coded,) = (p for p in plan.references if p.actor == "coded")
     assert len(coded.runs) == 2  # each training seed's own tokenizer
     for run in coded.runs.values():
         folder, step = store.open(run), plan.steps[run.key]
@@ -141,14 +141,14 @@ def test_a_policy_s_error_is_that_of_what_it_does_on_raw_observations(recorded, 
         seed = decision_seed(e.task, number, 0, t)
         return policy.normaliser.normalise(policy.act(seen, np.array([seed])).chunk[0])
 
-    found = cell.error.load(store)
+    found = cell.evidence.load(store)
     np.testing.assert_allclose(found.whole, by_hand(plan, store, demos, act), rtol=2e-3)
     np.testing.assert_allclose(found.raw / policy.normaliser.std**2, _standardised(store, cell), rtol=1e-6)
     np.testing.assert_allclose((found.raw / policy.normaliser.std**2).mean(1), found.whole, rtol=1e-6)
 
 
 def _standardised(store, cell):
-    folder = store.open(cell.error)
+    folder = store.open(cell.evidence)
     sums, counts = (np.load(folder / f"{n}.npy") for n in ("sums", "counts"))
     return sums[0] / counts[0][:, None]
 
@@ -184,4 +184,4 @@ def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     )
     chunks = policy.emit(seen, np.zeros(len(windows), np.int64)).chunk  # a regression draws nothing
     error = (chunks - policy.normaliser.normalise(np.asarray(demos.actions))[windows.actions]) ** 2
-    assert cell.error.load(store).whole == pytest.approx([error[windows.valid].mean()], rel=1e-3)
+    assert cell.evidence.load(store).whole == pytest.approx([error[windows.valid].mean()], rel=1e-3)

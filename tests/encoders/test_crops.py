@@ -9,12 +9,12 @@ import torch
 from compression_gap.encoders import make_encoder
 from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
 from compression_gap.encoders.crops import Crop, centre
-from compression_gap.encoders.registry import check_encoder
+from compression_gap.encoders.registry import check_encoder, crop_of
 from compression_gap.errors import UserError
 
 from .conftest import observe, pictures
 
-ALL = Crop("all").for_encoder("retina-4")
+ALL = crop_of("retina-4", Crop("all"))
 
 
 def test_the_centre_is_what_resnet18_sees_when_it_does_not_train():
@@ -37,7 +37,7 @@ def test_the_rim_is_seen_exactly_where_it_is_not_cropped(name):
     outside[..., :2, :, :] = 255
     seen = [observe({"a": x, "b": x[:, :, ::-1]}) for x in (inside, outside)]
     for mode, blind in (("all", True), ("none", False)):
-        encoder = make_encoder(name, cameras=2, crop=Crop(mode).for_encoder(name))
+        encoder = make_encoder(name, cameras=2, crop=crop_of(name, Crop(mode)))
         a, b = (encoder.features(o) for o in seen)
         if name == "resnet18":
             network = encoder.network().train()  # no random crop either
@@ -96,9 +96,9 @@ def test_resnet18_by_default_crops_at_random_in_training_alone():
     ],
 )
 def test_a_specification_says_of_a_crop_what_changes_the_images(mode, share, encoder, said):
-    assert Crop(mode, share).for_encoder(encoder) == said
+    assert crop_of(encoder, Crop(mode, share)) == said
     if said is not None:
-        assert Crop.read(said).for_encoder(encoder) == said
+        assert crop_of(encoder, Crop.read(said)) == said
         assert Crop.read(said).mode == mode
 
 

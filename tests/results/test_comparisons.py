@@ -22,7 +22,7 @@ def measured_swap(tmp_path, outcomes=lambda cell: SWAP[cell.trained_on, cell.exe
     plan = make_plan(make_study(factors__action=["diffusion"], references=False, swap=swap, **changes))
     store = Store(tmp_path)
     for cell in plan.cells:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes(cell)))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, outcomes(cell)))
     return plan, shown(plan, store)
 
 
@@ -118,7 +118,7 @@ def test_a_table_without_all_four_cells_is_not_shown(tmp_path):
     plan, store = make_plan(make_study(factors__action=["diffusion"], swap=swap)), Store(tmp_path)
     for cell in plan.cells:
         if cell.trained_on == "chunk":
-            put(store, cell.episodes, rows_of(plan, cell.episodes, "1100"))
+            put(store, cell.evidence, rows_of(plan, cell.evidence, "1100"))
     assert shown(plan, store)["swaps"] == []
 
 
@@ -126,7 +126,7 @@ def test_interactions_are_against_the_first_continuous_head(tmp_path):
     plan = make_plan(make_study(factors__action=["oat", "flow", "fast", "regression"], references=False))
     store = Store(tmp_path)
     for cell in plan.cells:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, "1100"))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, "1100"))
     labels = [c["label"] for c in shown(plan, store)["contrasts"] if c["kind"] == "interaction"]
     pairs = {label.split(": ")[1] for label in labels}
     assert pairs == {"flow − oat", "flow − fast", "flow − regression"}
@@ -136,7 +136,7 @@ def test_a_hybrid_does_not_fall_through_its_code(tmp_path):
     plan = make_plan(make_study(factors__action=["oat", "oat-hybrid"]))
     store = Store(tmp_path)
     runs = [run for reference in plan.references for run in reference.runs.values()]
-    for recipe in (*(c.episodes for c in plan.cells), *runs):
+    for recipe in (*(c.evidence for c in plan.cells), *runs):
         put(store, recipe, rows_of(plan, recipe, "1100"))
     falls = {w["action"]: [v["name"] for v in w["levels"]] for w in shown(plan, store)["waterfalls"]}
     assert "expert-coded" in falls["oat"]

@@ -73,7 +73,7 @@ def test_checkpoints_are_evenly_spaced_and_the_last_is_the_policy():
     cell = whole.cells[0]
     assert [step for step, _ in cell.checkpoints] == [10, 20]
     assert [e.spec.get("checkpoint") for _, e in cell.checkpoints] == [10, 20]
-    assert "checkpoint" not in cell.episodes.spec
+    assert "checkpoint" not in cell.evidence.spec
     assert {e.key for _, e in cell.checkpoints} <= {r.key for r in whole.wanted}
     study = parse_study(FILE.replace("ROLLOUT", "checkpoints: 4"), "test")
     assert study.rollout.earlier(30) == [8, 15, 22]
@@ -100,7 +100,7 @@ def test_each_checkpoint_is_a_policy_of_its_own(trained):
 def written(store, whole, rates):
     """Replace the episodes of the first seed by rows with these successes, for (checkpoint …, final)."""
     cell = whole.cells[0]
-    recipes = [*(e for _, e in cell.checkpoints), cell.episodes]
+    recipes = [*(e for _, e in cell.checkpoints), cell.evidence]
     changed = {}
     for recipe, wins in zip(recipes, rates, strict=True):
         if wins is None:

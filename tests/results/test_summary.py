@@ -93,7 +93,7 @@ def measured(tmp_path_factory):
     plan, store = make_plan(make_study()), Store(tmp_path_factory.mktemp("measured"))
     for cell in plan.cells:
         outcomes = OUTCOMES[cell.action, cell.encoder][cell.seed]
-        put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, outcomes))
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, REFERENCES[reference.actor]))
@@ -116,7 +116,7 @@ def close(value):
 def one_cell(tmp_path):
     plan, store = make_plan(make_study()), Store(tmp_path / "store")
     cell = plan.cells[0]
-    return plan, store, cell.episodes, rows_of(plan, cell.episodes, "1010")
+    return plan, store, cell.evidence, rows_of(plan, cell.evidence, "1010")
 
 
 def test_rows_become_success_in_the_protocol_s_order(one_cell):
@@ -172,7 +172,7 @@ def test_no_rows_at_all_are_refused(one_cell):
 
 def test_repeats_are_averaged_within_their_state(tmp_path):
     plan, store = make_plan(make_study(rollout__repeats=2)), Store(tmp_path)
-    recipe = plan.cells[0].episodes
+    recipe = plan.cells[0].evidence
     put(store, recipe, rows_of(plan, recipe, "11" + "10" + "01" + "00"))
     assert success_matrix(plan, read_rows(plan, store, recipe)).tolist() == [1, 0.5, 0.5, 0]
 
@@ -181,7 +181,7 @@ def test_states_belong_to_their_tasks(tmp_path):
     plan, store = make_plan(make_study(suite="metaworld/push,hammer")), Store(tmp_path)
     assert strata(plan).tolist() == [0] * 4 + [1] * 4
     for cell in plan.cells[:2]:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, ["11110000", "11000010"][cell.seed]))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, ["11110000", "11000010"][cell.seed]))
     cell = shown(plan, store)["cells"][0]
     assert cell["rate"]["value"] == close((8 - 2 + 1) / 16)
     assert [(t["task"], t["value"]) for t in cell["per_task"]] == [
@@ -362,7 +362,7 @@ def below(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("below"))
     for cell in plan.cells:
         outcomes = BELOW.get((cell.action, cell.encoder), "101010101010")
-        put(store, cell.episodes, rows_of(plan, cell.episodes, outcomes))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, outcomes))
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, "1" * 12))
@@ -418,7 +418,7 @@ def test_another_stage_s_gain_is_given_beside_a_refused_oracle(tmp_path):
         ("diffusion", "retina-4"): "1" * 12,
     }
     for cell in plan.cells:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, of.get((cell.action, cell.encoder), "1" * 12)))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, of.get((cell.action, cell.encoder), "1" * 12)))
     verdict = shown(plan, store)["verdicts"][1]
     assert [g["stage"] for g in verdict["gains"]] == ["code"]
     assert verdict["joint"] is None
@@ -429,7 +429,7 @@ def test_another_stage_s_gain_is_given_beside_a_refused_oracle(tmp_path):
 def test_an_expert_below_a_policy_gives_no_waterfall_but_the_gain(tmp_path):
     plan, store = make_plan(make_study(rollout__episodes_per_task=12)), Store(tmp_path)
     for cell in plan.cells:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, "1" * 12))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, "1" * 12))
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, ("1" if reference.code is None else "0") * 12))
@@ -463,7 +463,7 @@ def test_labels_tell_all_rows_apart(tmp_path):
     )
     plan, store = make_plan(study), Store(tmp_path)
     for cell in plan.cells:
-        put(store, cell.episodes, rows_of(plan, cell.episodes, OUTCOMES[cell.action, cell.encoder][0]))
+        put(store, cell.evidence, rows_of(plan, cell.evidence, OUTCOMES[cell.action, cell.encoder][0]))
     for reference in plan.references:
         for run in reference.runs.values():
             put(store, run, rows_of(plan, run, REFERENCES[reference.actor]))
@@ -483,7 +483,7 @@ def test_a_study_that_is_half_done_says_what_is_missing(measured, tmp_path):
     for cell in plan.cells:
         if cell.encoder != "oracle" and cell.seed == 0:
             outcomes = OUTCOMES[cell.action, cell.encoder][0]
-            put(half, cell.episodes, rows_of(plan, cell.episodes, outcomes))
+            put(half, cell.evidence, rows_of(plan, cell.evidence, outcomes))
     found = shown(plan, half)
     rates = {c["label"]: c["rate"] and c["rate"]["value"] for c in found["cells"]}
     assert rates["oat · oracle"] is None

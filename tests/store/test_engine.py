@@ -181,7 +181,7 @@ def rows(plan, root):
     import pyarrow.parquet as parquet
 
     store = Store(root)
-    tables = [parquet.read_table(store.open(c.episodes) / "episodes.parquet") for c in plan.cells]
+    tables = [parquet.read_table(store.open(c.evidence) / "episodes.parquet") for c in plan.cells]
     out = [tuple(row.values()) for table in tables for row in table.to_pylist()]
     return sorted(out)
 
@@ -227,7 +227,7 @@ def test_a_run_builds_every_step_once_in_order(undisturbed):
     assert missing_steps(undisturbed.plan, Store(undisturbed.root)) == []
     table = rows(undisturbed.plan, undisturbed.root)
     protocol = undisturbed.plan.protocol
-    key = undisturbed.plan.cells[0].episodes.key
+    key = undisturbed.plan.cells[0].evidence.key
     assert [r[:5] for r in table] == [(key, protocol.hash, "reach", s, 0) for s in protocol.initial_states]
 
 

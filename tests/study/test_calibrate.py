@@ -6,7 +6,7 @@ import pytest
 
 from compression_gap.artifacts import calibration as kinds
 from compression_gap.cli.main import main
-from compression_gap.cli.terminal_bits import calibration_tables
+from compression_gap.information.estimate import Estimate
 from compression_gap.information.known import distributions
 from compression_gap.information.wide import Wide
 from compression_gap.results import calibration as results
@@ -43,14 +43,7 @@ def test_accuracy_counts_right_wrong_unresolved_and_ties():
 
 def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
     def estimate(value, low, high, converged):
-        return {
-            "value": value,
-            "low": low,
-            "high": high,
-            "converged": converged,
-            "missing": 0.1,
-            "probe": value,
-        }
+        return Estimate(value, low, high, 9, 9, None, {}, None, None, 0.1, value, converged)
 
     own = [(4.4, 4.2, 4.6, True), (3.0, 2.9, 3.1, True), (3.0, 2.9, 4.9, True), (3.0, 2.9, 3.1, False)]
     rows = [
@@ -58,10 +51,10 @@ def test_a_setting_in_short_counts_what_is_off_and_not_flagged():
         for e, low in zip(own, (0.1, -0.1, -0.1, 0.2), strict=True)
     ]
     found = results._wide_row(Wide(61), 4.38, rows)
-    assert found["mean"] == pytest.approx(3.35)
-    assert found["within"] is False
-    assert (found["covered"], found["flagged"], found["tight_and_wrong"]) == (0.5, 0.25, 1)
-    assert found["upgrade_holds_zero"] == 0.5
+    assert found.mean == pytest.approx(3.35)
+    assert found.within is False
+    assert (found.covered, found.flagged, found.tight_and_wrong) == (0.5, 0.25, 1)
+    assert found.upgrade_holds_zero == 0.5
 
 
 def test_the_dials_bind_as_their_definition_says():
@@ -123,5 +116,5 @@ def test_the_command_makes_the_page(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "store" / "calibration.md").read_text()
     assert "| demand |" in page
     assert (tmp_path / "store" / "calibration.svg").read_text().startswith("<svg")
-    calibration_tables(found)
+    assert main(words) == 0
     assert "verdicts, simulated, 1 seed:" in capsys.readouterr().out

@@ -226,7 +226,7 @@ def test_every_cell_has_the_mean_of_its_held_out_episodes(recorded):
     std = np.std(_training_actions(recorded.demos), axis=0)
     for cell in summary["cells"]:
         own = [c for c in plan.cells if (c.encoder, c.action) == (cell["encoder"], cell["action"])]
-        errors = [c.error.load(store) for c in own]
+        errors = [c.evidence.load(store) for c in own]
         rows = np.stack([e.whole for e in errors])
         assert cell["per_seed"] == pytest.approx(rows.mean(1).tolist())  # one held-out episode a task
         assert cell["error"]["value"] == pytest.approx(rows.mean())
@@ -252,7 +252,7 @@ def test_contrasts_are_between_encoders_of_one_head(recorded):
     pairs = [("blind", "retina-4"), ("retina-4", "oracle"), ("blind", "oracle")]
     assert set(found) == {(a, *p) for a in ("regression", "oat") for p in pairs}
     rows = {
-        e: np.stack([c.error.load(store).whole for c in plan.cells if (c.encoder, c.action) == (e, "oat")])
+        e: np.stack([c.evidence.load(store).whole for c in plan.cells if (c.encoder, c.action) == (e, "oat")])
         for e in plan.encoders
     }
     expected = statistics.contrast(

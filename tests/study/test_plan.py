@@ -85,7 +85,7 @@ def test_tiny_holds_every_artefact_once():
     assert len(tiny.cells) == 12
     assert [r.actor for r in tiny.references] == ["expert-coded", "expert", "expert-chunked"]
     assert len({c.policy.key for c in tiny.cells}) == 12
-    assert len({c.episodes.key for c in tiny.cells}) == 12
+    assert len({c.evidence.key for c in tiny.cells}) == 12
 
 
 def test_steps_stand_after_what_they_need():
@@ -392,7 +392,7 @@ def test_the_controlled_swap_trains_two_policies_and_executes_four():
     }
     assert (spec["target"], other["target"]) == ("chunk", "coded")
     assert "tokenizer" not in swapped.steps[coded.policy.key].inputs
-    assert "tokenizer" in swapped.steps[both.episodes.key].inputs
+    assert "tokenizer" in swapped.steps[both.evidence.key].inputs
     assert both.representation == "diffusion with the code of fast"
     assert not plain.swapped
 

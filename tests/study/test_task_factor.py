@@ -68,7 +68,7 @@ def test_labels_show_the_way_where_there_are_several(ways, text_checkpoint):
 def test_cells_of_one_way_are_no_replicates_of_another(ways):
     plan, _ = ways
     assert len({c.levels for c in plan.cells}) == 3
-    assert len({c.episodes.key for c in plan.cells}) == 3
+    assert len({c.evidence.key for c in plan.cells}) == 3
 
 
 def test_the_artefacts_hold_the_table_and_the_policy_its_copy(ways):

@@ -15,7 +15,6 @@ from ..results.records.study import ErrorSummary, SuccessSummary, Video
 from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
-from ..study.plan import Plan
 from .build import ended_early, own_failures
 from .options import Running, folder_of
 from .study import OpenStudy, build_study, open_study
@@ -73,11 +72,11 @@ class Results:
         folder, plan = self.opened.folder, self.opened.plan
         path = folder / "report.html" if out is None else Path(out)
         folder_of(path.parent)
-        write_page(self.summary, self._films(plan, videos) if videos and isinstance(plan, Plan) else [], path)
+        write_page(self.summary, self._films(videos) if videos and plan.rolled_out is not None else [], path)
         write_json(folder / "summary.json", self.to_json())
         return path
 
-    def _films(self, plan: Plan, cells: int) -> list[Video]:
+    def _films(self, cells: int) -> list[Video]:
         """One success and one failure each of the best and the worst policies: artefacts, too."""
         from ..results.films import film_cells
 
@@ -86,7 +85,7 @@ class Results:
                 'cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr
             )
             return []
-        return film_cells(plan, self.opened.store, cells)
+        return film_cells(self.opened.plan, self.opened.store, cells)
 
 
 def run(

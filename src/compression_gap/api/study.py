@@ -13,8 +13,9 @@ from ..store.outcome import Outcome, failure_file
 from ..store.store import Store, disk_error, write_json
 from ..study.file import Study
 from ..study.file import load_study as read_study
-from ..study.offline import OfflinePlan, make_offline_plan
-from ..study.plan import Plan, make_plan
+from ..study.offline import OfflinePlan
+from ..study.plan import Plan
+from ..study.plans import plan_study
 from .build import build
 from .options import Running
 
@@ -48,12 +49,7 @@ def load_study(file: str | Path | None = None, preset: str | None = None) -> Stu
 
 def open_study(study: Study, store: str | Path = "store", *, sketch: bool = False) -> OpenStudy:
     """Plan a study, and open its store. ``sketch``: to be looked at (``Graph.absent``)."""
-    with study.placed():
-        if study.data is None:
-            plan = make_plan(study, sketch=sketch)
-            return OpenStudy(study, plan, Store(Path(store)))  # no store is made for a study that cannot be
-        place = Store(Path(store))
-        return OpenStudy(study, make_offline_plan(study, place, sketch=sketch), place)
+    return OpenStudy(study, *plan_study(study, Path(store), sketch=sketch))
 
 
 def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> Outcome:
@@ -63,7 +59,7 @@ def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> 
     """
     _ = running.seconds, running.workers  # wrong ones are refused before anything is written
     plan = opened.plan
-    if isinstance(plan, Plan) and plan.protocol.sim.sim in ("metaworld", "libero"):
+    if plan.rolled_out is not None and plan.rolled_out.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check
 
         if any(s.simulated for s in missing_steps(plan, opened.store)):
@@ -97,11 +93,9 @@ def describe_plan(study: Study, store: str | Path = "store", *, measure: bool = 
     return {
         "study": study.name,
         "tasks": list(plan.tasks),
-        "protocol": plan.protocol.hash if isinstance(plan, Plan) else None,
+        "protocol": None if plan.rolled_out is None else plan.rolled_out.hash,
         "cells": len(plan.cells),
-        "references": [r.actor for r in plan.references]
-        if isinstance(plan, Plan)
-        else [p.name for p in plan.predictors],
+        "references": [r.actor for r in plan.references],
         "estimate": estimate(plan, place, missing, measured),
         "kinds": kinds,
         "steps": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..demos import SPLITS
@@ -117,24 +118,7 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
         if any(of is not None and of.demos != self.demos for of in (self.normaliser, self.tokens)):
             raise ValueError("the normaliser or the target tokens are those of other demonstrations")
         return train_policy(
-            TrainingSpec(
-                sim=self.sim,
-                encoder=self.encoder,
-                head=self.head,
-                size=self.size,
-                horizon=self.horizon,
-                n_obs_steps=self.n_obs_steps,
-                stride=self.stride,
-                tasks=self.tasks,
-                seed=self.seed,
-                training=self.training,
-                options=self.options,
-                target=self.target,
-                task=self.task,
-                crop=self.crop,
-                tokenizer_mode=self.tokenizer_mode,
-                checkpoints=self.checkpoints,
-            ),
+            TrainingSpec(**{f.name: getattr(self, f.name) for f in fields(TrainingSpec)}),
             sets,
             load_features(self.features, self.demos, sets, store) if self.features else None,
             self.normaliser.load(store),

@@ -246,6 +246,7 @@ def calibrate(options: CalibrateOptions) -> None:
     from ..api.study import OpenStudy
     from ..report.calibration import write_calibration_page
     from ..results.calibration import read_calibration
+    from ..results.records.json import as_json
     from ..store.store import Store, write_json
     from ..study.calibration import plan_calibration
 
@@ -253,11 +254,11 @@ def calibrate(options: CalibrateOptions) -> None:
     begun = time.monotonic()
     build_all(made, store, OpenStudy(made.plan.study, made.plan, store).folder, options.running)
     seconds = time.monotonic() - begun
-    found = {**read_calibration(made, store), "quick": options.quick, "seconds": seconds}
+    found = replace(read_calibration(made, store), quick=options.quick, seconds=seconds)
     page = options.out or options.store / "calibration.md"
     folder_of(page.parent)
     write_calibration_page(found, page)
-    write_json(page.with_suffix(".json"), found)
+    write_json(page.with_suffix(".json"), as_json(found))
     if options.json:
         print_json(found)
     else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import counted
 from ..information.estimate import Estimate
 from ..report.format import bits
 from ..results.records.bits import Ledger, Located
+from ..results.records.calibration import Calibration
 from .terminal import console, new_table
 
 
@@ -103,34 +102,32 @@ def locate_list(found: Located) -> None:
         console.print(f"  next: {b.next}", markup=False)
 
 
-def calibration_tables(found: dict[str, Any]) -> None:
+def calibration_tables(found: Calibration) -> None:
     """The calibration in short."""
     table = new_table("distribution", "true", "I-MMSE", "Gaussian probe")
-    for k in found["known"]:
-        table.add_row(k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}")
+    for k in found.known:
+        table.add_row(k.name, f"{k.truth:.2f}", _bits(k.estimate), f"{k.probe.value:.2f}")
     console.print(table)
     table = new_table("known among many columns", "true", "mean", "flagged", "worthless upgrade holds 0")
-    for w in found["wide"]:
-        holds = w["upgrade_holds_zero"]
+    for w in found.wide:
+        holds = w.upgrade_holds_zero
         table.add_row(
-            w["label"], f"{w['truth']:.2f}", f"{w['mean']:.2f}", f"{100 * w['flagged']:.0f} %",
+            w.label, f"{w.truth:.2f}", f"{w.mean:.2f}", f"{100 * w.flagged:.0f} %",
             "" if holds is None else f"{100 * holds:.0f} %",
         )  # fmt: skip
     console.print(table)
     table = new_table("channel", "encoder", "code", "true", "estimated")
-    for b in found["bits"]:
-        table.add_row(b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]))
+    for b in found.bits:
+        table.add_row(b.quantity, b.encoder, b.code, f"{b.truth:.2f}", _bits(b.estimate))
     console.print(table)
-    named = [
-        (f"simulated, {a['seeds']} seed{'s' * (a['seeds'] > 1)}", a) for a in found["simulated"]["by_seeds"]
-    ]
-    for name, a in [*named, ("trained", found["trained"])]:
+    named = [(f"simulated, {a.seeds} seed{'' if a.seeds == 1 else 's'}", a) for a in found.simulated.by_seeds]
+    for name, a in [*named, ("trained", found.trained)]:
         console.print(
-            f"verdicts, {name}: {a['right']} of {a['cells']} right, {a['wrong']} wrong, {a['unresolved']} not "
-            f"separated; {a['named_in_ties']} of {a['ties']} ties named",
+            f"verdicts, {name}: {a.right} of {a.cells} right, {a.wrong} wrong, {a.unresolved} not "
+            f"separated; {a.named_in_ties} of {a.ties} ties named",
             markup=False,
         )
-    for quantity, (low, high) in found["interval_coverage"].items():
+    for quantity, (low, high) in found.interval_coverage.items():
         console.print(
             f"95 % intervals of the {quantity} cover in {100 * low:.1f} to {100 * high:.1f} %", markup=False
         )

@@ -11,7 +11,7 @@ from typing import Any
 from ..encoders import ladder
 from ..encoders.crops import Crop
 from ..encoders.names import ALL, is_pretrained, parse
-from ..encoders.registry import BESIDE, reads_scaled_state
+from ..encoders.registry import BESIDE, reads_scaled_state, side_seen
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def encoder_costs(
     if ladder.is_pose(encoder):
         return _pose(image_size)
     if encoder == "resnet18":
-        flops, first, side = resnet18_flops(crop.side(image_size, encoder))
+        flops, first, side = resnet18_flops(side_seen(encoder, image_size, crop))
         points = 2 * 512 * 32 * side**2
         return EncoderCosts(
             64, RESNET18_PARAMETERS + 512 * 32 + 32, 0, flops + points, 2 * (flops + points) - first

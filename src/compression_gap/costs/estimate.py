@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..artifacts.episodes import Episodes
 from ..artifacts.features import Features
@@ -19,16 +19,11 @@ from ..artifacts.tokens import TargetTokens
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
 from ..policies.registry import action_name
-from ..sims import sim_info
 from ..store.store import Store, digest
-from ..study.plan import Plan
+from ..study.base import Dimensions, StudyPlan
 from .costs import Costs, Shape, policy_costs
 from .encoders import TEXT_WIDTHS, EncoderCosts, encoder_costs
 
-if TYPE_CHECKING:
-    from ..study.offline import OfflinePlan
-
-FRAMES_SHARE = 0.5  # of the step limit: a demonstration's length, until there is one
 # One process and core: seconds of a control step, frames at the decision points and resets included. Rough; LIBERO's
 # is that of benchmarks/libero_speed.py on a busy machine of two cores.
 SECONDS_PER_SIM_STEP = {"channel": 0.0005, "metaworld": 0.004, "libero": 0.03}
@@ -62,17 +57,6 @@ GPU = Gpu()
 
 
 @dataclass(frozen=True)
-class Dimensions:
-    """What a policy's shape takes from the demonstrations."""
-
-    action_dim: int
-    proprio_dim: int
-    state_dim: int
-    cameras: int
-    image_size: int
-
-
-@dataclass(frozen=True)
 class PlannedPolicy:
     """A training of the plan."""
 
@@ -95,18 +79,6 @@ class PlannedPolicy:
         if not is_trained(shape.encoder):
             shape = replace(shape, encoder=f"{FEATURES} features", image_size=0, state_dim=0, crop=None)
         return digest({"shape": asdict(shape), "batch_size": self.batch_size})
-
-
-def dimensions(plan: Plan | OfflinePlan) -> Dimensions:
-    """Of a simulator's study, or of recordings."""
-    if isinstance(plan, Plan):
-        spec = plan.protocol.sim
-        info = sim_info(spec)
-        return Dimensions(
-            info.action_dim, info.proprio_dim, info.state_dim, len(info.cameras), spec.image_size
-        )
-    own = plan.recordings
-    return Dimensions(own.action_dim, own.proprio_dim, own.state_dim or 0, len(own.cameras), own.image_size)
 
 
 def _pin(policy: TrainedPolicy) -> Mapping[str, Any] | None:
@@ -143,9 +115,9 @@ def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
     )
 
 
-def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
+def planned_policies(plan: StudyPlan[Any]) -> list[PlannedPolicy]:
     """Every training of the plan, with its costs."""
-    dims, actions = dimensions(plan), {c.policy.key: c for c in plan.cells}
+    dims, actions = plan.dimensions, {c.policy.key: c for c in plan.cells}
     out = []
     for key, step in plan.steps.items():
         if not isinstance(step, TrainedPolicy):
@@ -167,29 +139,15 @@ def planned_policies(plan: Plan | OfflinePlan) -> list[PlannedPolicy]:
     return out
 
 
-def frames_of(plan: Plan | OfflinePlan, store: Store) -> tuple[dict[str, float], bool]:
-    """Frames of each set of demonstrations by key, and whether any of these numbers is an assumption."""
-    if not isinstance(plan, Plan):
-        own = plan.recordings
-        return {d.key: own.frames / len(own.demos) for d in own.demos}, False
-    frames, assumed = {}, False
-    for of in {d.key: d for sets in plan.demos.values() for d in sets}.values():
-        mean = store.meta(of).get("mean_length") if store.has(of) else None
-        assumed = assumed or mean is None
-        length = FRAMES_SHARE * plan.protocol.step_limit if mean is None else float(mean)
-        frames[of.key] = length * of.episodes
-    return frames, assumed
-
-
 def estimate(
-    plan: Plan | OfflinePlan, store: Store, missing: set[str], measured: Mapping[str, Any] | None
+    plan: StudyPlan[Any], store: Store, missing: set[str], measured: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The costs of a plan, as JSON values; hours are of what is ``missing``.
 
     ``measured``: this machine's training steps (``measured.read_measured``), if there are any.
     """
-    policies, dims = planned_policies(plan), dimensions(plan)
-    frames, assumed = frames_of(plan, store)
+    policies, dims = planned_policies(plan), plan.dimensions
+    frames, assumed = plan.frames(store)
     seen = _encoders(plan, dims)
     left = [p for p in policies if p.key in missing]
     return {
@@ -215,7 +173,7 @@ def estimate(
     }
 
 
-def _encoders(plan: Plan | OfflinePlan, dims: Dimensions) -> dict[str, EncoderCosts]:
+def _encoders(plan: StudyPlan[Any], dims: Dimensions) -> dict[str, EncoderCosts]:
     out = {}
     for step in plan.steps.values():
         if isinstance(step, TrainedPolicy) and (name := step.encoder) not in out:
@@ -260,7 +218,7 @@ def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 
 
 def _disk(
-    plan: Plan | OfflinePlan,
+    plan: StudyPlan[Any],
     policies: list[PlannedPolicy],
     seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
@@ -290,7 +248,7 @@ def _disk(
 
 
 def _largest(
-    plan: Plan | OfflinePlan,
+    plan: StudyPlan[Any],
     policies: list[PlannedPolicy],
     seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
@@ -334,7 +292,7 @@ def _training(left: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> 
 
 
 def _features_time(
-    plan: Plan | OfflinePlan,
+    plan: StudyPlan[Any],
     seen: Mapping[str, EncoderCosts],
     frames: Mapping[str, float],
     dims: Dimensions,
@@ -351,11 +309,11 @@ def _features_time(
     return {"flops": flops, "gpu_hours": flops / GPU.flops / 3600}
 
 
-def _rollouts(plan: Plan | OfflinePlan, missing: set[str]) -> dict[str, Any] | None:
+def _rollouts(plan: StudyPlan[Any], missing: set[str]) -> dict[str, Any] | None:
     """Episodes to roll out, at most the step limit long; hours of one core, the policy's decisions included."""
-    if not isinstance(plan, Plan):
+    protocol = plan.rolled_out
+    if protocol is None:
         return None
-    protocol = plan.protocol
     each = len(protocol.episodes())
     runs = [s for k, s in plan.steps.items() if isinstance(s, Episodes) and k in missing]
     physics = protocol.step_limit * SECONDS_PER_SIM_STEP.get(protocol.sim.sim, OTHER_SIM)

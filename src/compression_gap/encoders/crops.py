@@ -45,20 +45,9 @@ class Crop:
             )
         return made
 
-    def for_encoder(self, name: str) -> dict[str, Any] | None:
-        """What a specification says of an encoder by name: None if its images are those of the default."""
-        if name in ("blind", "oracle") or name.startswith("oracle-"):  # not oracle+retina-R: it sees
-            return None
-        if self.mode == "all":
-            return {"mode": "all", "share": self.share}
-        if name != "resnet18" or self == Crop():
-            return None
+    def as_json(self) -> dict[str, Any]:
+        """What ``read`` takes."""
         return {"mode": self.mode, **({} if self.mode == "none" else {"share": self.share})}
-
-    def side(self, size: int, name: str) -> int:
-        """Pixels of an image's side that the encoder of that name sees, of ``size``."""
-        cropped = self.mode == "all" or (self.mode == "resnet-only" and name == "resnet18")
-        return round(self.share * size) if cropped else size
 
 
 def centre(images: np.ndarray, share: float) -> np.ndarray:

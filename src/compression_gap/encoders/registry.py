@@ -73,6 +73,8 @@ class EncoderEntry:
     trained: Callable[[str], bool] = _never  # with the policy: it then has no cached features
     limit: bool = False  # an end of the ladder, and no encoder under test
     state: bool = False  # reads the simulator's true state
+    images: bool = True  # sees images
+    crops: bool = False  # takes crops of its own, at random in training, unless told otherwise
 
 
 def _resolution(name: str) -> int:
@@ -84,7 +86,7 @@ def _resolution(name: str) -> int:
 
 def _check_retina(name: str, setting: Setting) -> None:
     size = setting.image_size
-    seen = setting.crop.side(size, name)
+    seen = side_seen(name, size, setting.crop)
     if _resolution(name) > seen:
         raise UserError(
             f"encoder '{name}' is finer than the images ({seen} px{'' if seen == size else ' after cropping'}): "
@@ -116,8 +118,8 @@ def _check_pose(name: str, setting: Setting) -> None:
 
 def _check_resnet18(name: str, setting: Setting) -> None:
     crop, size = setting.crop, setting.image_size
-    if crop.side(size, name) < RESNET_SMALLEST:
-        enough = next(n for n in count(size) if crop.side(n, name) >= RESNET_SMALLEST)
+    if side_seen(name, size, crop) < RESNET_SMALLEST:
+        enough = next(n for n in count(size) if side_seen(name, n, crop) >= RESNET_SMALLEST)
         raise UserError(
             f"resnet18 is blind at {size} px (its last feature map is one cell): "
             f"raise cameras.image_size to {enough} or more"
@@ -169,17 +171,19 @@ ENCODERS: Registry[EncoderEntry] = Registry(
     "compression_gap.encoders",
     EncoderEntry,
     {
-        "blind": EncoderEntry(lambda a: _own_class("limits:Blind")(a.cameras), limit=True),
-        "oracle": EncoderEntry(_oracle, prepared=True, limit=True, state=True),
+        "blind": EncoderEntry(lambda a: _own_class("limits:Blind")(a.cameras), limit=True, images=False),
+        "oracle": EncoderEntry(_oracle, prepared=True, limit=True, state=True, images=False),
         # the channel's encoder dial
-        "oracle-Bb": EncoderEntry(_quantised_oracle, r"oracle-[1-9]b", check=_check_dial, state=True),
+        "oracle-Bb": EncoderEntry(
+            _quantised_oracle, r"oracle-[1-9]b", check=_check_dial, state=True, images=False
+        ),
         "oracle+retina-R": EncoderEntry(
             _beside, r"oracle\+.*", check=_check_beside, prepared=True, limit=True, state=True
         ),
         "pose-K": EncoderEntry(
             _read_from("pose:Pose"), f"{ladder.PREFIX}.*", check=_check_pose, prepared=True
         ),
-        "resnet18": EncoderEntry(_resnet18, check=_check_resnet18, trained=lambda name: True),
+        "resnet18": EncoderEntry(_resnet18, check=_check_resnet18, trained=lambda name: True, crops=True),
         "retina-R": EncoderEntry(
             lambda a: _own_class("retina:Retina")(_resolution(a.name)), "retina-.*", check=_check_retina
         ),
@@ -253,6 +257,22 @@ def is_trained(name: str) -> bool:
     return found is not None and found.trained(name)
 
 
+def crop_of(name: str, crop: Crop) -> dict[str, Any] | None:
+    """What a specification says of an encoder's crop: None if its images are those of the default."""
+    found = _entry(name)
+    if found is not None and not found.images:
+        return None
+    itself = found is not None and found.crops and crop != Crop()
+    return crop.as_json() if crop.mode == "all" or itself else None
+
+
+def side_seen(name: str, size: int, crop: Crop) -> int:
+    """Pixels of an image's side that the encoder sees, of ``size``."""
+    found = _entry(name)
+    itself = crop.mode == "resnet-only" and found is not None and found.crops
+    return round(crop.share * size) if crop.mode == "all" or itself else size
+
+
 def check_encoder(name: str, *, image_size: int, sim: str | None = None, crop: Crop | None = None) -> None:
     """Raise ``UserError`` for a name that is not known, and for images or a simulator that do not suit it."""
     encoder_entry(name).check(name, Setting(image_size, crop or Crop(), sim))
@@ -263,7 +283,7 @@ def make_encoder(
 ) -> Encoder:
     """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``.
 
-    ``crop``: what ``Crop.for_encoder`` says of it.
+    ``crop``: what ``crop_of`` says of it.
     """
     entry, how = encoder_entry(name), Crop.read(crop)
     made: Encoder = located(entry.make)(Asked(name, cameras, folder, how))

@@ -124,7 +124,7 @@ class TargetTable(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """One training. ``task``: how the task enters; ``crop``: of the images (``Crop.for_encoder``; None is the encoder's
+    """One training. ``task``: how the task enters; ``crop``: of the images (``encoders.registry.crop_of``; None is the encoder's
     habit); ``checkpoints``: the steps before the last whose averaged weights are kept too, each a policy's folder
     ``checkpoints/STEP``; ``tokenizer_mode``: "eval", or "train-as-published": target tokens are then made at each step
     with the tokenizer's dropout on (``NetworkTokenizer.ids_in_training``); ``target``: "chunk", or "coded" for a head

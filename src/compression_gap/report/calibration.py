@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
-from .figures import style as figures
+from ..results.records.calibration import BitsCheck, Calibration, CoverageRow, Known
+from ..statistics.coverage import Runs, Setting
+from .figures import style
+from .format import bits
 
 
-def write_calibration_page(found: dict[str, Any], path: Path) -> None:
+def write_calibration_page(found: Calibration, path: Path) -> None:
     """Write the page and ``calibration.svg`` beside it."""
     picture = path.with_suffix(".svg")
     picture.write_text(_standalone(estimated_against_true(found)))
@@ -22,44 +25,37 @@ def _standalone(svg: str) -> str:
     return svg.replace('width="100%"', 'width="680"', 1)
 
 
-def estimated_against_true(found: dict[str, Any]) -> str:
+def estimated_against_true(found: Calibration) -> str:
     """Bits estimated against bits known: estimators alone, and the channel's quantities."""
-    with plt.rc_context({**figures.STYLE, "axes.grid.axis": "both"}):
+    with plt.rc_context({**style.STYLE, "axes.grid.axis": "both"}):
         figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.9))
         _scatter(
             axes[0],
             "estimators alone",
-            [("I-MMSE", found["known"], "estimate"), ("Gaussian probe", found["known"], "probe")],
+            [("I-MMSE", found.known, "estimate"), ("Gaussian probe", found.known, "probe")],
         )
-        groups = {
-            q: [b for b in found["bits"] if b["quantity"] == q] for q in ("demand", "supply", "kept", "gap")
-        }
+        groups = {q: [b for b in found.bits if b.quantity == q] for q in ("demand", "supply", "kept", "gap")}
         _scatter(
             axes[1], "the channel, with fitted codes", [(q, rows, "estimate") for q, rows in groups.items()]
         )
         axes[0].set_ylabel("estimated, bits")
         figure.tight_layout()
-        return figures.svg(figure, "Estimated against true")
+        return style.svg(figure, "Estimated against true")
 
 
-def _scatter(axes: Any, title: str, series: Sequence[tuple[str, Sequence[dict[str, Any]], str]]) -> None:
-    truths = [r["truth"] for _, rows, _ in series for r in rows]
+def _scatter(axes: Axes, title: str, series: Sequence[tuple[str, Sequence[Known | BitsCheck], str]]) -> None:
+    truths = [r.truth for _, rows, _ in series for r in rows]
     top = 1.05 * max(truths)
-    axes.plot([0, top], [0, top], color=figures.GREY, lw=0.8, ls=(0, (4, 3)))
+    axes.plot([0, top], [0, top], color=style.GREY, lw=0.8, ls=(0, (4, 3)))
     for i, (name, rows, key) in enumerate(series):
-        x, e = [r["truth"] for r in rows], [r[key] for r in rows]
-        bars: Any = [[v["value"] - v["low"] for v in e], [v["high"] - v["value"] for v in e]]
+        x, estimates = [r.truth for r in rows], [getattr(r, key) for r in rows]
         axes.errorbar(
-            x, [v["value"] for v in e], yerr=bars, ls="", ms=5, capsize=2, elinewidth=0.9,
-            color=figures.PALETTE[i], marker=figures.MARKERS[i % len(figures.MARKERS)], label=name,
+            x, [e.value for e in estimates], yerr=style.bars(estimates), ls="", ms=5, capsize=2, elinewidth=0.9,
+            color=style.PALETTE[i], marker=style.MARKERS[i % len(style.MARKERS)], label=name,
         )  # fmt: skip
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("true, bits")
     axes.legend(fontsize=8.5)
-
-
-def _bits(e: dict[str, Any]) -> str:
-    return f"{e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -75,56 +71,54 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _cells(setting: dict[str, Any]) -> str:
+def _cells(setting: Setting) -> str:
     """The cells of a simulated study: success, spread of its seeds in points, number of seeds."""
-    same = [{"rate": setting["rate"], "seed_sd": setting["seed_sd"], "seeds": setting["seeds"]}]
-    cells = setting["cells"] or same
-    return ", ".join(f"{c['rate']:g} ± {c['seed_sd']:g} × {c['seeds']}" for c in cells)
+    cells = setting.cells or (Runs(setting.rate, setting.seed_sd, setting.seeds),)
+    return ", ".join(f"{c.rate:g} ± {c.seed_sd:g} × {c.seeds}" for c in cells)
 
 
-def _width(row: dict[str, Any]) -> str:
-    if row["quantity"] == "log odds":
-        return f"{row['width'] / 100:.2f} log odds"
-    return f"{row['width']:.1f}"
+def _width(row: CoverageRow) -> str:
+    width = row.found.width
+    return f"{width / 100:.2f} log odds" if row.quantity == "log odds" else f"{width:.1f}"
 
 
-def _text(found: dict[str, Any], picture: str) -> str:
-    known, bits, simulated, trained = found["known"], found["bits"], found["simulated"], found["trained"]
-    wide = found["wide"]
-    holds = [w["upgrade_holds_zero"] for w in wide if w["upgrade_holds_zero"] is not None]
-    command = "cgap calibrate --quick" if found["quick"] else "cgap calibrate"
+def _text(found: Calibration, picture: str) -> str:
+    known, channel, simulated, trained = found.known, found.bits, found.simulated, found.trained
+    wide = found.wide
+    holds = [w.upgrade_holds_zero for w in wide if w.upgrade_holds_zero is not None]
+    command = "cgap calibrate --quick" if found.quick else "cgap calibrate"
     parts = [
         "# Calibration",
         "Every instrument of this program, held to a truth that is known in closed form or by numerical integration. "
-        f"Made by `{command}` (version {found['version']}); [theory.md](theory.md) explains the quantities.",
+        f"Made by `{command}` (version {found.version}); [theory.md](theory.md) explains the quantities.",
         f"![Estimated against true bits]({picture})",
         "## In short",
         "\n".join(
             [
-                f"- Estimators alone: {sum(k['within'] for k in known)} of {len(known)} within their limits "
+                f"- Estimators alone: {sum(k.within for k in known)} of {len(known)} within their limits "
                 "(Gaussian: 3 % or 0.1 bit; others: 10 % or 0.3 bit); "
-                f"{sum(k['covered'] for k in known)} of {len(known)} intervals hold the truth.",
+                f"{sum(k.covered for k in known)} of {len(known)} intervals hold the truth.",
                 f"- Known information among many columns: the mean estimate is within 10 % or 0.3 bit in "
-                f"{sum(w['within'] for w in wide)} of {len(wide)} settings; of {sum(w['draws'] for w in wide)} draws "
-                f"{sum(w['tight_and_wrong'] for w in wide)} are off by more, called converged, and outside their interval; "
+                f"{sum(w.within for w in wide)} of {len(wide)} settings; of {sum(w.draws for w in wide)} draws "
+                f"{sum(w.tight_and_wrong for w in wide)} are off by more, called converged, and outside their interval; "
                 f"a worthless upgrade's interval holds 0 in {_percent(min(holds))} to {_percent(max(holds))} of draws.",
-                f"- The channel: {sum(b['within'] for b in bits)} of {len(bits)} quantities within 10 % or 0.3 bit; "
-                f"{sum(b['covered'] for b in bits)} intervals hold the truth.",
-                f"- Verdicts on simulated studies of 2, 3 and 5 seeds: {_percent(simulated['accuracy'])} right where the true single-stage "
-                f"gains differ by 5 points or more ({simulated['cells']} studies; {simulated['wrong']} name another stage, "
-                f"{simulated['unresolved']} say that the stages are not separated); "
-                f"a stage is named in {simulated['named_in_ties']} of {simulated['ties']} true ties.",
+                f"- The channel: {sum(b.within for b in channel)} of {len(channel)} quantities within 10 % or 0.3 bit; "
+                f"{sum(b.covered for b in channel)} intervals hold the truth.",
+                f"- Verdicts on simulated studies of 2, 3 and 5 seeds: {_percent(simulated.all.accuracy)} right where the true single-stage "
+                f"gains differ by 5 points or more ({simulated.all.cells} studies; {simulated.all.wrong} name another stage, "
+                f"{simulated.all.unresolved} say that the stages are not separated); "
+                f"a stage is named in {simulated.all.named_in_ties} of {simulated.all.ties} true ties.",
                 *(
-                    f"  - With {v['seeds']} seed{'' if v['seeds'] == 1 else 's'}: {v['right']} of {v['cells']} right, "
-                    f"{v['wrong']} wrong, {v['unresolved']} not separated; {v['named_in_ties']} of {v['ties']} ties named."
-                    for v in simulated["by_seeds"]
+                    f"  - With {v.seeds} seed{'' if v.seeds == 1 else 's'}: {v.right} of {v.cells} right, "
+                    f"{v.wrong} wrong, {v.unresolved} not separated; {v.named_in_ties} of {v.ties} ties named."
+                    for v in simulated.by_seeds
                 ),
-                f"- Verdicts with trained policies and fitted tokenizers: {trained['right']} of {trained['cells']} right, "
-                f"{trained['wrong']} wrong, {trained['unresolved']} not separated; "
-                f"{trained['named_in_ties']} of {trained['ties']} ties named.",
+                f"- Verdicts with trained policies and fitted tokenizers: {trained.right} of {trained.cells} right, "
+                f"{trained.wrong} wrong, {trained.unresolved} not separated; "
+                f"{trained.named_in_ties} of {trained.ties} ties named.",
                 *(
                     f"- 95 % intervals of the {q} cover the truth in {_percent(low)} to {_percent(high)} of simulated studies."
-                    for q, (low, high) in found["interval_coverage"].items()
+                    for q, (low, high) in found.interval_coverage.items()
                 ),
             ]
         ),
@@ -134,8 +128,8 @@ def _text(found: dict[str, Any], picture: str) -> str:
         _table(
             ["distribution", "true", "I-MMSE", "Gaussian probe", "within its limit", "interval holds it"],
             [
-                [k["name"], f"{k['truth']:.2f}", _bits(k["estimate"]), f"{k['probe']['value']:.2f}",
-                 _yes(k["within"]), _yes(k["covered"])]
+                [k.name, f"{k.truth:.2f}", bits(k.estimate), f"{k.probe.value:.2f}",
+                 _yes(k.within), _yes(k.covered)]
                 for k in known
             ],
         ),
@@ -148,10 +142,10 @@ def _text(found: dict[str, Any], picture: str) -> str:
             ["setting", "draws", "true", "mean estimate", "Gaussian probe", "lost", "within 10 % or 0.3 bit",
              "interval holds the truth", "flagged as not converged", "unflagged, off and outside", "upgrade", "its interval holds 0"],
             [
-                [w["label"], str(w["draws"]), f"{w['truth']:.2f}",
-                 f"{w['mean']:.2f}" + ("" if w["spread"] is None else f" ± {w['spread']:.2f}"), f"{w['probe']:.2f}", f"{w['lost']:.2f}",
-                 _yes(w["within"]), _percent(w["covered"]), _percent(w["flagged"]), str(w["tight_and_wrong"]),
-                 "–" if w["upgrade"] is None else f"{w['upgrade']:+.2f}", _percent(w["upgrade_holds_zero"])]
+                [w.label, str(w.draws), f"{w.truth:.2f}",
+                 f"{w.mean:.2f}" + ("" if w.spread is None else f" ± {w.spread:.2f}"), f"{w.probe:.2f}", f"{w.lost:.2f}",
+                 _yes(w.within), _percent(w.covered), _percent(w.flagged), str(w.tight_and_wrong),
+                 "–" if w.upgrade is None else f"{w.upgrade:+.2f}", _percent(w.upgrade_holds_zero)]
                 for w in wide
             ],
         ),
@@ -161,8 +155,8 @@ def _text(found: dict[str, Any], picture: str) -> str:
         _table(
             ["quantity", "encoder", "code", "true", "estimated", "within", "interval holds it"],
             [
-                [b["quantity"], b["encoder"], b["code"], f"{b['truth']:.2f}", _bits(b["estimate"]), _yes(b["within"]), _yes(b["covered"])]
-                for b in bits
+                [b.quantity, b.encoder, b.code, f"{b.truth:.2f}", bits(b.estimate), _yes(b.within), _yes(b.covered)]
+                for b in channel
             ],
         ),
         "## Trained policies",
@@ -171,18 +165,18 @@ def _text(found: dict[str, Any], picture: str) -> str:
         _table(
             ["cell", "true of an ideal policy", "measured", "training"],
             [
-                [s["label"], _percent(s["truth"]),
-                 "–" if s["rate"] is None else f"{_percent(s['rate']['value'])} [{100 * s['rate']['low']:.0f}, {100 * s['rate']['high']:.0f}]",
-                 s["training"]]
-                for s in found["success"]
+                [s.label, _percent(s.truth),
+                 "–" if s.rate is None else f"{_percent(s.rate.value)} [{100 * s.rate.low:.0f}, {100 * s.rate.high:.0f}]",
+                 s.training]
+                for s in found.success
             ],
         ),
         _table(
             ["cell", "true gain of the encoder", "of the code", "stage that leads", "verdict"],
             [
-                [v["label"], f"{100 * v['truth']['encoder']:+.0f}", f"{100 * v['truth']['code']:+.0f}" if "code" in v["truth"] else "–",
-                 v["expected"] or "tie", v["stage"] or "not separated"]
-                for v in found["verdicts"]
+                [v.label, f"{100 * v.truth['encoder']:+.0f}", f"{100 * v.truth['code']:+.0f}" if "code" in v.truth else "–",
+                 v.expected or "tie", v.stage or "not separated"]
+                for v in found.verdicts
             ],
         ),
         "## Coverage of success intervals",
@@ -191,9 +185,9 @@ def _text(found: dict[str, Any], picture: str) -> str:
         _table(
             ["quantity", "cells: rate ± seed spread × seeds", "states", "tasks", "mean width, points", "coverage"],
             [
-                [c["quantity"], _cells(c), str(c["states"]), str(c["tasks"]), _width(c),
-                 f"{_percent(c['share'])} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"]
-                for c in found["coverage"]
+                [c.quantity, _cells(c.setting), str(c.setting.states), str(c.setting.tasks), _width(c),
+                 f"{_percent(c.found.share)} [{100 * c.found.low:.1f}, {100 * c.found.high:.1f}]"]
+                for c in found.coverage
             ],
         ),
     ]  # fmt: skip

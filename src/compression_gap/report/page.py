@@ -95,7 +95,7 @@ def _recordings(summary: ErrorSummary) -> str:
     )
 
 
-def _shared(summary: SuccessSummary | ErrorSummary) -> dict[str, Any]:
+def _shared(summary: SuccessSummary | ErrorSummary) -> dict[str, object]:
     """What the templates of both take."""
     study = summary.study.model_dump(mode="json")
     return {
@@ -109,7 +109,7 @@ def _shared(summary: SuccessSummary | ErrorSummary) -> dict[str, Any]:
     }
 
 
-def _drawn(registered: Mapping[str, figures.Figure[figures.S]], summary: figures.S) -> dict[str, Any]:
+def _drawn(registered: Mapping[str, figures.Figure[figures.S]], summary: figures.S) -> dict[str, object]:
     """Every figure by name, and those with a caption once more as further ones."""
     drawn = {name: figure.draw(summary) for name, figure in registered.items()}
     further = [(n, drawn[n], f.caption) for n, f in registered.items() if f.caption and drawn[n]]

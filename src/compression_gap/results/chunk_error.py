@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..artifacts.error import ChunkError as Errors
 from ..artifacts.error import EpisodeErrors
 from ..encoders.registry import is_limit
 from ..statistics import intervals as statistics
 from ..statistics.variance import ERRORS
 from ..store.store import Store
-from ..study.offline import OfflineCell, OfflinePlan, Predictor
+from ..study.cells import Cell as StudyCell
+from ..study.cells import Reference as Predictor
+from ..study.offline import OfflinePlan
 from .measurement import Group, Measurement, code_levels, code_words, replicates
 from .records.cells import Baseline, Cell, ChunkError, ErrorSpan, Reference, TaskError
 from .records.comparisons import Comparison, ErrorChange
@@ -32,7 +35,7 @@ NOTHING = ChunkError(error=None, executed_error=None, rmse=None, per_task=None)
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorGroup(Group[OfflineCell]):
+class ErrorGroup(Group[Errors]):
     """Errors of whole chunks by held-out episode [seeds, episodes]; ``decode_failures``: a share of chunks."""
 
     errors: tuple[EpisodeErrors, ...]  # of each seed
@@ -80,19 +83,19 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
 
     def references(self) -> list[Reference[ChunkError]]:
         """The predictors that are there."""
-        return [r for p in self.plan.predictors if (r := self._reference(p)) is not None]
+        return [r for p in self.plan.references if (r := self._reference(p)) is not None]
 
-    def _reference(self, predictor: Predictor) -> Reference[ChunkError] | None:
+    def _reference(self, predictor: Predictor[Errors]) -> Reference[ChunkError] | None:
         there = {seed: run for seed, run in predictor.runs.items() if self.store.has(run)}
         if not there:
             return None
-        name, code = NAMES.get(predictor.name, ""), predictor.code
+        name, code = NAMES.get(predictor.actor, ""), predictor.code
         if code is not None:
             words = [f"the demonstrated chunk through {code.tokenizer}", *code_words(code, self.study)]
             name = " · ".join(words)
         return Reference(
             label=name,
-            of=Baseline(predictor=predictor.name),
+            of=Baseline(predictor=predictor.actor),
             code=code_levels(code),
             fitted_seeds=[seed for seed in there if seed is not None],
             outcome=self._errors([e.load(self.store) for e in there.values()]),
@@ -155,9 +158,9 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
         return out
 
 
-def _group(cells: tuple[OfflineCell, ...], store: Store) -> ErrorGroup:
-    there = [c for c in cells if store.has(c.error)]
-    errors = tuple(c.error.load(store) for c in there)
+def _group(cells: tuple[StudyCell[Errors], ...], store: Store) -> ErrorGroup:
+    there = [c for c in cells if store.has(c.evidence)]
+    errors = tuple(c.evidence.load(store) for c in there)
     return ErrorGroup(
         cells,
         tuple(c.seed for c in there),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..artifacts.episodes import read_columns
+from ..artifacts.episodes import Episodes, read_columns
 from ..errors import UserError
 from ..sims import EvaluationProtocol
 from ..store.store import Keyed, Store
@@ -33,7 +33,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SuccessGroup(Group[Cell]):
+class SuccessGroup(Group[Episodes]):
     """Success by initial state [seeds, states]; ``decode_failures``: a share of decisions."""
 
     by_step: np.ndarray | None = (
@@ -132,7 +132,7 @@ def _evaluated(plan: Plan, store: Store, cell: Cell) -> _Evaluated | None:
 
     None until that is known: a peak is one of all its evaluations.
     """
-    final = (int(cell.policy.training["steps"]), cell.episodes) if cell.checkpoints else (0, cell.episodes)
+    final = (int(cell.policy.training["steps"]), cell.evidence) if cell.checkpoints else (0, cell.evidence)
     runs = [(step, read_rows(plan, store, run)) for step, run in (*cell.checkpoints, final)]
     success = [None if rows is None else success_matrix(plan, rows) for _, rows in runs]
     by_step = np.array([np.nan if s is None else s.mean() for s in success])

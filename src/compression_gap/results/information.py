@@ -14,7 +14,7 @@ from ..encoders.registry import is_limit
 from ..information.estimate import Estimate, estimate, resampled
 from ..statistics.bottleneck import LEAD
 from ..store.store import Store
-from ..study.cells import Trained
+from ..study.cells import Cell
 from ..study.ledger import SIGMAS, LedgerSteps, check_range, pair
 from ..tokenizers.code import Code
 from .records.bits import (
@@ -325,7 +325,7 @@ def _law(rates: _Rates, steps: LedgerSteps, used_bits: Mapping[Code, float], enc
 
 def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) -> list[PolicyBits]:
     """What each policy delivers of the chunk, from its own loss against the ledger's marginals."""
-    groups: dict[tuple[Any, ...], list[tuple[Trained, Delivered]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[Cell[Any], Delivered]]] = {}
     for cell, delivered in steps.delivered:
         groups.setdefault(cell.levels, []).append((cell, delivered))
     out = []
@@ -363,7 +363,7 @@ def _delivered(steps: LedgerSteps, store: Store, rates: _Rates, sigma: float) ->
     return out
 
 
-def _head(cell: Trained, code: str | None) -> str:
+def _head(cell: Cell[Any], code: str | None) -> str:
     """A policy's action representation, with its code's name."""
     if cell.code is None or code is None:
         return cell.representation

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from ..statistics import intervals as statistics
 from ..statistics.variance import Outcomes
-from ..study.cells import Executed, Trained
+from ..study.cells import Cell as StudyCell
+from ..study.cells import E
 from ..study.file import Study
 from ..tokenizers.code import Code
 from ..tokenizers.levels import codebook_name
@@ -24,36 +25,17 @@ from .records.comparisons import Comparison, EncoderGain, ErrorChange
 from .records.study import Found
 
 
-class StudyCell(Trained, Protocol):
-    """The levels that every study's cells have."""
-
-    @property
-    def action(self) -> str:
-        """The action representation's name."""
-
-    @property
-    def task(self) -> str:
-        """How the task enters the policy."""
-
-    @property
-    def others(self) -> tuple[Any, ...]:
-        """The levels without encoder and training seed."""
-
-
-C = TypeVar("C", bound=StudyCell)
-
-
 @dataclass(frozen=True, eq=False)
-class Group(Generic[C]):
+class Group(Generic[E]):
     """The replicates of one configuration: the same levels, several training seeds."""
 
-    cells: tuple[C, ...]
+    cells: tuple[StudyCell[E], ...]
     seeds: tuple[int, ...]  # those with evidence
     rows: np.ndarray | None  # float [seeds, initial states or held-out episodes]; None without evidence
     decode_failures: float | None
 
     @property
-    def cell(self) -> C:
+    def cell(self) -> StudyCell[E]:
         """A cell that stands for the levels."""
         return self.cells[0]
 
@@ -64,9 +46,9 @@ class Group(Generic[C]):
         return self.rows
 
 
-def replicates(cells: Iterable[C]) -> list[tuple[C, ...]]:
+def replicates(cells: Iterable[StudyCell[E]]) -> list[tuple[StudyCell[E], ...]]:
     """The cells that share their levels, in the plan's order."""
-    by_levels: dict[tuple[Any, ...], list[C]] = {}
+    by_levels: dict[tuple[Any, ...], list[StudyCell[E]]] = {}
     for cell in cells:
         by_levels.setdefault(cell.levels, []).append(cell)
     return [tuple(of) for of in by_levels.values()]
@@ -92,14 +74,6 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
     @abstractmethod
     def outcome(self, group: G) -> Outcome:
         """What stands beside a configuration."""
-
-    def demos(self, group: G) -> int | None:
-        """The number of demonstrations, where a study may have several."""
-        return None
-
-    def executed(self, group: G) -> Executed:
-        """Whether chunks are taken as they are, or through a code."""
-        return "chunk"
 
     def selected(self, group: G) -> Selected | None:
         """Which of several checkpoints count; None where a measurement knows none."""
@@ -128,11 +102,11 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
 
     def label(self, group: G) -> str:
         """A configuration's levels in words; factors with one level are left out."""
-        return label(group.cell, self.study, self.demos(group))
+        return label(group.cell, self.study)
 
     def label_without_encoder(self, group: G) -> str:
         """A configuration's levels without its encoder."""
-        return " · ".join(words(group.cell, self.study, self.demos(group)))
+        return " · ".join(words(group.cell, self.study))
 
     def ladders(self, found: Sequence[G]) -> list[list[G]]:
         """Configurations with evidence that differ in the encoder alone, in the order of the encoders."""
@@ -153,18 +127,18 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
         return Comparison(kind="delta_enc", label=label, about=about, found=found, p_holm=found.p)
 
 
-def label(cell: StudyCell, study: Study, demos: int | None = None) -> str:
+def label(cell: StudyCell[Any], study: Study) -> str:
     """A cell's levels in words; factors with one level are left out."""
-    action, *rest = words(cell, study, demos)
+    action, *rest = words(cell, study)
     return " · ".join([action, cell.encoder, *rest])
 
 
-def words(cell: StudyCell, study: Study, demos: int | None = None) -> list[str]:
+def words(cell: StudyCell[Any], study: Study) -> list[str]:
     """The action representation, then the levels of what the study has several of."""
     sizes = [cell.size] if len(study.factors.size) > 1 else []
     codes, tasks = code_words(cell.code, study), conditioning_words(cell.task, study)
-    several = demos is not None and len(study.factors.demos) > 1
-    return [cell.representation, *sizes, *codes, *tasks, *([f"{demos} demos"] if several else [])]
+    several = cell.demos is not None and len(study.factors.demos) > 1
+    return [cell.representation, *sizes, *codes, *tasks, *([f"{cell.demos} demos"] if several else [])]
 
 
 def code_words(code: Code | None, study: Study) -> list[str]:

@@ -5,7 +5,7 @@ cells. Every number is in points (percent of episodes).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import combinations, pairwise
@@ -22,6 +22,7 @@ from .records.comparisons import OwnRate, Published, PublishedContrast, Publishe
 
 ALPHA = 0.05
 Cell = tuple[str, str, str]  # head, size, encoder
+Tables = Mapping[str, Any]  # the published tables, as the file holds them
 
 
 @cache
@@ -29,13 +30,13 @@ def _published_text() -> str:
     return (files("compression_gap") / "presets" / "published.json").read_text(encoding="utf-8")
 
 
-def published() -> dict[str, Any]:
+def published() -> Tables:
     """The published tables with their source and protocol."""
-    tables: dict[str, Any] = json.loads(_published_text())
+    tables: Tables = json.loads(_published_text())
     return tables
 
 
-def _rates(tables: dict[str, Any]) -> dict[Cell, float]:
+def _rates(tables: Tables) -> dict[Cell, float]:
     """Every published cell once."""
     cells: dict[Cell, float] = {}
     for row in tables["factorial"] + tables["codebook"]:
@@ -47,7 +48,7 @@ def _rates(tables: dict[str, Any]) -> dict[Cell, float]:
     return cells
 
 
-def _terms(tables: dict[str, Any]) -> dict[str, list[tuple[float, Cell]]]:
+def _terms(tables: Tables) -> dict[str, list[tuple[float, Cell]]]:
     """The contrasts, each as weighted cells; none occurs twice, since Holm counts them."""
     out: dict[str, list[tuple[float, Cell]]] = {}
 
@@ -107,7 +108,7 @@ def _label(name: str) -> str:
     return f"gain of SigLIP, {pair}, M" if at[1] == "delta_enc" else f"{pair}, {_words(at[1])} M"
 
 
-def _claimed(name: str, tables: dict[str, Any]) -> bool:
+def _claimed(name: str, tables: Tables) -> bool:
     """Whether the paper itself makes this comparison.
 
     Its three lines of evidence: the gain of SigLIP by head and size with the interaction of the two heads, the gain

@@ -9,7 +9,6 @@ import numpy as np
 from ..statistics import intervals as statistics
 from ..statistics.variance import RATES
 from ..store.store import Store
-from ..study.cells import Executed
 from ..study.plan import Plan
 from . import comparisons
 from .evidence import MeasuredReference, SuccessGroup, groups, measured_reference, strata
@@ -39,14 +38,6 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
     def measured(self) -> bool:
         """Whether there are episodes of a policy or a reference."""
         return bool(self.runs) or any(g.rows is not None for g in self.groups)
-
-    def demos(self, group: SuccessGroup) -> int:
-        """The number of demonstrations."""
-        return group.cell.demos
-
-    def executed(self, group: SuccessGroup) -> Executed:
-        """As the controlled swap has it."""
-        return group.cell.executed
 
     def outcome(self, group: SuccessGroup) -> Success:
         """Success of a configuration."""

@@ -15,19 +15,19 @@ from ..encoders.ladder import is_pose
 from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit
 from ..statistics.intervals import holm
-from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.actions import study_codes
-from ..study.cells import Trained
+from ..study.base import StudyPlan
+from ..study.cells import Cell as StudyCell
 from ..study.file import Study
 from ..study.offline import OfflinePlan
 from ..study.plan import Plan
 from .chunk_error import ChunkErrors
 from .hypothesis import hypothesis
 from .information import read_ledger
-from .measurement import G, Measurement, StudyCell, code_levels
+from .measurement import G, Measurement, code_levels
 from .records.bits import Ledger, Span
 from .records.cells import Cell, Curve, Failure, Outcome, Trainings
 from .records.comparisons import Comparison, EncoderGain
@@ -56,17 +56,13 @@ def summarise(plan: Plan | OfflinePlan, store: Store) -> SuccessSummary | ErrorS
     """Everything the report and the terminal show. Raises ``UserError`` if nothing was measured yet."""
     if plan.study.data is None:
         return _summary(plan, SuccessRates(cast(Plan, plan), store), store)
-    recorded = cast(OfflinePlan, plan)
-    return _summary(plan, ChunkErrors(recorded, store), store, recorded.recordings.demos)
+    return _summary(plan, ChunkErrors(cast(OfflinePlan, plan), store), store)
 
 
 def _summary(
-    plan: Plan | OfflinePlan,
-    of: Measurement[G, Outcome, Found],
-    store: Store,
-    sets: Sequence[Artifact] = (),
+    plan: StudyPlan[Any], of: Measurement[G, Outcome, Found], store: Store
 ) -> Summary[Outcome, Found]:
-    """The summary of a measurement. ``sets``: demonstrations that the plan takes as they are."""
+    """The summary of a measurement."""
     study = plan.study
     if not of.measured:
         raise UserError(f"the study '{study.name}' has no results yet; run it first: cgap study run")
@@ -88,13 +84,13 @@ def _summary(
         tokenizers=tokenizers(plan, store),
         ledger=_ledger(plan, store, contrasts),
         machine=machine(plan.cells, store),
-        version_words=version_words(plan, store, sets),
+        version_words=version_words(plan, store, plan.taken),
         found=found,
     )
 
 
 def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Outcome]:
-    cell: StudyCell = group.cell
+    cell = group.cell
     return Cell(
         label=of.label(group),
         encoder=cell.encoder,
@@ -103,7 +99,7 @@ def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Ou
         task=cell.task,
         code=code_levels(cell.code),
         trained_on=cell.trained_on,
-        executed=of.executed(group),
+        executed=cell.executed,
         seeds=group.seeds,
         outcome=of.outcome(group),
         per_seed=None if group.rows is None else of.seed_means(group.rows),
@@ -135,7 +131,7 @@ def _task_probe(told: Mapping[str, Any]) -> TaskProbe:
     )
 
 
-def _ledger(plan: Plan | OfflinePlan, store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
+def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
     """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
     if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
         return None
@@ -147,7 +143,7 @@ def _ledger(plan: Plan | OfflinePlan, store: Store, contrasts: Sequence[Comparis
     return replace(found, hypothesis=hypothesis(found, own))
 
 
-def trained(cells: Sequence[Trained], store: Store) -> Trainings:
+def trained(cells: Sequence[StudyCell[Any]], store: Store) -> Trainings:
     """What the trainings of one cell's replicates report."""
     there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
     metas = [meta for _, meta in there]
@@ -203,7 +199,7 @@ def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
     return out
 
 
-def machine(cells: Sequence[Trained], store: Store) -> dict[str, str]:
+def machine(cells: Sequence[StudyCell[Any]], store: Store) -> dict[str, str]:
     """What the first policy that is there was trained on."""
     for cell in cells:
         if store.has(cell.policy):

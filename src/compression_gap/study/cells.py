@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
-from ..artifacts.episodes import Episodes
 from ..artifacts.policy import Executed, TrainedOn, TrainedPolicy, representation
+from ..store.artifact import Artifact
 from ..tokenizers.code import Code
 
-
-class Trained(Protocol):
-    """A trained policy among its replicates: a cell of a study in a simulator or on recordings."""
-
-    @property
-    def encoder(self) -> str:
-        """The encoder's name."""
-
-    @property
-    def size(self) -> str:
-        """The trunk's size."""
-
-    @property
-    def seed(self) -> int:
-        """The training seed."""
-
-    @property
-    def code(self) -> Code | None:
-        """The code, of a token policy or of the swap."""
-
-    @property
-    def policy(self) -> TrainedPolicy:
-        """The training."""
-
-    @property
-    def trained_on(self) -> TrainedOn:
-        """Recorded chunks, or what a code makes of them."""
-
-    @property
-    def swapped(self) -> bool:
-        """Whether the controlled swap switches the code on."""
-
-    @property
-    def representation(self) -> str:
-        """The action representation in words."""
-
-    @property
-    def levels(self) -> tuple[Any, ...]:
-        """The levels without the training seed."""
+E = TypeVar("E", bound=Artifact)  # what an outcome is read from: episodes, or errors on recordings
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One trained policy as it is executed: its levels, and what it needs.
+class Cell(Generic[E]):
+    """One trained policy as it is executed: its levels, and the evidence of it.
 
     ``code`` is the tokenizer of a token policy, or the one that a swapped policy is trained on (``trained_on``
     "coded") or snapped to (``executed`` "snapped").
@@ -61,15 +23,15 @@ class Cell:
     encoder: str
     action: str
     size: str
-    demos: int
+    demos: int | None  # of each task; None where recordings are taken whole
     code: Code | None
     seed: int
     policy: TrainedPolicy
-    episodes: Episodes
+    evidence: E
     trained_on: TrainedOn = "chunk"
     executed: Executed = "chunk"
     task: str = "embedding"  # how the task enters the policy
-    checkpoints: tuple[tuple[int, Episodes], ...] = ()  # earlier steps of the training, and their episodes
+    checkpoints: tuple[tuple[int, E], ...] = ()  # earlier steps of the training, and their evidence
 
     @property
     def swapped(self) -> bool:
@@ -93,13 +55,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A reference actor that needs no training: expert, expert-chunked, expert-coded.
+class Reference(Generic[E]):
+    """What needs no training: expert, expert-chunked, expert-coded; on recordings the actions "mean", "last", "coded".
 
-    ``runs``: its episodes, by the seed of the fitted tokenizer; one run, of seed None, where nothing random is fitted.
+    ``runs``: its evidence, by the seed of the fitted tokenizer; one, of seed None, where nothing random is fitted.
     """
 
     actor: str
     code: Code | None
     demos: int | None
-    runs: dict[int | None, Episodes]
+    runs: dict[int | None, E]

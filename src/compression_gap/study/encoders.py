@@ -13,7 +13,7 @@ from ..artifacts.probe import Probe
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
-from ..encoders.registry import is_prepared, reads_scaled_state
+from ..encoders.registry import crop_of, is_prepared, reads_scaled_state
 from ..encoders.state import ROUNDING, SIGNAL
 from ..errors import UserError
 from ..sims import instruction_of, sim_info
@@ -29,7 +29,7 @@ def add_features(
     ``seed``: of an encoder that the study pretrains; it changes nothing of any other.
     """
     prepared = add_prepared(graph, encoder, demos, seed)
-    own = (crop or Crop()).for_encoder(encoder)
+    own = crop_of(encoder, crop or Crop())
     return tuple(graph.add(Features(encoder=encoder, crop=own, demos=d, prepared=prepared)) for d in demos)
 
 

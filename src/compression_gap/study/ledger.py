@@ -25,7 +25,7 @@ from ..store.graph import Graph
 from ..tokenizers.code import Code, code_names
 from ..tokenizers.levels import Levels
 from .actions import check_code, codes_of
-from .cells import Trained
+from .cells import Cell
 from .encoders import add_features
 from .file import Ledger, Tokenizer
 from .parts import add_normaliser, add_tokens, to_collect
@@ -49,7 +49,7 @@ class LedgerSteps:
     prefix: dict[int, Rates] = field(default_factory=dict)  # the same of the actions executed of a chunk
     health: dict[Code, CodeHealth] = field(default_factory=dict)  # of every code as fitted
     disturbed: Disturbed | None = None  # where σ* is measured
-    delivered: list[tuple[Trained, Delivered]] = field(default_factory=list)
+    delivered: list[tuple[Cell[Any], Delivered]] = field(default_factory=list)
 
     def health_of(self, code: Code) -> CodeHealth:
         """The health of the code that stands in the ledger under this level."""
@@ -90,7 +90,7 @@ def add_ledger(
     n_obs_steps: int,
     stride: int,
     protocol: EvaluationProtocol | None,
-    cells: Sequence[Trained] = (),
+    cells: Sequence[Cell[Any]] = (),
     first: int = 0,
 ) -> LedgerSteps:
     """Add the steps. ``features``: those of each set, by encoder; ``levels``: the codes that the ledger holds;

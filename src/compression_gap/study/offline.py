@@ -7,31 +7,28 @@ ledger, if the file has that section.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..artifacts.demonstrations import Demonstrations, open_demos
 from ..artifacts.error import ChunkError, Predicts
 from ..artifacts.normaliser import FittedNormaliser
-from ..artifacts.policy import TrainedOn, TrainedPolicy
-from ..artifacts.probe import Probe
+from ..artifacts.policy import TrainedPolicy
 from ..artifacts.tokens import TargetTokens
 from ..demos import SPLITS, DemoSet
 from ..encoders.registry import is_trained
 from ..errors import UserError
-from ..store.artifact import Artifact
-from ..store.graph import Graph
 from ..store.store import Store
-from ..tokenizers.code import Code
-from .actions import action_parts, check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .base import Dimensions, StudyPlan
+from .cells import Cell, Reference
 from .encoders import add_features, add_instructions, add_probe
 from .file import Cameras, Factors, Rollout, Study
-from .ledger import LedgerSteps, add_ledger
-from .parts import Level, TrainingData, add_normaliser, add_policy, add_seen, add_tokens
+from .ledger import add_ledger
+from .parts import TrainingData, add_normaliser, add_policy, add_tokens
 from .setting import EXECUTE, check_execute, simulator_of
 
 RECORDINGS = "recordings"  # in place of a simulator's name, where the sets do not come from one
@@ -55,61 +52,17 @@ class Recordings:
     frames: int
 
 
-@dataclass(frozen=True)
-class OfflineCell:
-    """One trained policy, and the artefact that measures its error on held-out demonstrations."""
-
-    encoder: str
-    action: str
-    size: str
-    code: Code | None
-    seed: int
-    policy: TrainedPolicy
-    error: ChunkError
-
-    trained_on: TrainedOn = "chunk"
-    swapped: bool = False
-    task: str = "embedding"  # how the task enters the policy
-
-    @property
-    def representation(self) -> str:
-        """The action representation in words."""
-        return self.action
-
-    @property
-    def levels(self) -> tuple[Any, ...]:
-        """The levels without the training seed: cells that share them are replicates."""
-        return (self.encoder, *self.others)
-
-    @property
-    def others(self) -> tuple[Any, ...]:
-        """The levels without encoder and training seed."""
-        return (self.action, self.size, self.code, self.task)
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """Something that is no policy: the mean action, the last action, a code's round trip.
-
-    ``runs``: its error, by the seed of the fitted tokenizer; one, of seed None, where nothing random is fitted.
-    """
-
-    name: str
-    code: Code | None
-    runs: dict[int | None, ChunkError]
-
-
 @dataclass
-class OfflinePlan(Graph):
-    """The steps of a study of recordings, and what it reads from them."""
+class OfflinePlan(StudyPlan[ChunkError]):
+    """A study of recordings."""
 
-    study: Study
     recordings: Recordings
-    encoders: tuple[str, ...]
-    cells: list[OfflineCell] = field(default_factory=list)
-    predictors: list[Predictor] = field(default_factory=list)
-    probes: dict[str, Probe] = field(default_factory=dict)  # by frozen encoder
-    ledger: LedgerSteps | None = None
+    levels: tuple[str, ...]  # of the encoder
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Those of the file, and the limits that the recordings allow."""
+        return self.levels
 
     @property
     def execute(self) -> int:
@@ -117,17 +70,22 @@ class OfflinePlan(Graph):
         return self.study.rollout.execute or EXECUTE
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The recordings' tasks."""
-        return self.recordings.tasks
+    def taken(self) -> tuple[Demonstrations, ...]:
+        """The recordings."""
+        return self.recordings.demos
 
     @property
-    def wanted(self) -> list[Artifact]:
-        """Policies and errors of all cells, the predictors' errors, the probes, the ledger."""
-        cells = [a for c in self.cells for a in (c.policy, c.error)]
-        ledger = [] if self.ledger is None else self.ledger.wanted
-        errors = [e for p in self.predictors for e in p.runs.values()]
-        return [*cells, *errors, *self.probes.values(), *ledger]
+    def dimensions(self) -> Dimensions:
+        """The recordings'."""
+        own = self.recordings
+        return Dimensions(
+            own.action_dim, own.proprio_dim, own.state_dim or 0, len(own.cameras), own.image_size
+        )
+
+    def frames(self, store: Store) -> tuple[dict[str, float], bool]:
+        """All of them, in equal parts."""
+        own = self.recordings
+        return {d.key: own.frames / len(own.demos) for d in own.demos}, False
 
 
 def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> OfflinePlan:
@@ -138,7 +96,7 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
     """
     _check_keys(study)
     recordings = open_recordings(study.data or (), store)
-    plan = OfflinePlan(study, recordings, _encoders(study, recordings), sketch=sketch)
+    plan = OfflinePlan(study, recordings.tasks, recordings, _encoders(study, recordings), sketch=sketch)
     check_actions(study)
     check_execute(plan.execute, study)
     policy, factors, demos = study.policy, study.factors, recordings.demos
@@ -148,25 +106,21 @@ def make_offline_plan(study: Study, store: Store, *, sketch: bool = False) -> Of
         for code in fitted_codes(study)
     }
     for name in SIMPLE:
-        plan.predictors.append(Predictor(name, None, {None: _add_error(plan, normaliser, name)}))
+        plan.references.append(Reference(name, None, None, {None: _add_error(plan, normaliser, name)}))
     for level in study_codes(study):
         runs: dict[int | None, ChunkError] = {}
         for fitted in dict.fromkeys(level.fitted(seed) for seed in factors.seed):
             runs[fitted.seed_number] = _add_error(plan, normaliser, "coded", tokens=codes[fitted])
-        plan.predictors.append(Predictor("coded", level, runs))
+        plan.references.append(Reference("coded", level, None, runs))
     crop, first = study.cameras.cropped(), factors.seed[0]
     texts = add_instructions(plan, study, plan.tasks, {})
     data = TrainingData(recordings.sim, plan.tasks, normaliser, codes, texts)
-    for levels in itertools.product(plan.encoders, factors.size, factors.action, factors.task, factors.seed):
-        at = Level(*levels)
-        seen = add_seen(plan, study, demos, at)
-        tokenizer = action_parts(at.action)[1]
-        own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
+    for at, seen, own in plan.trainings(demos, factors.action):
         for code in own:
             trained = add_policy(plan, study, data, seen, at, code)
             error = _add_error(plan, normaliser, "policy", policy=trained)
             plan.cells.append(
-                OfflineCell(at.encoder, at.action, at.size, code, at.seed, trained, error, task=at.task)
+                Cell(at.encoder, at.action, at.size, None, code, at.seed, trained, error, task=at.task)
             )
     frozen = [e for e in plan.encoders if not is_trained(e)]
     if recordings.state_dim is not None:

@@ -13,7 +13,7 @@ from ..artifacts.normaliser import FittedNormaliser
 from ..artifacts.policy import TrainedOn, TrainedPolicy
 from ..artifacts.tokenizer import FittedTokenizer
 from ..artifacts.tokens import TargetTokens
-from ..encoders.registry import is_trained
+from ..encoders.registry import crop_of, is_trained
 from ..policies.registry import HEADS, action_parts
 from ..registry import specified
 from ..sims import SimSpec
@@ -147,7 +147,7 @@ def add_policy(
             options=study.policy.of_head(head),
             target=trained_on,
             task=at.task,
-            crop=study.cameras.cropped().for_encoder(at.encoder),
+            crop=crop_of(at.encoder, study.cameras.cropped()),
             tokenizer_mode=mode if HEADS[head].targets == "tokens" and takes_dropout else "eval",
             checkpoints=tuple(study.rollout.earlier(training["steps"])),
             demos=data.normaliser.demos,

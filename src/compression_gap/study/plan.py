@@ -3,58 +3,71 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..artifacts.demonstrations import Demonstrations
 from ..artifacts.episodes import Episodes
 from ..artifacts.policy import Executed, TrainedOn
-from ..artifacts.probe import Probe
 from ..artifacts.tokenizer import FittedTokenizer
 from ..encoders.registry import is_trained
-from ..sims import EvaluationProtocol
-from ..store.artifact import Artifact
-from ..store.graph import Graph
+from ..sims import EvaluationProtocol, SimInfo
+from ..store.store import Store
 from ..tokenizers.code import Code
-from .actions import action_parts, check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .base import Dimensions, StudyPlan
 from .cells import Cell, Reference
 from .encoders import add_features, add_instructions, add_probe
 from .file import Cameras, Ledger, Study, of_key
-from .ledger import LedgerSteps, add_ledger
+from .ledger import add_ledger
 from .parts import (
     Level,
     Seen,
     TrainingData,
     add_normaliser,
     add_policy,
-    add_seen,
     add_tokens,
     demonstrations_of,
 )
 from .setting import check_experts, evaluation_of, resolve_suite
 
+FRAMES_SHARE = 0.5  # of the step limit, that a demonstration lasts until some were made
+
 
 @dataclass
-class Plan(Graph):
-    """The steps of a study, and what it reads from them."""
+class Plan(StudyPlan[Episodes]):
+    """A study in a simulator."""
 
-    study: Study
     protocol: EvaluationProtocol
-    tasks: tuple[str, ...]
-    instructions: Mapping[str, str] = field(default_factory=dict)  # the simulator's own, by task
-    cells: list[Cell] = field(default_factory=list)
-    references: list[Reference] = field(default_factory=list)
+    info: SimInfo
     demos: dict[int, tuple[Demonstrations, ...]] = field(default_factory=dict)
-    probes: dict[str, Probe] = field(default_factory=dict)  # by frozen encoder
-    ledger: LedgerSteps | None = None
 
     @property
-    def wanted(self) -> list[Artifact]:
-        """Episodes and policies of all cells, the references' episodes, the probes, the ledger."""
-        cells = [a for c in self.cells for a in (c.episodes, c.policy, *(e for _, e in c.checkpoints))]
-        ledger = [] if self.ledger is None else self.ledger.wanted
-        runs = [e for r in self.references for e in r.runs.values()]
-        return [*cells, *runs, *self.probes.values(), *ledger]
+    def encoders(self) -> tuple[str, ...]:
+        """Those of the file, and the limits."""
+        return self.study.encoders
+
+    @property
+    def rolled_out(self) -> EvaluationProtocol:
+        """The protocol."""
+        return self.protocol
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """The simulator's."""
+        info, sim = self.info, self.protocol.sim
+        return Dimensions(
+            info.action_dim, info.proprio_dim, info.state_dim, len(info.cameras), sim.image_size
+        )
+
+    def frames(self, store: Store) -> tuple[dict[str, float], bool]:
+        """As they were collected; before that a share of the step limit."""
+        frames, assumed = {}, False
+        for of in {d.key: d for sets in self.demos.values() for d in sets}.values():
+            mean = store.meta(of).get("mean_length") if store.has(of) else None
+            assumed = assumed or mean is None
+            length = FRAMES_SHARE * self.protocol.step_limit if mean is None else float(mean)
+            frames[of.key] = length * of.episodes
+        return frames, assumed
 
 
 def make_plan(study: Study, *, sketch: bool = False) -> Plan:
@@ -75,7 +88,7 @@ def make_plan(study: Study, *, sketch: bool = False) -> Plan:
     with of_key("suite"):
         check_experts(study, info)
     protocol = evaluation_of(study, spec, info)
-    plan = Plan(study, protocol, spec.tasks, info.instructions, sketch=sketch)
+    plan = Plan(study, spec.tasks, protocol, info, sketch=sketch)
     for demos in study.factors.demos:
         _add_cells(plan, demos)
     if info.state_dim:
@@ -153,14 +166,10 @@ def _add_cells(plan: Plan, n_demos: int) -> None:
             runs[fitted.seed_number] = plan.add(coded)
         plan.references.append(Reference("expert-coded", code, n_demos, runs))
 
-    texts = add_instructions(plan, study, plan.tasks, plan.instructions)
+    texts = add_instructions(plan, study, plan.tasks, plan.info.instructions)
     data = TrainingData(sim.sim, plan.tasks, normaliser, codes, texts)
-    actions = dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())])
-    for levels in itertools.product(study.encoders, factors.size, actions, factors.task, factors.seed):
-        at = Level(*levels)
-        seen = add_seen(plan, study, demos, at)
-        tokenizer = action_parts(at.action)[1]
-        own: list[Code | None] = [*study_codes(study, tokenizer)] if tokenizer else [None]
+    actions = tuple(dict.fromkeys([*factors.action, *(study.swap.head if study.swap else ())]))
+    for at, seen, own in plan.trainings(demos, actions):
         for of in own:
             _add_cells_of(plan, data, seen, at, n_demos, of, "chunk", ("chunk",))
         if study.swap and at.action in study.swap.head:

@@ -10,6 +10,7 @@ from ...artifacts.policy import Executed, TrainedOn
 from ...nn.convergence import Convergence, in_words
 from ...statistics.intervals import Interval
 from ...tokenizers.code import OwnSeed
+from ...tokenizers.levels import Levels
 from .json import Flat
 
 
@@ -18,7 +19,7 @@ class CodeLevels:
     """A code's levels; None throughout where actions pass through no code."""
 
     tokenizer: str | None = None
-    codebook: Sequence[Sequence[int]] | None = None
+    codebook: Levels | None = None
     tokenizer_seed: int | OwnSeed | None = None
 
 

@@ -23,7 +23,7 @@ class EncoderGain:
 
     encoders: tuple[str, str]
     action: str
-    demos: int
+    demos: int | None
     code: str | None
 
 
