@@ -28,7 +28,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 def commands() -> list[str]:
     lines = [line.split("  #")[0].strip() for _, text in blocks("sh") for line in text.splitlines()]
     # Of a calibration, minutes at its quickest, tests/study/test_calibrate.py runs the command; a server, which
-    # only ends when it is told to, tests/test_commands_policies.py runs with its client.
+    # only ends when it is told to, tests/cli/test_policy.py runs with its client.
     # LIBERO's, which need it and its data, tests/test_libero_study.py runs.
     elsewhere = (
         "cgap calibrate",

@@ -7,14 +7,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..artifacts.demonstrations import Demonstrations
+from ..demos import DemoSet
 from ..errors import UserError
 from ..store.store import Recipe, Store
 from .demos import MadeDemos, describe, planned
 from .options import Running
 from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..demos.importing import Format, Wanted
 
 EXTRA = {"av", "h5py", "zarr", "PIL"}
 
@@ -32,9 +36,8 @@ def with_extra() -> Iterator[None]:
         ) from error
 
 
-def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[str, Any]:
+def import_data(path: str, format: Format, wanted: Wanted, store_root: Path) -> dict[str, Any]:
     """Import a data set into the store, and describe the set; an import that is there already is reused."""
-    from ..demos import DemoSet
     from ..demos.importing import import_demos, locate, open_source
 
     if wanted.image_size is not None and not 8 <= wanted.image_size <= 4096:
@@ -51,7 +54,7 @@ def import_data(path: str, format: Any, wanted: Any, store_root: Path) -> dict[s
     return {**found, "notes": [*source.notes, *_camera_notes(found["cameras"]), *still]}
 
 
-def _still(demos: Any) -> list[str]:
+def _still(demos: DemoSet) -> list[str]:
     """What the user should know of dimensions that hardly move."""
     from ..demos.rounding import notes
 
@@ -80,7 +83,6 @@ def _camera_notes(cameras: dict[str, list[int]]) -> list[str]:
 
 def _describe(recipe: Recipe, store: Store) -> dict[str, Any]:
     """An imported set: format, sizes, tasks, how names were mapped, and where it lies."""
-    from ..demos import DemoSet
 
     folder = store.open(recipe)
     demos = DemoSet.load(folder)
@@ -104,7 +106,6 @@ def _describe(recipe: Recipe, store: Store) -> dict[str, Any]:
 def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> dict[str, Any]:
     """Write sets of a store as one LeRobotDataset v3.0, at the rate of their recording or of their simulator."""
     from ..artifacts.demonstrations import open_demos
-    from ..demos import DemoSet
     from ..demos.lerobot_export import export_lerobot
 
     store, recipes = open_demos(folders)
@@ -122,7 +123,7 @@ def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: b
         return export_lerobot(sets, out, fps=float(fps), images=images, progress=progress)
 
 
-def frame_rate(folder: Path, demos: Any) -> float:
+def frame_rate(folder: Path, demos: DemoSet) -> float:
     """The frames a second of a set: those of the recording, or the control rate of the simulator that made it."""
     from ..sims import SimSpec, sim_info
 

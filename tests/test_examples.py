@@ -1,0 +1,73 @@
+"""The examples: a script, and a notebook whose cells run in order. They go on from a study that has run."""
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import compression_gap as cg
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def here(finished, tmp_path, monkeypatch):
+    """A folder with a study file and its store, as a user of the examples has it."""
+    shutil.copy(finished.file, tmp_path / "my.yaml")
+    shutil.copytree(finished.store, tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_cell(source, names):
+    """Run a notebook's cell: the value of its last line, if that is an expression."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+def test_the_notebook_runs_from_top_to_bottom(here, finished, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((EXAMPLES / "study.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in cells)
+    names: dict = {}
+    shown = [run_cell("".join(c["source"]), names) for c in cells]
+    summary = finished.summary
+    assert shown[0] == summary["headline"]
+    assert list(shown[1]["rate"]) == [c["rate"]["value"] for c in summary["cells"]]
+    assert list(shown[2]["p_holm"]) == [c["p_holm"] for c in summary["contrasts"]]
+    assert shown[4] == (1, 16, 2)
+    assert list(shown[5] > 0) == [True, True]
+    assert shown[6] == Path("store/studies/small/report.html")
+
+
+def test_the_script_prints_what_the_study_found(here, finished, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from study import main
+
+    results = main("my.yaml")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(results.headline)] == finished.summary["headline"]
+    cell = finished.summary["cells"][0]
+    low, high = (f"{100 * cell['rate'][end]:.0f}" for end in ("low", "high"))
+    assert f"{cell['label']}: {100 * cell['rate']['value']:.0f} % [{low}, {high}]" in lines
+    assert lines[-1] == "report: store/studies/small/report.html"
+    assert re.fullmatch(r"a chunk of \w+: 16 steps of 2 dimensions", lines[-2])
+
+
+def test_the_study_file_of_the_examples_is_one():
+    study = cg.load_study(EXAMPLES / "my.yaml")
+    assert len(cg.api.study.make_plan(study).cells) == 12
+
+
+def test_the_python_of_the_readme_runs_as_written(here, finished):
+    (text,) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(text, "README.md", "exec"), names)
+    assert list(names["cells"]["label"]) == [c["label"] for c in finished.summary["cells"]]
