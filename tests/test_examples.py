@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import compression_gap as cg
+from compression_gap.study.plan import make_plan
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -63,7 +64,7 @@ def test_the_script_prints_what_the_study_found(here, finished, monkeypatch, cap
 
 def test_the_study_file_of_the_examples_is_one():
     study = cg.load_study(EXAMPLES / "my.yaml")
-    assert len(cg.api.study.make_plan(study).cells) == 12
+    assert len(make_plan(study).cells) == 12
 
 
 def test_the_python_of_the_readme_runs_as_written(here, finished):
