@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..statistics.distributions import normal_quantile, t_quantile
+
 DRAWS = 2000
 EXPONENTS = (0.5, 2.0)  # of the number of training episodes, in which an error may fall
 SETTLED = (0.2, 0.05)  # bits, or a share of the value, that may be missing of a converged estimate
@@ -93,9 +95,7 @@ def estimate(
 
 def seed_error(by_seed: np.ndarray) -> float:
     """Half the 95 % interval of the mean over the estimator's seeds [K], by Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed)))
+    return float(t_quantile(0.975, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed)))
 
 
 def extrapolated(by_share: Mapping[int, float]) -> tuple[float, float]:
@@ -140,12 +140,10 @@ def drawn_interval(values: np.ndarray, episode: np.ndarray) -> tuple[float, floa
 
     Raises ``ValueError`` for fewer than two episodes: one says nothing of how they differ.
     """
-    from scipy.stats import norm, t
-
     episodes = len(np.unique(episode))
     if episodes < 2:
         raise ValueError("an interval over episodes takes at least two of them")
-    wider = float(t.ppf(0.975, episodes - 1) / norm.ppf(0.975))
+    wider = t_quantile(0.975, episodes - 1) / normal_quantile(0.975)
     centre = float(values.mean())
     low, high = centre + wider * (np.percentile(resampled(values, episode), [2.5, 97.5]) - centre)
     return float(low), float(high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from ..results.records.calibration import BitsCheck, Calibration, CoverageRow, Known
@@ -27,8 +27,8 @@ def _standalone(svg: str) -> str:
 
 def estimated_against_true(found: Calibration) -> str:
     """Bits estimated against bits known: estimators alone, and the channel's quantities."""
-    with plt.rc_context({**style.STYLE, "axes.grid.axis": "both"}):
-        figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.9))
+    with rc_context({**style.STYLE, "axes.grid.axis": "both"}):
+        figure, axes = style.subplots(1, 2, figsize=(7.6, 3.9))
         _scatter(
             axes[0],
             "estimators alone",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..sims import EvaluationProtocol
+from ..statistics.distributions import normal_quantile, normal_tail
 from ..statistics.intervals import holm, peak_optimism, wilson
 from ..study.file import Study
 from .records.cells import Cell as OwnCell
@@ -122,9 +123,7 @@ def _claimed(name: str, tables: Tables) -> bool:
 
 
 def _adjusted(difference: np.ndarray, variance: np.ndarray) -> list[float]:
-    from scipy.stats import norm
-
-    return holm(2 * norm.sf(np.abs(difference) / np.sqrt(variance)))
+    return holm((2 * normal_tail(np.abs(difference) / np.sqrt(variance))).tolist())
 
 
 def _largest_seed_sd(index: int, difference: np.ndarray, variance: np.ndarray, squares: np.ndarray) -> float:
@@ -158,18 +157,16 @@ def published_contrasts() -> list[PublishedContrast]:
     longer stands (0 where it does not stand anyway). All three are None where the comparison is exploratory.
     ``peak_optimism`` is the largest expected gain of a cell from reporting the best of its evaluations.
     """
-    from scipy.stats import norm
-
     tables = published()
     rates = _rates(tables)
     contrasts = _terms(tables)
     n, evaluations = int(tables["n"]), int(tables["evaluations"])
     rows = np.array([_values(rates, terms, n) for terms in contrasts.values()])
     difference, variance, squares = rows.T
-    p = 2 * norm.sf(np.abs(difference) / np.sqrt(variance))
+    p = 2 * normal_tail(np.abs(difference) / np.sqrt(variance))
     claims = [i for i, name in enumerate(contrasts) if _claimed(name, tables)]
-    adjusted = dict(zip(claims, holm(p[claims]), strict=True))
-    z = float(norm.ppf(0.975))
+    adjusted = dict(zip(claims, holm(p[claims].tolist()), strict=True))
+    z = normal_quantile(0.975)
     out = []
     for i, (name, terms) in enumerate(contrasts.items()):
         half = z * float(np.sqrt(variance[i]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .distributions import binomial_cdf, midranks, normal_quantile
 from .variance import RATES, Outcomes, checked_cells, components, task_means
 
 Array = NDArray[np.float64]
@@ -76,12 +77,10 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
 
 def wilson(k: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's score interval of k successes in n trials."""
-    from scipy.stats import norm
-
     _check_level(level)
     if not n > 0 or not 0 <= k <= n:
         raise ValueError("needs 0 <= k <= n and n > 0")
-    low, high = _wilson(k / n, n, float(norm.ppf((1 + level) / 2)))
+    low, high = _wilson(k / n, n, normal_quantile((1 + level) / 2))
     return Interval(k / n, low, high, "Wilson")
 
 
@@ -102,13 +101,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
 def rate_interval(cell: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
     """The interval of one rate: Wilson's; with two or more seeds the seed variance is in it."""
-    from scipy.stats import norm
-
     _check_level(level)
     (array,), _, a = checked_cells([cell], strata)
     value = min(max(float((array @ a).mean()), 0.0), 1.0)
     episodes = 1.0 / float((a**2).sum())  # the number of states when tasks have equally many
-    z = float(norm.ppf((1 + level) / 2))
+    z = normal_quantile((1 + level) / 2)
     if len(array) == 1:
         low, high = _wilson(value, episodes, z)
         return Interval(value, low, high, "Wilson (one seed: seed variance unknown)")
@@ -214,8 +211,6 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
     With several seeds whole training runs are permuted, so that a good seed counts once and not once per task;
     with one seed the order is permuted within each task and the seed variance is unknown.
     """
-    from scipy.stats import rankdata
-
     arrays, tasks, _ = checked_cells(levels, strata)
     seeds = len(arrays[0])
     if len(arrays) < 3 or any(len(array) != seeds for array in arrays):
@@ -223,18 +218,18 @@ def page_trend(levels: Sequence[ArrayLike], strata: ArrayLike, draws: int = 9999
     rates = np.stack([task_means(array, tasks) for array in arrays])  # [levels, seeds, tasks]
     rates = np.round(rates, 12)  # equal rates must tie exactly, whatever the order of their sums
     order = np.arange(1, len(arrays) + 1, dtype=np.float64)
-    statistic = float(np.einsum("k,kst->", order, rankdata(rates, axis=0)))
+    statistic = float(np.einsum("k,kst->", order, midranks(rates, 0)))
     rng = np.random.default_rng(seed)
     hits = 0
     if seeds > 1:
         runs = rates.reshape(-1, rates.shape[2])
         for begun in range(0, draws, BATCH):
             orders = [rng.permutation(len(runs)) for _ in range(min(BATCH, draws - begun))]
-            mixed = rankdata(runs[np.stack(orders)].reshape(-1, *rates.shape), axis=1)
+            mixed = midranks(runs[np.stack(orders)].reshape(-1, *rates.shape), 1)
             hits += int((np.einsum("k,dkst->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, whole training runs permuted"
     else:
-        ranks = np.broadcast_to(rankdata(rates, axis=0).reshape(len(arrays), -1), (draws, *rates.shape[::2]))
+        ranks = np.broadcast_to(midranks(rates, 0).reshape(len(arrays), -1), (draws, *rates.shape[::2]))
         mixed = rng.permuted(ranks, axis=1)
         hits = int((np.einsum("k,dkt->d", order, mixed) >= statistic - 1e-9).sum())
         method = "Page's L, levels permuted within tasks (seed variance unknown)"
@@ -255,11 +250,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def peak_optimism(n: int, evaluations: int, rate: float) -> float:
     """How far the best of several binomial evaluations of n episodes lies above the true rate, on average."""
-    from scipy.stats import binom
-
     if n < 1 or evaluations < 1 or not 0 <= rate <= 1:
         raise ValueError("needs n >= 1, evaluations >= 1 and a rate in 0..1")
-    below = binom.cdf(np.arange(n), n, rate)
+    below = binomial_cdf(np.arange(n), n, rate)
     return float((1.0 - below**evaluations).sum()) / n - rate
 
 

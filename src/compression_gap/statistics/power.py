@@ -7,6 +7,8 @@ import numpy as np
 
 from compression_gap.errors import UserError
 
+from .distributions import chi2_quantile, normal_tail, t_quantile
+
 LEVEL = 0.95
 TARGET = 0.8
 NODES = 8  # of the spread that one cell shows
@@ -70,7 +72,6 @@ def chance(
     over them.
     """
     from scipy.special import ndtr
-    from scipy.stats import chi2, t
 
     from compression_gap.statistics.variance import half_widths, seed_posterior
 
@@ -79,12 +80,12 @@ def chance(
     steps = (np.arange(NODES) + 0.5) / NODES
     shares, weights = [], []
     for v, n, k, s in zip(spread, noise, seeds, scale, strict=True):
-        seen = (v + n) * chi2.ppf(steps, k - 1) / (k - 1)
+        seen = (v + n) * chi2_quantile(steps, k - 1) / (k - 1)
         variances, posterior = seed_posterior(seen, n, k, s)
         shares.append(variances / k)
         weights.append(posterior)
     # the states' variance is an estimate: its t, as a normal of the same quantile
-    stretch = (t.ppf((1 + LEVEL) / 2, state_df) / t.ppf((1 + LEVEL) / 2, np.inf)) ** 2
+    stretch = (t_quantile((1 + LEVEL) / 2, state_df) / t_quantile((1 + LEVEL) / 2, np.inf)) ** 2
     total = (shares[0][:, None] + shares[1]).ravel() + states * stretch
     logs = np.log(total)
     edges = np.linspace(logs.min(), logs.max() + 1e-9, BINS + 1)
@@ -115,8 +116,6 @@ def power(
     ``statistics.contrast``; with one seed it is the t test over paired states, which knows nothing of the seeds:
     their spread moves the difference, and the test takes that for an effect.
     """
-    from scipy.stats import norm, t
-
     from compression_gap.statistics.variance import RATES, seed_scale
 
     gap = _number("difference", difference, -100, 100) / 100
@@ -135,9 +134,9 @@ def power(
     within = max(noise + lasting, 2.0 / (runs * (states + 1.0) * (states + 2.0)))
     state_df = float(states - groups)
     if runs == 1:
-        critical = float(t.ppf((1 + LEVEL) / 2, state_df)) * np.sqrt(within)
+        critical = t_quantile((1 + LEVEL) / 2, state_df) * np.sqrt(within)
         error = float(np.sqrt(within + between))
-        return float(norm.sf((critical - gap) / error) + norm.cdf((-critical - gap) / error))
+        return float(normal_tail((critical - gap) / error) + normal_tail((critical + gap) / error))
     rates = (low, low + gap)
     return chance(
         gap,

@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .distributions import chi2_density, chi2_quantile, chi2_upper_quantile, t_quantile, t_tail
+
 Array = NDArray[np.float64]
 SPREADS = 40  # nodes of the prior of one cell's seed spread
 CHI_NODES = 41  # nodes of the states' variance, whose estimate is chi-squared distributed
@@ -108,11 +110,9 @@ def half_widths(variances: Array, weights: Array, level: float) -> Array:
 @lru_cache(maxsize=512)
 def _chi_nodes(df: float) -> tuple[Array, Array]:
     """Nodes of df / chi-squared(df) and their weights: with them a mixture of normals is Student's t."""
-    from scipy.stats import chi2
-
-    low, high = chi2.ppf(1e-10, df), chi2.isf(1e-10, df)
+    low, high = chi2_quantile(1e-10, df), chi2_upper_quantile(1e-10, df)
     x = np.geomspace(low, high, CHI_NODES)
-    weights = chi2.pdf(x, df) * x
+    weights = chi2_density(x, df) * x
     return df / x, weights / weights.sum()
 
 
@@ -199,14 +199,12 @@ class Components:
 
     def test(self, value: float, level: float) -> tuple[float, float]:
         """The half width of an interval around ``value`` whose error this is, and its two-sided p."""
-        from scipy.stats import t
-
         if self.parts:
             error = self.error
             return error.half_width(level), error.p(value)
         sd = float(np.sqrt(self.states))
-        p = float(2 * t.sf(abs(value) / sd, self.state_df)) if sd > 0 else float(value == 0)
-        return float(t.ppf((1 + level) / 2, self.state_df)) * sd, p
+        p = float(2 * t_tail(abs(value) / sd, self.state_df)) if sd > 0 else float(value == 0)
+        return t_quantile((1 + level) / 2, self.state_df) * sd, p
 
 
 def checked_cells(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from ...results.records.cells import Cell, ChunkError, Outcome, Reference, Success
 from ...results.records.study import ErrorSummary, SuccessSummary
-from .style import GREY, STYLE, Ranged, bars, colours, marker, svg, whole
+from .style import GREY, STYLE, Ranged, bars, colours, marker, subplots, svg, whole
 
 
 def success(summary: SuccessSummary) -> str:
@@ -18,8 +18,8 @@ def success(summary: SuccessSummary) -> str:
     if not cells:
         return ""
     encoders = list(dict.fromkeys(c.encoder for c in summary.cells))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    with rc_context(STYLE):
+        figure, axes = subplots(figsize=(6.4, 3.8))
         lines = _lines(axes, cells, encoders, colours(summary.cells), 100)
         _expert_lines(axes, summary.references, len(encoders))
         axes.set_xticks(range(len(encoders)), encoders)
@@ -38,8 +38,8 @@ def chunk_error(summary: ErrorSummary) -> str:
     """The chunk error of every encoder, with plain predictors as thin lines."""
     cells = [(c, c.outcome.error) for c in summary.cells if c.outcome.error is not None]
     encoders = summary.found.encoders
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.8, 4.0))
+    with rc_context(STYLE):
+        figure, axes = subplots(figsize=(6.8, 4.0))
         _lines(axes, cells, encoders, colours(summary.cells), 1)
         highest = max(error.high or error.value for _, error in cells)
         _predictor_lines(axes, summary.references, len(encoders), highest)

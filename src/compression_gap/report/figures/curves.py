@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.ticker import LogLocator
 
 from ...results.records.cells import Cell, ChunkError, Success
 from ...results.records.study import ErrorSummary, SuccessSummary
-from .style import PALETTE, STYLE, svg
+from .style import PALETTE, STYLE, subplots, svg
 
 
 def curves(summary: SuccessSummary | ErrorSummary) -> str:
@@ -25,8 +25,8 @@ def curves(summary: SuccessSummary | ErrorSummary) -> str:
     encoders = list(dict.fromkeys(c.encoder for c in cells))
     columns = min(3, len(actions))
     rows = -(-len(actions) // columns)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(rows, columns, figsize=(6.4, 2.8 * rows), squeeze=False)
+    with rc_context(STYLE):
+        figure, panels = subplots(rows, columns, figsize=(6.4, 2.8 * rows), squeeze=False)
         for axes in panels.flat[len(actions) :]:
             axes.set_visible(False)
         for axes, action in zip(panels.flat, actions, strict=False):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 
 from ...results.records.study import SuccessSummary
-from .style import STYLE, colours, svg
+from .style import STYLE, colours, subplots, svg
 
 
 def gains(summary: SuccessSummary) -> str:
@@ -14,8 +14,8 @@ def gains(summary: SuccessSummary) -> str:
     if not rows:
         return ""
     colour = colours(summary.cells)
-    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(rows)))
+    with rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = subplots(figsize=(6.4, 0.6 + 0.42 * len(rows)))
         for i, (_, action, gain) in enumerate(rows):
             c = gain.contrast
             axes.barh(i, 100 * c.value, height=0.55, color=colour[action], alpha=0.75)

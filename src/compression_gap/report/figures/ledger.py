@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 
 from ...information.estimate import Estimate
 from ...results.records.bits import Ledger
 from ...results.records.study import ErrorSummary, SuccessSummary
-from .style import GREY, PALETTE, STYLE, bars, colours, marker, svg
+from .style import GREY, PALETTE, STYLE, bars, colours, marker, subplots, svg
 
 
 def of_summary(summary: SuccessSummary | ErrorSummary) -> str:
@@ -29,8 +29,8 @@ def ledger(found: Ledger) -> str:
         for d in found.delivered
         if d.bits
     ]
-    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.27 * len(rows)))
+    with rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = subplots(figsize=(6.8, 0.8 + 0.27 * len(rows)))
         for i, (_, e, colour, hatch) in enumerate(rows):
             axes.barh(i, e.value, height=0.6, color=colour, alpha=0.75, hatch=hatch, edgecolor="white", lw=0)
             axes.plot([e.low, e.high], [i, i], color="#111827", lw=1.2)
@@ -47,8 +47,8 @@ def predicted(summary: SuccessSummary) -> str:
     if found is None or not found.upgrades:
         return ""
     colour = colours(summary.cells)
-    with plt.rc_context({**STYLE, "axes.grid.axis": "both"}):
-        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    with rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = subplots(figsize=(6.4, 3.6))
         named = set()
         for p in found.upgrades:
             o = p.observed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 
 from ...results.records.study import SuccessSummary
-from .style import GREY, STYLE, bars, colours, marker, svg, whole
+from .style import GREY, STYLE, bars, colours, marker, subplots, svg, whole
 
 
 def success_by_probe(summary: SuccessSummary) -> str:
@@ -18,8 +18,8 @@ def success_by_probe(summary: SuccessSummary) -> str:
     if not (measured and cells):
         return ""
     colour = colours(summary.cells)
-    with plt.rc_context({**STYLE, "axes.grid.axis": "both"}):
-        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    with rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = subplots(figsize=(6.4, 3.6))
         named: set[str] = set()
         for c, y in cells:
             if not whole(c) or c.encoder not in measured:

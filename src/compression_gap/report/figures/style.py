@@ -8,10 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from ...results.records.cells import Cell, Outcome
@@ -38,6 +34,12 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+
+def subplots(*shape: int, figsize: tuple[float, float], squeeze: bool = True) -> tuple[Figure, Any]:
+    """A figure and its axes. Without ``pyplot``, which keeps figures alive and is slow to import."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(*shape, squeeze=squeeze)
 
 
 def colours(cells: Sequence[Cell[Outcome]]) -> dict[str, str]:
@@ -87,7 +89,6 @@ def svg(figure: Figure, title: str) -> str:
     """The figure as SVG for a page: as wide as its place, text that can be selected."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
-    plt.close(figure)
     text = stream.getvalue()
     # Inline SVG takes its width from the page; ids must not clash between figures of one page.
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text[text.index("<svg") :], count=1)

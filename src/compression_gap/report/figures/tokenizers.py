@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from ...information.rate_distortion import gaussian_rate_of
 from ...results.records.tokenizers import TokenizerRow, TokenizerTable
-from .style import GREY, MARKERS, PALETTE, STYLE, bars, svg
+from .style import GREY, MARKERS, PALETTE, STYLE, bars, subplots, svg
 
 
 def _series(found: TokenizerTable) -> list[tuple[str, list[TokenizerRow]]]:
@@ -26,8 +26,8 @@ def _style(i: int) -> tuple[str, str]:
 
 def rate_distortion(found: TokenizerTable) -> str:
     """Distortion against bits: capacity (hollow) and used (filled), prefixes, the Gaussian reference."""
-    with plt.rc_context({**STYLE, "axes.grid.axis": "both"}):
-        figure, axes = plt.subplots(figsize=(6.8, 4.4))
+    with rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = subplots(figsize=(6.8, 4.4))
         for i, (name, rows) in enumerate(_series(found)):
             (colour, mark), last = _style(i), rows[-1]
             assert last.health is not None
@@ -71,8 +71,8 @@ def _reference_curve(axes: Axes, found: TokenizerTable) -> None:
 
 def success_against_bits(found: TokenizerTable) -> str:
     """Success of the coded expert, and of open-loop replay, against nominal bits."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.8, 4.0))
+    with rc_context(STYLE):
+        figure, axes = subplots(figsize=(6.8, 4.0))
         for i, (name, rows) in enumerate(_series(found)):
             colour, mark = _style(i)
             x = [r.nominal_bits for r in rows]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
 
 from ...results.records.comparisons import Waterfall
-from .style import STYLE, svg
+from .style import STYLE, subplots, svg
 
 
 def waterfall(fall: Waterfall, colour: str) -> str:
     """Signed differences from the expert down to the blind policy."""
     levels, steps = fall.levels, fall.steps
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    with rc_context(STYLE):
+        figure, axes = subplots(figsize=(6.4, 3.2))
         for i, level in enumerate(levels):
             y = 100 * level.value
             axes.bar(i, y, width=0.62, color=colour if "policy" in level.name else "#9ca3af", alpha=0.75)
