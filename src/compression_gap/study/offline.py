@@ -21,13 +21,14 @@ from ..artifacts.policy import TrainedOn, TrainedPolicy
 from ..artifacts.probe import Probe
 from ..artifacts.tokens import TargetTokens
 from ..demos import SPLITS, DemoSet
-from ..encoders.registry import is_trained
+from ..encoders.registry import is_trained, reads_state
 from ..errors import UserError
+from ..policies.registry import action_parts
 from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..store.store import Store
 from ..tokenizers.code import Code
-from .actions import action_parts, check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
 from .encoders import add_features, add_instructions, add_probe
 from .file import Cameras, Factors, Rollout, Study
 from .ledger import LedgerSteps, add_ledger
@@ -253,7 +254,7 @@ def _encoders(study: Study, recordings: Recordings) -> tuple[str, ...]:
     """The encoder levels. ``limits`` adds oracle only where all sets hold the true state."""
     found = study.encoders
     if recordings.state_dim is None:
-        if any(e.startswith("oracle") for e in study.factors.encoder):
+        if any(reads_state(e) for e in study.factors.encoder):
             raise UserError(
                 "factors.encoder: oracle reads the true state, which not all of these recordings hold: leave it out, "
                 "or import them with --true-state"

@@ -12,14 +12,15 @@ from ..artifacts.policy import Executed, TrainedOn
 from ..artifacts.probe import Probe
 from ..artifacts.tokenizer import FittedTokenizer
 from ..encoders.registry import is_trained
+from ..policies.registry import action_parts
 from ..sims import EvaluationProtocol
 from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..tokenizers.code import Code
-from .actions import action_parts, check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
+from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
 from .cells import Cell, Reference
 from .encoders import add_features, add_instructions, add_probe
-from .file import Cameras, Ledger, Study, of_key
+from .file import Cameras, Ledger, Study
 from .ledger import LedgerSteps, add_ledger
 from .parts import (
     Level,
@@ -32,6 +33,7 @@ from .parts import (
     demonstrations_of,
 )
 from .setting import check_experts, evaluation_of, resolve_suite
+from .yaml import of_key
 
 
 @dataclass
