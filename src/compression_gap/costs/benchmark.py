@@ -193,10 +193,20 @@ def _spec(shape: Shape) -> PolicySpec:
 def _instructions(shape: Shape) -> Any:
     if shape.task != "text" or shape.text_dim is None:
         return None
+    from ..encoders.pin import TextPin
     from ..encoders.text import Instructions
 
     table = np.random.default_rng(0).normal(size=(shape.tasks, shape.text_dim)).astype(np.float32)
-    return Instructions(tuple(map(str, range(shape.tasks))), table, {})
+    nowhere = TextPin(
+        encoder="measured",
+        source={},
+        model_type="",
+        config={},
+        feature_dim=shape.text_dim,
+        tokenizer={},
+        length=0,
+    )
+    return Instructions(tuple(map(str, range(shape.tasks))), table, nowhere)
 
 
 def _tokenizer(shape: Shape, chunks: np.ndarray) -> ActionTokenizer | None:

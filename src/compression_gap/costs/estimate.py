@@ -17,6 +17,7 @@ from ..artifacts.episodes import Episodes
 from ..artifacts.features import Features
 from ..artifacts.policy import TrainedPolicy
 from ..artifacts.tokens import TargetTokens
+from ..encoders.pin import Pin, TextPin
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
 from ..policies.registry import action_name
@@ -94,10 +95,10 @@ class PlannedPolicy:
         return digest({"shape": asdict(shape), "batch_size": self.batch_size})
 
 
-def _pin(policy: TrainedPolicy) -> Mapping[str, Any] | None:
+def _pin(policy: TrainedPolicy) -> Pin | None:
     """What the policy's checkpoint was resolved to, if it has one and it was."""
     pin = None if policy.prepared is None else policy.prepared.pin
-    return pin if pin is not None and "model_type" in pin else None
+    return pin if isinstance(pin, Pin) else None
 
 
 def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
@@ -105,7 +106,7 @@ def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
     tokenizer, width = policy.tokenizer, None
     if policy.text is not None:
         pin = policy.text.pin
-        width = pin.get("feature_dim") or TEXT_WIDTHS.get(pin["encoder"])
+        width = pin.feature_dim if isinstance(pin, TextPin) else TEXT_WIDTHS.get(pin.encoder)
     return Shape(
         encoder=policy.encoder,
         head=policy.head,
