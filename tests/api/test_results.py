@@ -104,9 +104,9 @@ def test_demonstrations_are_made_and_loaded(finished):
 
 def test_a_plan_and_a_status_from_python(finished):
     study = cg.load_study(finished.file)
-    assert cg.describe_plan(study, finished.store)["cells"] == 12
+    assert cg.describe_plan(study, finished.store).cells == 12
     state = cg.status(study, finished.store)
-    assert (state["done"], state["missing"]) == (41, [])
+    assert (state.done, state.missing) == (41, [])
 
 
 def test_a_preset_is_loaded_by_name():

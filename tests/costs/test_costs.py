@@ -11,6 +11,7 @@ from compression_gap.costs.encoders import RESNET18_PARAMETERS, TOWERS, encoder_
 from compression_gap.demos import Normaliser
 from compression_gap.encoders import checkpoints, pose, pretrained
 from compression_gap.encoders.crops import Crop
+from compression_gap.encoders.pin import Pin
 from compression_gap.policies.base import Target
 from compression_gap.policies.policy import Policy, PolicyModule, PolicySpec
 from compression_gap.tokenizers import make_tokenizer
@@ -147,9 +148,9 @@ def test_tokens_made_at_each_step_cost_an_encoding(chunks):
     ],
 )  # fmt: skip
 def test_towers_cost_what_the_networks_of_their_published_configurations_cost(kind, config, name):
-    pin = {"encoder": name, "model_type": kind, "config": config, "image_size": 224, "patches": 1,
-           "finetune": None, "grid": 224 // config["patch_size"], "resample": "bicubic",
-           "mean": [0.5] * 3, "std": [0.5] * 3}  # fmt: skip
+    pin = Pin(encoder=name, source={}, model_type=kind, config=config, feature_dim=config["hidden_size"],
+              image_size=224, grid=224 // config["patch_size"], blocks=config["num_hidden_layers"],
+              mean=[0.5] * 3, std=[0.5] * 3, resample="bicubic", patches=1, finetune=None)  # fmt: skip
     with torch.device("meta"):
         network = pretrained.load_network(pin, weights=False)
     pixels = torch.zeros(1, 3, 224, 224, device="meta")

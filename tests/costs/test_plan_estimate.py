@@ -1,6 +1,7 @@
 """What a plan says that a study would cost: numbers that can be checked by hand, and a machine without a network."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from compression_gap.api.study import describe_plan, load_study
 from compression_gap.cli.main import main
 from compression_gap.costs.benchmark import FILE, measure_steps, read_measured
 from compression_gap.costs.estimate import GPU, estimate, planned_policies
+from compression_gap.costs.records import Frames
 from compression_gap.encoders import sources
 from compression_gap.errors import UserError
 from compression_gap.store.store import Store
@@ -37,24 +39,24 @@ def test_numbers_that_can_be_counted(tmp_path):
     plan = planned()
     found, limit = costs(plan, tmp_path), plan.protocol.step_limit
     frames = 20 * limit / 2  # assumed: half the step limit each
-    assert found["frames"] == {"count": frames, "assumed": True}
+    assert found.frames == Frames(count=frames, assumed=True)
     # One camera of 16 × 16 pixels, 2 actions, 2 numbers of the robot and 2 of the state.
     action, proprio, state = 2, plan_proprio(plan), 2
-    assert found["disk"]["demonstrations"] == frames * (16 * 16 * 3 + 4 * (action + proprio + state))
+    assert found.disk["demonstrations"] == frames * (16 * 16 * 3 + 4 * (action + proprio + state))
     # float16 of blind (1) and retina-4 (48), float32 of the oracle (2)
-    assert found["disk"]["features"] == frames * (2 * 1 + 2 * 48 + 4 * 2)
-    assert found["device_memory"] == frames * 2 * 48
-    assert found["disk"]["tokens"] == 2 * frames * 16 * action * 4  # each seed has its tokenizer
-    weights = sum(p["trainings"] * p["parameters"]["total"] for p in found["policies"])
-    assert found["disk"]["policies"] == 4 * 2 * weights  # the last weights and one checkpoint before
-    training = found["training"]
-    assert training["trainings"] == 12
-    assert training["steps"] == 1200
-    assert training["flops"] == sum(p["trainings"] * 100 * p["step_flops"] for p in found["policies"])
-    assert training["measured"] is None
+    assert found.disk["features"] == frames * (2 * 1 + 2 * 48 + 4 * 2)
+    assert found.device_memory == frames * 2 * 48
+    assert found.disk["tokens"] == 2 * frames * 16 * action * 4  # each seed has its tokenizer
+    weights = sum(p.trainings * p.parameters["total"] for p in found.policies)
+    assert found.disk["policies"] == 4 * 2 * weights  # the last weights and one checkpoint before
+    training = found.training
+    assert training.trainings == 12
+    assert training.steps == 1200
+    assert training.flops == sum(p.trainings * 100 * p.step_flops for p in found.policies)
+    assert training.measured is None
     # twelve policies × two evaluations, expert, expert-chunked, and expert-coded of two tokenizers
-    assert found["rollouts"]["episodes"] == 10 * (12 * 2 + 4)
-    assert found["unknown"] == []
+    assert found.rollouts.episodes == 10 * (12 * 2 + 4)
+    assert found.unknown == []
 
 
 def plan_proprio(plan):
@@ -64,30 +66,30 @@ def plan_proprio(plan):
 
 
 def test_hours_of_a_gpu_are_an_assumption_that_is_said(tmp_path):
-    gpu = costs(planned(), tmp_path)["training"]["gpu"]
+    gpu = costs(planned(), tmp_path).training.gpu
     # Steps this small are bound by their kernels' starts: xs has two layers.
-    assert gpu["hours"] == pytest.approx(1200 * (GPU.step_seconds + 2 * GPU.layer_seconds) / 3600)
-    assert "assumed, not measured: 40 TFLOP/s" in gpu["assumption"]
+    assert gpu.hours == pytest.approx(1200 * (GPU.step_seconds + 2 * GPU.layer_seconds) / 3600)
+    assert "assumed, not measured: 40 TFLOP/s" in gpu.assumption
     assert GPU.training_step(80 * 10**12, 2) == 2.0
 
 
 def test_only_what_is_missing_takes_hours(tmp_path):
     plan = planned()
     none = estimate(plan, Store(tmp_path / "store"), set(), None)
-    assert none["training"]["gpu"]["hours"] == none["rollouts"]["core_hours"] == 0
-    assert none["disk"] == costs(plan, tmp_path)["disk"]
+    assert none.training.gpu.hours == none.rollouts.core_hours == 0
+    assert none.disk == costs(plan, tmp_path).disk
 
 
 def test_frames_are_those_of_the_demonstrations_that_are_there(finished):
-    found = describe_plan(load_study(finished.file), finished.store)["estimate"]
-    assert found["frames"]["assumed"] is False
-    assert found["training"]["trainings"] == 0
-    rows = {(p["encoder"], p["action"]): p for p in found["policies"]}
+    found = describe_plan(load_study(finished.file), finished.store).estimate
+    assert found.frames.assumed is False
+    assert found.training.trainings == 0
+    rows = {(p.encoder, p.action): p for p in found.policies}
     for cell in finished.summary["cells"]:
         action = "oat 1000" if cell["action"] == "oat" else cell["action"]
         row = rows[cell["encoder"], action]
-        assert row["parameters"] == cell["parameters"]
-        assert row["decision_flops"] == cell["flops"]
+        assert row.parameters == cell["parameters"]
+        assert row.decision_flops == cell["flops"]
 
 
 def test_measured_steps_become_hours_and_are_kept(tmp_path):
@@ -98,33 +100,34 @@ def test_measured_steps_become_hours_and_are_kept(tmp_path):
     found = measure_steps(policies, store, lambda done, total, label: said.append((done, total, label)))
     # Frozen encoders share one measurement for each head.
     assert [s[:2] for s in said] == [(0, 2), (1, 2)]
-    assert {p.measure_key for p in policies} == set(found["steps"])
-    assert all(s["seconds"] > 0 for s in found["steps"].values())
+    assert {p.measure_key for p in policies} == set(found.steps)
+    assert all(s.seconds > 0 for s in found.steps.values())
     assert read_measured(store) == found
     again = measure_steps(policies, store, lambda *now: pytest.fail("measured twice"))
     assert again == found
-    for step in found["steps"].values():
-        step["seconds"] = 0.5
-    here = costs(plan, tmp_path, found)["training"]["measured"]
-    assert here["hours"] == pytest.approx(1200 * 0.5 / 3600)
-    assert here["unmeasured"] == 0
-    del found["steps"][policies[0].measure_key]
-    here = costs(plan, tmp_path, found)["training"]["measured"]
-    assert (here["hours"], here["unmeasured"]) == (pytest.approx(600 * 0.5 / 3600), 6)
+    half = {key: replace(step, seconds=0.5) for key, step in found.steps.items()}
+    found = replace(found, steps=half)
+    here = costs(plan, tmp_path, found).training.measured
+    assert here.hours == pytest.approx(1200 * 0.5 / 3600)
+    assert here.unmeasured == 0
+    del half[policies[0].measure_key]
+    here = costs(plan, tmp_path, found).training.measured
+    assert (here.hours, here.unmeasured) == (pytest.approx(600 * 0.5 / 3600), 6)
 
 
 def test_a_trained_encoder_can_be_measured(tmp_path):
     text = STUDY.replace("ENCODER", "resnet18").replace("image_size: 16", "image_size: 40")
     plan = make_plan(parse_study(text + "limits: false\n", "test"))
     found = measure_steps(planned_policies(plan)[:1], Store(tmp_path / "store"))
-    assert [s["label"] for s in found["steps"].values()] == ["diffusion · resnet18 · xs"]
+    assert [s.label for s in found.steps.values()] == ["diffusion · resnet18 · xs"]
 
 
 def test_a_damaged_file_of_measurements_is_a_sentence(tmp_path):
     store = Store(tmp_path / "store")
-    (store.root / FILE).write_text("{")
-    with pytest.raises(UserError, match=r"measured-steps\.json is damaged .*remove it and measure again"):
-        read_measured(store)
+    for text in ("{", "[]", '{"machine": 1}', '{"machine": {"steps": {}}}'):
+        (store.root / FILE).write_text(text)
+        with pytest.raises(UserError, match=r"measured-steps\.json is damaged .*remove it and measure again"):
+            read_measured(store)
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_sets_of_two_tasks_are_joined(recordings, tmp_path):
         )
         sets.append(part.demoset(tmp_path / f"made-{len(sets)}"))
     found = export_lerobot(sets, tmp_path / "joined", fps=FPS, images=True)
-    assert (found["tasks"], found["episodes"]) == (["open the drawer", "push the cube"], 6)
+    assert (found.tasks, found.episodes) == (("open the drawer", "push the cube"), 6)
     source = open_source(tmp_path / "joined")
     assert source.tasks(None) == ["open the drawer"] * 3 + ["push the cube"] * 3
     rows = np.concatenate(list(source.read("action")))

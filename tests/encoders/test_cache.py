@@ -101,13 +101,13 @@ def test_a_trained_encoder_cannot_be_cached(demos, tmp_path):
 def test_a_rollout_of_a_pretrained_encoder_sees_what_training_saw(demos, tmp_path, checkpoints, family):
     pin = resolve(f"folder:{checkpoints[family][0]}+patches2")
     prepare_pretrained(pin, tmp_path)
-    encoder = make_encoder(pin["encoder"], cameras=2, folder=tmp_path)
+    encoder = make_encoder(pin.encoder, cameras=2, folder=tmp_path)
     cached = np.load(cache_features(encoder, demos, tmp_path), mmap_mode="r", allow_pickle=False)
     assert cached.dtype == np.float16
     assert cached.shape == (150, 2, encoder.feature_dim)
     rows = ((3, 4), (70, 71), (149, 149))
     asked = Observation.batch([Observation.history([demos.observation(f) for f in r]) for r in rows])
-    rollout = make_encoder(pin["encoder"], cameras=2, folder=tmp_path).features(asked).astype(encoder.dtype)
+    rollout = make_encoder(pin.encoder, cameras=2, folder=tmp_path).features(asked).astype(encoder.dtype)
     want = cached[np.array(rows)].astype(np.float32)
     np.testing.assert_allclose(rollout.astype(np.float32), want, rtol=2**-10, atol=1e-4)
     assert np.abs(want[0, 0] - want[1, 0]).max() > 1e-2  # other frames have other features

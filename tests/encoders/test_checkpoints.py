@@ -1,9 +1,11 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from compression_gap.encoders.checkpoints import FAMILIES as KNOWN_FAMILIES
 from compression_gap.encoders.checkpoints import resolve
+from compression_gap.encoders.pin import Pin
 from compression_gap.errors import UserError
 
 from .conftest import FAMILIES, write_checkpoint
@@ -26,17 +28,17 @@ def test_the_pin_says_what_decides_the_features(
 ):
     folder = checkpoints[family][0]
     pin = resolve(f"folder:{folder}+patches2+finetune1")
-    assert pin["image_size"] == size
-    assert pin["grid"] == grid
-    assert pin["blocks"] == blocks
-    assert pin["feature_dim"] == 4 * width
-    assert pin["resample"] == resample
-    assert pin["mean"][0] == mean
-    assert (pin["patches"], pin["finetune"], pin["precision"]) == (2, 1, "float32")
-    assert pin["source"]["folder"] == str(folder)
-    assert len(pin["source"]["sha256"]) == 64
-    assert json.loads(json.dumps(pin)) == pin
-    assert "id2label" not in pin["config"]
+    assert pin.image_size == size
+    assert pin.grid == grid
+    assert pin.blocks == blocks
+    assert pin.feature_dim == 4 * width
+    assert pin.resample == resample
+    assert pin.mean[0] == mean
+    assert (pin.patches, pin.finetune, pin.precision) == (2, 1, "float32")
+    assert pin.source["folder"] == str(folder)
+    assert len(pin.source["sha256"]) == 64
+    assert Pin.from_json(json.loads(json.dumps(asdict(pin)))) == pin
+    assert "id2label" not in pin.config
     assert resolve(f"folder:{folder}+patches2+finetune1") == pin
 
 
@@ -52,7 +54,7 @@ def test_without_a_preprocessor_the_familys_habits_hold(tmp_path, family, size, 
     write_checkpoint(family, tmp_path / "x")
     (tmp_path / "x" / "preprocessor_config.json").unlink()
     pin = resolve(f"folder:{tmp_path / 'x'}")
-    assert (pin["image_size"], pin["mean"][0], pin["resample"]) == (size, mean, resample)
+    assert (pin.image_size, pin.mean[0], pin.resample) == (size, mean, resample)
 
 
 def test_a_whole_processors_file_serves_as_well(tmp_path):
@@ -61,7 +63,7 @@ def test_a_whole_processors_file_serves_as_well(tmp_path):
     about = {"image_processor": {**json.loads(images.read_text()), "image_mean": [0.1, 0.2, 0.3]}}
     images.unlink()
     (tmp_path / "x" / "processor_config.json").write_text(json.dumps(about))
-    assert resolve(f"folder:{tmp_path / 'x'}")["mean"] == [0.1, 0.2, 0.3]
+    assert resolve(f"folder:{tmp_path / 'x'}").mean == [0.1, 0.2, 0.3]
 
 
 def change(folder, file, **values):
@@ -129,7 +131,7 @@ def test_an_edit_of_any_part_is_another_pin(tmp_path):
         stream.seek(-1, 2)
         stream.write(b"\x3d")
     pins.append(resolve(f"folder:{folder}"))
-    assert len({json.dumps(p) for p in pins}) == 4
+    assert len({json.dumps(asdict(p)) for p in pins}) == 4
 
 
 def test_other_files_in_the_folder_do_not_count(tmp_path):

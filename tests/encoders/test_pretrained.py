@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from compression_gap.encoders import make_encoder
 from compression_gap.encoders.base import ContextAdapter
 from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
+from compression_gap.encoders.pin import Pin
 from compression_gap.encoders.pretrained import BATCH, Pretrained, load_network, preprocess
 from compression_gap.errors import UserError
 from compression_gap.nn import EMA
@@ -74,7 +76,7 @@ def test_features_are_the_means_of_the_librarys_patch_tokens(family, checkpoints
     for c, seen in enumerate(images.values()):
         pixels = preprocess(torch.from_numpy(seen.reshape(6, 40, 40, 3)), encoder.pin)
         tokens = library_tokens(family, model, pixels)
-        assert tokens.shape[1:3] == (GRID[family],) * 2 == (encoder.pin["grid"],) * 2
+        assert tokens.shape[1:3] == (GRID[family],) * 2 == (encoder.pin.grid,) * 2
         want = tokens.mean((1, 2)).numpy().reshape(3, 2, -1)
         assert want.std(0).max() > 1e-3  # the images differ, and so do their features
         np.testing.assert_allclose(found[:, :, c], want, rtol=1e-4, atol=2e-5)
@@ -108,7 +110,8 @@ def test_cameras_of_other_sizes_and_more_rows_than_a_batch(checkpoints, make):
 
 
 def pin_of(size, resample, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
-    return {"image_size": size, "resample": resample, "mean": list(mean), "std": list(std)}
+    return Pin(encoder="any", source={}, model_type="dinov2", config={}, feature_dim=1, grid=1, blocks=1,
+               patches=1, finetune=None, image_size=size, resample=resample, mean=mean, std=std)  # fmt: skip
 
 
 def test_images_of_the_models_size_are_rescaled_alone():
@@ -153,11 +156,11 @@ def test_pixel_values_are_those_of_the_librarys_processor(checkpoints, make):
     for family, kind in kinds.items():
         folder = checkpoints[family][0]
         pin = make(f"folder:{folder}").pin
-        side = {"height": pin["image_size"], "width": pin["image_size"]}
+        side = {"height": pin.image_size, "width": pin.image_size}
         processor = kind.from_pretrained(str(folder), size=side, do_center_crop=False)
         want = processor(list(images), return_tensors="pt")["pixel_values"]
         apart = (preprocess(torch.from_numpy(images), pin) - want).abs()
-        level = 1 / (255 * min(pin["std"]))
+        level = 1 / (255 * min(pin.std))
         assert apart.max() < 1.01 * level
         assert (apart > 0.01 * level).float().mean() < 0.1
 
@@ -284,7 +287,7 @@ def test_a_whole_siglip_gives_what_its_vision_tower_gives(checkpoints, make, tmp
     ).eval()
     write_checkpoint("siglip", tmp_path / "both", model=model)
     encoder = make(f"folder:{tmp_path / 'both'}")
-    assert encoder.pin["model_type"] == "siglip"
+    assert encoder.pin.model_type == "siglip"
     seen = pictures(2, 1, 32, 32)
     pixels = preprocess(torch.from_numpy(seen[:, 0]), encoder.pin)
     want = library_tokens("siglip", model.vision_model, pixels).mean((1, 2))
@@ -318,7 +321,8 @@ def test_a_checkpoint_that_changed_is_not_used(make, tmp_path):
     ):
         encoder.features(observe({"a": pictures(1, 1, 8, 8)}))
     changed = resolve(f"folder:{folder}")  # the study that is run again makes other artefacts
-    assert {k for k in first if first[k] != changed[k]} == {"source"}
+    assert changed != first
+    assert replace(changed, source=first.source) == first
 
 
 def test_a_checkpoint_that_lost_weights_is_not_filled_with_random_ones(make, tmp_path):
@@ -349,12 +353,15 @@ def test_the_prepared_folder_is_the_pin_alone(checkpoints, tmp_path):
     pin = resolve(name)
     prepare_pretrained(pin, tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["encoder.json"]
-    assert json.loads((tmp_path / "encoder.json").read_text()) == pin
+    assert json.loads((tmp_path / "encoder.json").read_text()) == asdict(pin)
     assert Pretrained(tmp_path).name == name
     with pytest.raises(ValueError, match="was prepared for encoder"):
         make_encoder("dinov2-s", cameras=1, folder=tmp_path)
     with pytest.raises(ValueError, match="made from its prepared folder"):
         make_encoder("dinov2-s", cameras=1)
-    (tmp_path / "encoder.json").write_text("{}")
-    with pytest.raises(UserError, match=r"holds no prepared encoder \(encoder.json\): run the study again"):
-        Pretrained(tmp_path)
+    for wrong in ({}, {**asdict(pin), "finetune": 0.5}, {**asdict(pin), "feature_dim": 0}):
+        (tmp_path / "encoder.json").write_text(json.dumps(wrong))
+        with pytest.raises(
+            UserError, match=r"holds no prepared encoder \(encoder.json\): run the study again"
+        ):
+            Pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -54,8 +55,8 @@ def online(monkeypatch, commit, files):
 def test_a_cached_model_resolves_to_its_commit_without_a_network(at, tmp_path):
     name = f"hub:google/siglip-base-patch16-224{at}" if at else "siglip-base"
     pin = resolve(name)
-    assert pin["source"] == {"hub": KNOWN["siglip-base"], "revision": at[1:] or "main", "commit": COMMIT}
-    assert (pin["image_size"], pin["resample"]) == (32, "bilinear")
+    assert pin.source == {"hub": KNOWN["siglip-base"], "revision": at[1:] or "main", "commit": COMMIT}
+    assert (pin.image_size, pin.resample) == (32, "bilinear")
     (tmp_path / "out").mkdir()
     prepare_pretrained(pin, tmp_path / "out")
     assert weights_folder(pin).name == COMMIT
@@ -66,11 +67,11 @@ def test_another_commit_is_another_pin(hub, monkeypatch):
     shutil.copytree(hub / COMMIT, hub / OTHER)
     online(monkeypatch, OTHER, ["model.safetensors"])
     assert resolve("siglip-base") == first  # a process stays with its answer
-    assert resolve("siglip-base+patches2")["source"] == first["source"]
+    assert resolve("siglip-base+patches2").source == first.source
     sources._commits.clear()
     moved = resolve("siglip-base")
-    assert moved["source"]["commit"] == OTHER
-    assert {k for k in first if first[k] != moved[k]} == {"source"}
+    assert moved.source["commit"] == OTHER
+    assert replace(moved, source=first.source) == first
     assert weights_folder(first).name == COMMIT  # what was made with the first still finds it
 
 
@@ -129,4 +130,4 @@ def test_the_hub_says_that_there_is_no_preprocessor(hub):
         note = hub.parent / ".no_exist" / COMMIT / what
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
-    assert resolve("siglip-base")["resample"] == "bicubic"
+    assert resolve("siglip-base").resample == "bicubic"

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from compression_gap.encoders import sources
+from compression_gap.encoders.pin import TextPin
 from compression_gap.encoders.text import Instructions, embed, prepare_text, resolve_text
 from compression_gap.errors import UserError
 from compression_gap.sims import instruction_of
@@ -76,7 +78,7 @@ def test_a_checkpoint_of_the_text_tower_alone_serves_as_well(text_checkpoint, tm
     alone.save_pretrained(tmp_path / "alone")
     AutoTokenizer.from_pretrained(str(folder)).save_pretrained(tmp_path / "alone")
     pin = resolve_text(f"folder:{tmp_path / 'alone'}")
-    assert pin["model_type"] == "siglip_text_model"
+    assert pin.model_type == "siglip_text_model"
     np.testing.assert_allclose(embed(pin, TEXTS), expected(folder, model, TEXTS), atol=1e-6)
 
 
@@ -95,7 +97,7 @@ def test_the_published_tokenizer_s_kind_serves(folder, text_checkpoint):
     about = {"tokenizer_class": "SiglipTokenizer", "model_input_names": ["input_ids"], "model_max_length": 8}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     pin = resolve_text(f"folder:{folder}")
-    assert set(pin["tokenizer"]) == {"spiece.model", "tokenizer_config.json"}
+    assert set(pin.tokenizer) == {"spiece.model", "tokenizer_config.json"}
     short = ["push", "open"]
     np.testing.assert_allclose(embed(pin, short), expected(folder, text_checkpoint[1], short), atol=1e-6)
     np.testing.assert_array_equal(embed(pin, ["Push!"]), embed(pin, ["push"]))
@@ -104,15 +106,15 @@ def test_the_published_tokenizer_s_kind_serves(folder, text_checkpoint):
 def test_the_pin_says_what_decides_the_embeddings(text_checkpoint):
     folder, _ = text_checkpoint
     pin = resolve_text(f"folder:{folder}")
-    assert (pin["feature_dim"], pin["length"], pin["model_type"]) == (12, 8, "siglip")
-    assert pin["config"]["hidden_size"] == 16
-    assert "tokenizer.json" in pin["tokenizer"]
-    assert json.loads(json.dumps(pin)) == pin == resolve_text(f"folder:{folder}")
+    assert (pin.feature_dim, pin.length, pin.model_type) == (12, 8, "siglip")
+    assert pin.config["hidden_size"] == 16
+    assert "tokenizer.json" in pin.tokenizer
+    assert TextPin.from_json(json.loads(json.dumps(asdict(pin)))) == pin == resolve_text(f"folder:{folder}")
 
 
 def test_instructions_make_a_round_trip(text_checkpoint, tmp_path):
     pin = resolve_text(f"folder:{text_checkpoint[0]}")
-    prepare_text({"pin": pin, "instructions": TEXTS}, tmp_path)
+    prepare_text(pin, TEXTS, tmp_path)
     made = Instructions.load(tmp_path)
     assert (made.texts, made.pin) == (tuple(TEXTS), pin)
     np.testing.assert_array_equal(made.table, embed(pin, TEXTS))
@@ -268,5 +270,5 @@ def test_a_hub_model_is_pinned_by_its_commit(monkeypatch, text_checkpoint):
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     pin = resolve_text("siglip-base")
-    assert pin["source"]["commit"] == "c0ffee"
+    assert pin.source["commit"] == "c0ffee"
     np.testing.assert_allclose(embed(pin, TEXTS), expected(folder, model, TEXTS), atol=1e-6)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def tasks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def instructions(text_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
-    prepare_text({"pin": resolve_text(f"folder:{text_checkpoint[0]}"), "instructions": list(WORDS)}, folder)
+    prepare_text(resolve_text(f"folder:{text_checkpoint[0]}"), WORDS, folder)
     return Instructions.load(folder)
 
 
@@ -160,7 +161,7 @@ def test_without_the_tower_a_new_instruction_is_a_sentence(tasks, instructions, 
     gone = Instructions(
         instructions.texts,
         instructions.table,
-        instructions.pin | {"source": {"folder": str(tmp_path / "gone"), "sha256": "0"}},
+        replace(instructions.pin, source={"folder": str(tmp_path / "gone"), "sha256": "0"}),
     )
     policy = trained(tasks, "text", gone, tmp_path, steps=2)
     assert policy.instruct(WORDS[2]) == 3

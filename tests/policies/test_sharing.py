@@ -11,6 +11,7 @@ from test_policy import SEEDS, TOKENS, make, observation
 from transformers import Dinov2Config, Dinov2Model
 
 from compression_gap.encoders.checkpoints import prepare_pretrained, resolve
+from compression_gap.encoders.pin import TextPin
 from compression_gap.encoders.text import Instructions
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
@@ -190,7 +191,9 @@ def conditioned(oat, tmp_path_factory):
     """Saved policies that hold every record between them: of tokens and of instructions, with a crop."""
     plain, root = make(), tmp_path_factory.mktemp("records")
     spec = dataclasses.replace(plain.spec, task="text", crop={"mode": "all", "share": 0.9}, options={"sampling_steps": 2})  # fmt: skip
-    texts = Instructions(("reach", "push"), np.eye(2, 4, dtype=np.float32), {"encoder": "siglip-base"})
+    pin = TextPin(encoder="siglip-base", source={"hub": "a/b", "revision": "main", "commit": "c0ffee"},
+                  model_type="siglip", config={}, feature_dim=4, tokenizer={}, length=8)  # fmt: skip
+    texts = Instructions(("reach", "push"), np.eye(2, 4, dtype=np.float32), pin)
     module = PolicyModule(spec, plain.normaliser, None, plain.module.prepared, instructions=texts)
     folders = {"text": root / "text", "tokens": root / "tokens"}
     Policy(spec, module, plain.normaliser, None).save_pretrained(folders["text"])

@@ -145,7 +145,7 @@ def test_progress_and_records_arrive_as_episodes_end(workers):
         record=rows.append,
     )
     assert told == [(k, 6) for k in range(1, 7)]
-    assert sorted(rows, key=lambda r: r["initial_state"]) == table.to_pylist()
+    assert [vars(r) for r in sorted(rows, key=lambda r: r.initial_state)] == table.to_pylist()
 
 
 @pytest.mark.parametrize("execute", [1, 5, 16])
@@ -378,13 +378,13 @@ def test_an_episode_can_be_filmed(tmp_path):
     film = tmp_path / "film.mp4"
     actor = ExpertChunkedActor(8)
     row = record_episode(actor, protocol(spec), "push-v3", 0, film, actor_key="x", size=96, every=8)
-    assert row["success"]
+    assert row.success
     with av.open(str(film)) as opened:
         stream = opened.streams.video[0]
         assert stream.codec_context.name == "h264"
         assert (stream.width, stream.height) == (96, 96)
         frames = [f.to_ndarray(format="rgb24").astype(int) for f in opened.decode(stream)]
-    assert len(frames) == row["length"] // 8 + 1 + (row["length"] % 8 > 0)
+    assert len(frames) == row.length // 8 + 1 + (row.length % 8 > 0)
     sim = make_sim(spec.model_copy(update={"image_size": 96}))
     sim.reset("push-v3", 0)
     assert np.abs(frames[0] - sim.observe().images["corner2"][0, 0]).mean() < 8  # up to compression
@@ -392,4 +392,4 @@ def test_an_episode_can_be_filmed(tmp_path):
     with SimPool(spec, 0) as pool:  # filming changes nothing
         asked = protocol(spec, episodes_per_task=1, first_initial_state=0)
         table = run_episodes(ExpertChunkedActor(8), asked, pool, actor_key="x")
-    assert table["length"].to_pylist() == [row["length"]]
+    assert table["length"].to_pylist() == [row.length]

@@ -54,7 +54,7 @@ def test_all_ways_to_name_the_keys_mean_the_same(policy, frame):
 def test_a_prompt_is_a_task_s_instruction_too(policy, frame, monkeypatch):
     """Of a policy that is conditioned on text; words that it was not trained on are no task of it."""
     table = np.eye(2, 3, dtype=np.float32)
-    known = Instructions(("Reach the red bowl.", "pick up the bowl"), table, {})
+    known = Instructions(("Reach the red bowl.", "pick up the bowl"), table, None)
     monkeypatch.setattr(policy.module, "instructions", known)
     message = {**frame(1), "task": None}
     for prompt, task in (("pick up  the bowl", 1), ("reach the red bowl", 0), ("pick place", 1)):

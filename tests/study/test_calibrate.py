@@ -23,22 +23,19 @@ SMALL = {
 
 
 def test_a_verdict_is_judged_against_true_gains():
-    assert kinds.judged({"encoder": 0.3, "code": 0.1}, "encoder") == {
-        "expected": "encoder",
-        "stage": "encoder",
-    }
-    assert kinds.judged({"encoder": 0.3, "code": 0.27}, "code")["expected"] is None
-    assert kinds.judged({"encoder": 0.03}, None)["expected"] is None
-    assert kinds.judged({"encoder": -0.3, "code": -0.1}, None)["expected"] is None
+    assert kinds.leading({"encoder": 0.3, "code": 0.1}) == "encoder"
+    assert kinds.leading({"encoder": 0.3, "code": 0.27}) is None
+    assert kinds.leading({"encoder": 0.03}) is None
+    assert kinds.leading({"encoder": -0.3, "code": -0.1}) is None
 
 
 def test_accuracy_counts_right_wrong_unresolved_and_ties():
     rows = [("encoder", "encoder"), ("code", "encoder"), ("code", None), (None, "code"), (None, None)]
-    found = kinds.accuracy([{"expected": e, "stage": s} for e, s in rows])
-    assert (found["cells"], found["right"], found["wrong"], found["unresolved"]) == (3, 1, 1, 1)
-    assert (found["ties"], found["named_in_ties"]) == (2, 1)
-    assert found["accuracy"] == pytest.approx(1 / 3)
-    assert kinds.accuracy([])["accuracy"] is None
+    found = kinds.accuracy(rows)
+    assert (found.cells, found.right, found.wrong, found.unresolved) == (3, 1, 1, 1)
+    assert (found.ties, found.named_in_ties) == (2, 1)
+    assert found.accuracy == pytest.approx(1 / 3)
+    assert kinds.accuracy([]).accuracy is None
 
 
 def test_a_setting_in_short_counts_what_is_off_and_not_flagged():

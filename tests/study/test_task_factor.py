@@ -1,5 +1,7 @@
 """Task conditioning as a factor of a study: from the file to the report's labels."""
 
+from dataclasses import asdict
+
 import pytest
 
 from compression_gap.encoders.text import Instructions
@@ -79,4 +81,4 @@ def test_the_artefacts_hold_the_table_and_the_policy_its_copy(ways):
     (cell,) = [c for c in plan.cells if c.task == "text"]
     policy = Policy.load(store.open(cell.policy))
     assert (policy.module.instructions.table == made.table).all()
-    assert policy.module.instructions.pin == step.recipe.spec["pin"]
+    assert asdict(policy.module.instructions.pin) == step.recipe.spec["pin"]

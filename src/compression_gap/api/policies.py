@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..study.file import Study
@@ -15,6 +15,7 @@ from .options import at_least, folder_of
 
 if TYPE_CHECKING:
     from ..policies.card import Card
+    from ..rollouts.run import EpisodeRow
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def roll_out(
     execute: int = 8,
     first_initial_state: int | None = None,
     out: Path | None = None,
-) -> tuple[list[dict[str, Any]], list[Path]]:
+) -> tuple[list[EpisodeRow], list[Path]]:
     """Roll out a saved policy: its episodes' rows, and in ``out`` a video of the first one of each task.
 
     ``suite``: by default the policy's own simulator and tasks. ``episodes``: of each task. ``execute``: actions
     executed per decision. ``first_initial_state``: by default the evaluation's.
     """
     from ..policies import Policy
-    from ..rollouts.run import record_episode, run_episodes
+    from ..rollouts.run import EpisodeRow, record_episode, run_episodes
     from ..sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, default_rendering, sim_info
     from ..sims import suite as suite_named
 
@@ -92,4 +93,4 @@ def roll_out(
     films = [] if out is None else [out / f"{task}.mp4" for task in tasks]
     for task, film in zip(tasks, films, strict=False):
         record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
-    return list(table.to_pylist()), films
+    return [EpisodeRow(**row) for row in table.to_pylist()], films

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifacts.demonstrations import Demonstrations
 from ..demos import DemoSet
 from ..errors import UserError
-from ..store.store import Recipe, Store
+from ..store.store import Store
 from .demos import MadeDemos, describe, planned
 from .options import Running
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..demos.importing import Format, Wanted
+    from ..demos.lerobot_export import Exported
 
 EXTRA = {"av", "h5py", "zarr", "PIL"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported set: its sizes, how names were mapped, where it lies, and what the user should know of it."""
+
+    format: str
+    episodes: int
+    frames: int
+    fps: float
+    cameras: Mapping[str, tuple[int, int]]  # height and width
+    action: int
+    state: int
+    true_state: int | None
+    tasks: Sequence[str]
+    mapping: Mapping[str, Any]
+    key: str
+    folder: Path
+    reused: bool
+    notes: Sequence[str]
 
 
 @contextmanager
@@ -36,8 +58,8 @@ def with_extra() -> Iterator[None]:
         ) from error
 
 
-def import_data(path: str, format: Format, wanted: Wanted, store_root: Path) -> dict[str, Any]:
-    """Import a data set into the store, and describe the set; an import that is there already is reused."""
+def import_data(path: str, format: Format, wanted: Wanted, store_root: Path) -> Imported:
+    """Import a data set into the store; an import that is there already is reused."""
     from ..demos.importing import import_demos, locate, open_source
 
     if wanted.image_size is not None and not 8 <= wanted.image_size <= 4096:
@@ -49,9 +71,25 @@ def import_data(path: str, format: Format, wanted: Wanted, store_root: Path) -> 
         store.sweep()
         with progress_bar(f"importing {folder.name}") as progress:
             recipe, reused = import_demos(source, wanted, store, origin=origin, progress=progress)
-    found = {**_describe(recipe, store), "reused": reused}
-    still = _still(DemoSet.load(store.open(recipe)))
-    return {**found, "notes": [*source.notes, *_camera_notes(found["cameras"]), *still]}
+    place = store.open(recipe)
+    demos = DemoSet.load(place)
+    about, cameras = demos.source, {camera: frames.shape[1:3] for camera, frames in demos.images.items()}
+    return Imported(
+        format=about["source"]["format"],
+        episodes=len(demos.episodes),
+        frames=len(demos.actions),
+        fps=about["fps"],
+        cameras=cameras,
+        action=demos.actions.shape[1],
+        state=demos.proprio.shape[1],
+        true_state=None if demos.state is None else demos.state.shape[1],
+        tasks=demos.tasks,
+        mapping={name: about[name] for name in ("action", "proprio", "state", "cameras", "task_key")},
+        key=recipe.key,
+        folder=place,
+        reused=reused,
+        notes=(*source.notes, *_camera_notes(cameras), *_still(demos)),
+    )
 
 
 def _still(demos: DemoSet) -> list[str]:
@@ -69,9 +107,9 @@ def _still(demos: DemoSet) -> list[str]:
     return found
 
 
-def _camera_notes(cameras: dict[str, list[int]]) -> list[str]:
+def _camera_notes(cameras: Mapping[str, tuple[int, int]]) -> list[str]:
     """What to say of cameras that no study can take: it needs square ones of one size."""
-    sizes = {tuple(size) for size in cameras.values()}
+    sizes = set(cameras.values())
     if len(sizes) == 1 and all(h == w for h, w in sizes):
         return []
     side = min(128, *(n for size in sizes for n in size))
@@ -81,29 +119,7 @@ def _camera_notes(cameras: dict[str, list[int]]) -> list[str]:
     ]
 
 
-def _describe(recipe: Recipe, store: Store) -> dict[str, Any]:
-    """An imported set: format, sizes, tasks, how names were mapped, and where it lies."""
-
-    folder = store.open(recipe)
-    demos = DemoSet.load(folder)
-    about = demos.source
-    return {
-        "format": about["source"]["format"],
-        "episodes": len(demos.episodes),
-        "frames": len(demos.actions),
-        "fps": about["fps"],
-        "cameras": {camera: list(frames.shape[1:3]) for camera, frames in demos.images.items()},
-        "action": demos.actions.shape[1],
-        "state": demos.proprio.shape[1],
-        "true_state": None if demos.state is None else demos.state.shape[1],
-        "tasks": list(demos.tasks),
-        "mapping": {name: about[name] for name in ("action", "proprio", "state", "cameras", "task_key")},
-        "key": recipe.key,
-        "folder": str(folder),
-    }
-
-
-def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> dict[str, Any]:
+def export_data(folders: Sequence[Path], out: Path, fps: float | None, images: bool) -> Exported:
     """Write sets of a store as one LeRobotDataset v3.0, at the rate of their recording or of their simulator."""
     from ..artifacts.demonstrations import open_demos
     from ..demos.lerobot_export import export_lerobot

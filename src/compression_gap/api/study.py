@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..costs.records import Estimate, Measured
 from ..records import read_json
 from ..store.engine import missing_steps
 from ..store.outcome import Outcome, failure_file
@@ -68,7 +69,41 @@ def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> 
     return build(plan, opened.store, opened.folder, running, retry=retry)
 
 
-def describe_plan(study: Study, store: str | Path = "store", *, measure: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class KindOfStep:
+    """How many steps of a kind a plan has, and what the missing ones take, roughly."""
+
+    steps: int
+    missing: int
+    core_seconds: float
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step; ``inputs``: the keys of those that it needs, by role."""
+
+    kind: str
+    key: str
+    label: str
+    missing: bool
+    inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What a study would build. ``protocol``: the hash of its rollouts' settings; None for recordings."""
+
+    study: str
+    tasks: Sequence[str]
+    protocol: str | None
+    cells: int
+    references: Sequence[str]
+    estimate: Estimate
+    kinds: Mapping[str, KindOfStep]
+    steps: Sequence[PlannedStep]
+
+
+def describe_plan(study: Study, store: str | Path = "store", *, measure: bool = False) -> PlanSummary:
     """The steps of a study by kind, how many are there, and what is left would cost.
 
     ``measure``: a training step of each policy on this machine, which takes minutes.
@@ -80,35 +115,27 @@ def describe_plan(study: Study, store: str | Path = "store", *, measure: bool = 
     plan, place = opened.plan, opened.store
     missing = {s.key for s in missing_steps(plan, place)}
     if measure:
-        measured: dict[str, Any] | None = measure_steps(planned_policies(plan), place, say_measuring)
+        measured: Measured | None = measure_steps(planned_policies(plan), place, say_measuring)
     else:
         measured = read_measured(place)
-    kinds: dict[str, dict[str, float]] = {}
-    for step in plan.steps.values():
-        row = kinds.setdefault(step.kind, {"steps": 0, "missing": 0, "core_seconds": 0.0})
-        row["steps"] += 1
-        if step.key in missing:
-            row["missing"] += 1
-            row["core_seconds"] += step.cost
-    return {
-        "study": study.name,
-        "tasks": list(plan.tasks),
-        "protocol": None if plan.rolled_out is None else plan.rolled_out.hash,
-        "cells": len(plan.cells),
-        "references": [r.actor for r in plan.references],
-        "estimate": estimate(plan, place, missing, measured),
-        "kinds": kinds,
-        "steps": [
-            {
-                "kind": s.kind,
-                "key": s.key,
-                "label": s.label,
-                "missing": s.key in missing,
-                "inputs": {role: i.key for role, i in s.inputs.items()},
-            }
+    kinds = {}
+    for kind in dict.fromkeys(s.kind for s in plan.steps.values()):
+        own = [s for s in plan.steps.values() if s.kind == kind]
+        left = [s.cost for s in own if s.key in missing]
+        kinds[kind] = KindOfStep(len(own), len(left), sum(left, 0.0))
+    return PlanSummary(
+        study=study.name,
+        tasks=plan.tasks,
+        protocol=None if plan.rolled_out is None else plan.rolled_out.hash,
+        cells=len(plan.cells),
+        references=[r.actor for r in plan.references],
+        estimate=estimate(plan, place, missing, measured),
+        kinds=kinds,
+        steps=[
+            PlannedStep(s.kind, s.key, s.label, s.key in missing, {r: i.key for r, i in s.inputs.items()})
             for s in plan.steps.values()
         ],
-    }
+    )
 
 
 def say_measuring(done: int, total: int, label: str) -> None:
@@ -116,26 +143,43 @@ def say_measuring(done: int, total: int, label: str) -> None:
     print(f"cgap: measuring a training step, {done + 1} of {total}: {label}", file=sys.stderr)
 
 
-def status(study: Study, store: str | Path = "store") -> dict[str, Any]:
+@dataclass(frozen=True)
+class PolicyPlace:
+    """A policy of a study; ``folder``: where it lies, None before it is trained."""
+
+    encoder: str
+    action: str
+    size: str
+    seed: int
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is; ``missing``: labels of steps, ``failed``: the records of failures (``failure_record``)."""
+
+    study: str
+    steps: int
+    done: int
+    missing: Sequence[str]
+    failed: Sequence[Mapping[str, str]]
+    policies: Sequence[PolicyPlace]
+
+
+def status(study: Study, store: str | Path = "store") -> Status:
     """How far a study is, and where its policies lie."""
     opened = open_study(study, store)
     plan, place = opened.plan, opened.store
     missing = missing_steps(plan, place)
-    failed = [read_json(failure_file(place, s)) for s in missing if failure_file(place, s).exists()]
-    return {
-        "study": study.name,
-        "steps": len(plan.steps),
-        "done": len(plan.steps) - len(missing),
-        "missing": [s.label for s in missing],
-        "failed": failed,
-        "policies": [
-            {
-                "encoder": c.encoder,
-                "action": c.action,
-                "size": c.size,
-                "seed": c.seed,
-                "folder": str(place.path(c.policy)) if place.has(c.policy) else None,
-            }
-            for c in plan.cells
-        ],
-    }
+    policies = []
+    for c in plan.cells:
+        folder = place.path(c.policy) if place.has(c.policy) else None
+        policies.append(PolicyPlace(c.encoder, c.action, c.size, c.seed, folder))
+    return Status(
+        study=study.name,
+        steps=len(plan.steps),
+        done=len(plan.steps) - len(missing),
+        missing=[s.label for s in missing],
+        failed=[read_json(failure_file(place, s)) for s in missing if failure_file(place, s).exists()],
+        policies=policies,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,22 @@ from ..sims.channel import quantise
 from ..statistics.coverage import Quantity, Setting
 from ..store.artifact import Artifact, Job
 
+Judged = tuple[str | None, str | None]  # the stage that leads, and the one that a verdict names
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 SEED_SPREAD = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictCounts:
+    """How many verdicts were right where one stage leads, and how many named one where none does."""
+
+    cells: int
+    right: int
+    wrong: int
+    unresolved: int
+    accuracy: float | None
+    ties: int
+    named_in_ties: int
 
 
 class KnownInformation(Artifact, kind="known", version=3):
@@ -137,7 +151,7 @@ class SimulatedVerdicts(Artifact, kind="verdicts", version=1):
         rng, rate = np.random.default_rng(0), nested_rates(self.dials)
         pairs = list(itertools.product(self.seeds, self.dials, self.dials))
         strata = np.zeros(self.episodes, int)
-        rows: dict[int, list[dict[str, Any]]] = {seeds: [] for seeds in self.seeds}
+        rows: dict[int, list[Judged]] = {seeds: [] for seeds in self.seeds}
         for done, (count, z, t) in enumerate(pairs):
             truth = {"encoder": rate[None, t] - rate[z, t], "code": rate[z, None] - rate[z, t]}
             for _ in range(self.studies):
@@ -156,11 +170,11 @@ class SimulatedVerdicts(Artifact, kind="verdicts", version=1):
                     "code": (outcomes(rate[z, None]), "relaxing the code"),
                 }
                 verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata, advise=False)
-                rows[count].append(judged(truth, verdict.stage))
+                rows[count].append((leading(truth), verdict.stage))
             job.progress(done + 1, len(pairs))
         several = [row for seeds, found in rows.items() if seeds > 1 for row in found]
-        by_seeds = [{"seeds": seeds, **accuracy(found)} for seeds, found in rows.items()]
-        return {**accuracy(several), "by_seeds": by_seeds}
+        by_seeds = [{"seeds": seeds, **vars(accuracy(found))} for seeds, found in rows.items()]
+        return {**vars(accuracy(several)), "by_seeds": by_seeds}
 
 
 def nested_rates(dials: Sequence[int]) -> dict[tuple[int | None, int | None], float]:
@@ -174,27 +188,27 @@ def nested_rates(dials: Sequence[int]) -> dict[tuple[int | None, int | None], fl
     return out
 
 
-def judged(truth: Mapping[str, float], stage: str | None) -> dict[str, Any]:
-    """One verdict against true single-stage gains."""
+def leading(truth: Mapping[str, float]) -> str | None:
+    """The stage with the largest true single-stage gain; None if none leads."""
     best = max(truth, key=lambda s: truth[s])
     lead = truth[best] - max([0.0, *(g for s, g in truth.items() if s != best)])
-    return {"expected": best if lead >= DIFFER else None, "stage": stage}
+    return best if lead >= DIFFER else None
 
 
-def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Shares of right and wrong names where one stage leads, and of names where none does."""
-    lead, tie = [r for r in rows if r["expected"]], [r for r in rows if not r["expected"]]
-    right = sum(r["stage"] == r["expected"] for r in lead)
-    wrong = sum(r["stage"] not in (None, r["expected"]) for r in lead)
-    return {
-        "cells": len(lead),
-        "right": right,
-        "wrong": wrong,
-        "unresolved": len(lead) - right - wrong,
-        "accuracy": right / len(lead) if lead else None,
-        "ties": len(tie),
-        "named_in_ties": sum(r["stage"] is not None for r in tie),
-    }
+def accuracy(rows: Sequence[Judged]) -> VerdictCounts:
+    """Count the verdicts."""
+    lead, tie = [(e, stage) for e, stage in rows if e], [stage for e, stage in rows if not e]
+    right = sum(stage == expected for expected, stage in lead)
+    wrong = sum(stage not in (None, expected) for expected, stage in lead)
+    return VerdictCounts(
+        cells=len(lead),
+        right=right,
+        wrong=wrong,
+        unresolved=len(lead) - right - wrong,
+        accuracy=right / len(lead) if lead else None,
+        ties=len(tie),
+        named_in_ties=sum(stage is not None for stage in tie),
+    )
 
 
 class Coverage(Artifact, kind="coverage", version=1):

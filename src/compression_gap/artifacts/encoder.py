@@ -7,11 +7,13 @@ which is pretrained on frames from the simulator and tasks of the demonstrations
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.ladder import PRETRAINING, is_pose
+from ..encoders.pin import AbsentPin, Pin
 from ..encoders.registry import reads_scaled_state
 from ..sims import SimSpec
 from ..store.artifact import Artifact, Job, elided
@@ -65,7 +67,7 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
     """
 
     encoder: str
-    pin: Mapping[str, Any] | None = None
+    pin: Pin | AbsentPin | None = None
     cameras: tuple[str, ...] = elided(default=())
     image_size: int = elided(default=0)
     pretraining: Mapping[str, Any] | None = elided(default=None)
@@ -77,7 +79,7 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
     @property
     def spec(self) -> dict[str, Any]:
         """The specification."""
-        return {k: v for k, v in super().spec.items() if k != "pin"} if self.pin is None else dict(self.pin)
+        return {k: v for k, v in super().spec.items() if k != "pin"} if self.pin is None else asdict(self.pin)
 
     @property
     def label(self) -> str:
@@ -111,7 +113,8 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
         if not is_pose(self.encoder):
             from ..encoders.checkpoints import prepare_pretrained
 
-            prepare_pretrained(self.spec, job.out)
+            assert isinstance(self.pin, Pin)
+            prepare_pretrained(self.pin, job.out)
             return {}
         from ..demos.frames import FrameSet, join_frames
         from ..encoders.pose import prepare

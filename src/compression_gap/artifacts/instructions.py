@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..encoders.pin import AbsentPin, TextPin
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class EmbeddedInstructions(Artifact, kind="text", version=1):
     """``pin``: all that decides the embeddings of a checkpoint (``encoders.text.resolve_text``)."""
 
-    pin: Mapping[str, Any]
+    pin: TextPin | AbsentPin
     instructions: tuple[str, ...]
 
     @property
     def label(self) -> str:
         """By which encoder."""
-        return f"instructions embedded by {self.pin['encoder']}"
+        return f"instructions embedded by {self.pin.encoder}"
 
     @property
     def cost(self) -> float:
@@ -32,7 +32,8 @@ class EmbeddedInstructions(Artifact, kind="text", version=1):
         """Embed them."""
         from ..encoders.text import prepare_text
 
-        prepare_text(self.spec, job.out)
+        assert isinstance(self.pin, TextPin)
+        prepare_text(self.pin, self.instructions, job.out)
 
     def load(self, store: Store) -> Instructions:
         """Instructions and embeddings."""

@@ -107,15 +107,15 @@ def import_recordings(options: ImportOptions) -> None:
     if o.json:
         print_json(found)
         return
-    seen = ", ".join(f"{name} {h} × {w}" for name, (h, w) in found["cameras"].items())
-    counts = ", ".join(counted(found[f"{n}s"], n) for n in ("episode", "frame"))
-    mapping = found["mapping"]
-    print(f"{found['format']}: {counts}, {counted(len(found['tasks']), 'task')}")
+    seen = ", ".join(f"{name} {h} × {w}" for name, (h, w) in found.cameras.items())
+    counts = f"{counted(found.episodes, 'episode')}, {counted(found.frames, 'frame')}"
+    mapping = found.mapping
+    print(f"{found.format}: {counts}, {counted(len(found.tasks), 'task')}")
     print(f"cameras: {seen}; action: {', '.join(mapping['action'])}; state: {', '.join(mapping['proprio'])}")
     if mapping["state"]:
         print(f"true state, for the oracle encoder alone: {', '.join(mapping['state'])}")
-    print(f"{'there already' if found['reused'] else 'imported'}: {found['folder']}")
-    for note in found["notes"]:
+    print(f"{'there already' if found.reused else 'imported'}: {found.folder}")
+    for note in found.notes:
         print(note, file=sys.stderr)
 
 
@@ -150,9 +150,9 @@ def export(options: ExportOptions) -> None:
     if options.json:
         print_json(found)
         return
-    counts = ", ".join(counted(found[f"{n}s"], n) for n in ("episode", "frame"))
+    counts = f"{counted(found.episodes, 'episode')}, {counted(found.frames, 'frame')}"
     print(
-        f"{counts}, {counted(len(found['tasks']), 'task')}, {found['fps']:g} frames a second, pixels "
-        f"{found['pixels']}: {found['folder']}"
+        f"{counts}, {counted(len(found.tasks), 'task')}, {found.fps:g} frames a second, pixels "
+        f"{found.pixels}: {found.folder}"
     )
-    print(f"not part of the format, and left out: {', '.join(found['left_out'])}")
+    print(f"not part of the format, and left out: {', '.join(found.left_out)}")

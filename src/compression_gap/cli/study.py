@@ -95,9 +95,8 @@ def status(options: StatusOptions) -> None:
     if options.json:
         print_json(state)
         return
-    steps = counted(state["steps"], "step")
-    print(f"{state['study']}: {state['done']} of {steps} done, {len(state['failed'])} failed")
-    for failure in state["failed"]:
+    print(f"{state.study}: {state.done} of {counted(state.steps, 'step')} done, {len(state.failed)} failed")
+    for failure in state.failed:
         print(f"  failed: {failure['step']}: {failure['sentence']}")
 
 

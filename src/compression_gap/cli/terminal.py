@@ -6,7 +6,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -21,6 +21,9 @@ from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSumm
 from ..results.records.tokenizers import TokenizerTable
 from ..statistics.intervals import Interval
 from ..statistics.power import Design
+
+if TYPE_CHECKING:
+    from ..rollouts.run import EpisodeRow
 
 PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
 
@@ -255,13 +258,13 @@ def _success_tables(summary: SuccessSummary) -> None:
         console.print(f"{words} in the report.")
 
 
-def episode_table(rows: Sequence[dict[str, Any]]) -> None:
+def episode_table(rows: Sequence[EpisodeRow]) -> None:
     """Success per task, and in all."""
     table = new_table("task", "success", "episodes", "mean length")
-    for task in dict.fromkeys(r["task"] for r in rows):
-        own = [r for r in rows if r["task"] == task]
-        mean = sum(r["length"] for r in own) / len(own)
-        table.add_row(task, f"{sum(r['success'] for r in own)}", f"{len(own)}", f"{mean:.0f}")
+    for task in dict.fromkeys(r.task for r in rows):
+        own = [r for r in rows if r.task == task]
+        mean = sum(r.length for r in own) / len(own)
+        table.add_row(task, f"{sum(r.success for r in own)}", f"{len(own)}", f"{mean:.0f}")
     console.print(table)
 
 

@@ -10,14 +10,16 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..records import read_json
+from ..records import read_object
 from ..store.store import Store, disk_error, write_json
 from .estimate import FEATURES, PlannedPolicy
+from .records import Measured, MeasuredStep
 
 if TYPE_CHECKING:
     import torch
@@ -35,20 +37,22 @@ TRAINED_FEATURES = 64  # of resnet18
 CHUNKS = 400  # random chunks that a tokenizer is fitted on
 
 
-def read_measured(store: Store) -> dict[str, Any] | None:
-    """This machine's measurements: machine, device, threads, and ``steps`` by ``PlannedPolicy.measure_key``."""
-    found = _file(store).get(platform.node())
-    return None if found is None else {"machine": platform.node(), **found}
+def read_measured(store: Store) -> Measured | None:
+    """This machine's measurements, if there are any. Raises ``UserError`` if their file is damaged."""
+    return _file(store).get(platform.node())
 
 
-def _file(store: Store) -> dict[str, Any]:
+def _file(store: Store) -> dict[str, Measured]:
+    """All machines' measurements, by name."""
     path = store.root / FILE
     try:
-        found: dict[str, Any] = read_json(path)
-        return found
+        return {
+            name: Measured(**{**m, "steps": {key: MeasuredStep(**s) for key, s in m["steps"].items()}})
+            for name, m in read_object(path).items()
+        }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and measure again with --measure") from error
 
 
@@ -56,7 +60,7 @@ def measure_steps(
     policies: Sequence[PlannedPolicy],
     store: Store,
     progress: Callable[[int, int, str], None] = lambda done, total, label: None,
-) -> dict[str, Any]:
+) -> Measured:
     """Measure what was not measured yet on this machine and its device; returns ``read_measured``.
 
     Policies whose weights are needed for a step (pretrained encoders that are trained) are left out.
@@ -65,21 +69,20 @@ def measure_steps(
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     everyone, name = _file(store), platform.node()
-    about = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    own = everyone.get(name, {})
-    known = own.get("steps", {}) if {k: own.get(k) for k in about} == about else {}
-    todo = {p.measure_key: p for p in policies if p.measure_key not in known and _can(p)}
+    own = Measured(device, torch.get_num_threads(), str(torch.__version__), {})
+    if (old := everyone.get(name)) is not None and replace(old, steps={}) == own:
+        own = old
+    todo = {p.measure_key: p for p in policies if p.measure_key not in own.steps and _can(p)}
     for done, (key, policy) in enumerate(todo.items()):
         label = f"{policy.action} · {policy.shape.encoder} · {policy.shape.size}"
         progress(done, len(todo), label)
-        known[key] = {"seconds": step_seconds(policy), "label": label, "batch_size": policy.batch_size}
-        everyone[name] = {**about, "steps": known}
+        step = MeasuredStep(step_seconds(policy), label, policy.batch_size)
+        own = replace(own, steps={**own.steps, key: step})
         try:
-            write_json(store.root / FILE, everyone)
+            write_json(store.root / FILE, {n: asdict(m) for n, m in {**everyone, name: own}.items()})
         except OSError as error:
             raise disk_error(error, store.root) from error
-    everyone.setdefault(name, {**about, "steps": known})
-    return {"machine": name, **everyone[name]}
+    return own
 
 
 def _can(policy: PlannedPolicy) -> bool:
@@ -190,10 +193,20 @@ def _spec(shape: Shape) -> PolicySpec:
 def _instructions(shape: Shape) -> Any:
     if shape.task != "text" or shape.text_dim is None:
         return None
+    from ..encoders.pin import TextPin
     from ..encoders.text import Instructions
 
     table = np.random.default_rng(0).normal(size=(shape.tasks, shape.text_dim)).astype(np.float32)
-    return Instructions(tuple(map(str, range(shape.tasks))), table, {})
+    nowhere = TextPin(
+        encoder="measured",
+        source={},
+        model_type="",
+        config={},
+        feature_dim=shape.text_dim,
+        tokenizer={},
+        length=0,
+    )
+    return Instructions(tuple(map(str, range(shape.tasks))), table, nowhere)
 
 
 def _tokenizer(shape: Shape, chunks: np.ndarray) -> ActionTokenizer | None:

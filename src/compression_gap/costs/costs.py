@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..encoders.crops import Crop
+from ..encoders.pin import Pin
 from ..nn.sizes import AUTOENCODER_SIZES, SIZES, TrunkSize
 from .encoders import encoder_costs
 
@@ -84,7 +85,7 @@ class Costs:
         return None if self.sample is None else self.sample * batch_size + self.shared
 
 
-def policy_costs(shape: Shape, pin: Mapping[str, Any] | None = None) -> Costs:
+def policy_costs(shape: Shape, pin: Pin | None = None) -> Costs:
     """The costs of one policy."""
     crop = Crop.read(dict(shape.crop)) if shape.crop else Crop()
     seen = encoder_costs(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..encoders import ladder
 from ..encoders.crops import Crop
 from ..encoders.names import ALL, is_pretrained, parse
+from ..encoders.pin import Pin
 from ..encoders.registry import BESIDE, reads_scaled_state, side_seen
 
 
@@ -60,22 +59,22 @@ TEXT_WIDTHS = {"siglip-base": 768, "siglip2-base": 768, "siglip-so400m": 1152, "
 RESNET18_PARAMETERS = 11_176_512  # convolutions and norms, no classifier
 
 
-def tower_of_pin(pin: Mapping[str, Any]) -> Tower | None:
+def tower_of_pin(pin: Pin) -> Tower | None:
     """The tower of a resolved checkpoint (``encoders.checkpoints.resolve``); None for one that is no plain ViT."""
-    config, kind = pin["config"], pin["model_type"]
+    config, kind = pin.config, pin.model_type
     try:
         if kind in ("siglip", "siglip_vision_model"):
             positions = (config["image_size"] // config["patch_size"]) ** 2
             return Tower(
                 config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"],
-                config["patch_size"], pin["image_size"], positions=positions,
+                config["patch_size"], pin.image_size, positions=positions,
             )  # fmt: skip
         if kind == "dinov2" and not config.get("use_swiglu_ffn"):
             positions = (config["image_size"] // config["patch_size"]) ** 2 + 1
             return Tower(
                 config["hidden_size"], config["num_hidden_layers"],
                 int(config["hidden_size"] * config.get("mlp_ratio", 4)), config["patch_size"],
-                pin["image_size"], 1, positions, True,
+                pin.image_size, 1, positions, True,
             )  # fmt: skip
     except KeyError:  # a config.json that leaves its family's defaults out
         return None
@@ -136,7 +135,7 @@ def encoder_costs(
     state_dim: int,
     crop: Crop,
     tasks: int = 1,
-    pin: Mapping[str, Any] | None = None,
+    pin: Pin | None = None,
 ) -> EncoderCosts:
     """What an encoder gives and costs, by name; ``pin``: what a checkpoint's name was resolved to, if it was."""
     if encoder == "blind":
@@ -161,7 +160,7 @@ def encoder_costs(
     return EncoderCosts(None, None, None, None, None)
 
 
-def _pretrained(encoder: str, pin: Mapping[str, Any] | None) -> EncoderCosts:
+def _pretrained(encoder: str, pin: Pin | None) -> EncoderCosts:
     asked = parse(encoder)
     short = str(replace(asked, patches=1, finetune=None))
     if short == "resnet18-imagenet" and pin is None:
@@ -172,7 +171,7 @@ def _pretrained(encoder: str, pin: Mapping[str, Any] | None) -> EncoderCosts:
         if tower is None:
             if pin is None:
                 return EncoderCosts(None, None, None, None, None)
-            return EncoderCosts(pin["feature_dim"], None, None, None, None)
+            return EncoderCosts(pin.feature_dim, None, None, None, None)
         width, flops, parameters, blocks = tower.width, tower.flops, tower.parameters, tower.layers
     dim = width * asked.patches**2
     if asked.finetune is None:

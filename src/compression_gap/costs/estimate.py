@@ -1,13 +1,14 @@
 """What a study would cost before any of it is built: parameters, operations, disk, memory, hours.
 
 Parameters and operations follow from shapes (``costs.py``), with no weights and no demonstrations at hand. Hours come
-from a training step that was measured on this machine (``measured.py``), where one was; beside them stands what a
+from a training step that was measured on this machine (``benchmark.py``), where one was; beside them stands what a
 GPU would take under ``GPU``, an assumption that is printed with the number. Bytes follow from shapes and the number
 of frames, which is assumed as long as the demonstrations are not there.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from ..artifacts.episodes import Episodes
 from ..artifacts.features import Features
 from ..artifacts.policy import TrainedPolicy
 from ..artifacts.tokens import TargetTokens
+from ..encoders.pin import Pin, TextPin
 from ..encoders.registry import is_trained
 from ..nn.sizes import SIZES
 from ..policies.registry import action_name
@@ -23,6 +25,18 @@ from ..store.store import Store, digest
 from ..study.base import Dimensions, StudyPlan
 from .costs import Costs, Shape, policy_costs
 from .encoders import TEXT_WIDTHS, EncoderCosts, encoder_costs
+from .records import (
+    EncoderSummary,
+    Estimate,
+    FeatureCosts,
+    Frames,
+    GpuHours,
+    MachineHours,
+    Measured,
+    PolicyCosts,
+    RolloutCosts,
+    TrainingCosts,
+)
 
 # One process and core: seconds of a control step, frames at the decision points and resets included. Rough; LIBERO's
 # is that of benchmarks/libero_speed.py on a busy machine of two cores.
@@ -81,10 +95,10 @@ class PlannedPolicy:
         return digest({"shape": asdict(shape), "batch_size": self.batch_size})
 
 
-def _pin(policy: TrainedPolicy) -> Mapping[str, Any] | None:
+def _pin(policy: TrainedPolicy) -> Pin | None:
     """What the policy's checkpoint was resolved to, if it has one and it was."""
     pin = None if policy.prepared is None else policy.prepared.pin
-    return pin if pin is not None and "model_type" in pin else None
+    return pin if isinstance(pin, Pin) else None
 
 
 def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
@@ -92,7 +106,7 @@ def policy_shape(policy: TrainedPolicy, dims: Dimensions) -> Shape:
     tokenizer, width = policy.tokenizer, None
     if policy.text is not None:
         pin = policy.text.pin
-        width = pin.get("feature_dim") or TEXT_WIDTHS.get(pin["encoder"])
+        width = pin.feature_dim if isinstance(pin, TextPin) else TEXT_WIDTHS.get(pin.encoder)
     return Shape(
         encoder=policy.encoder,
         head=policy.head,
@@ -139,38 +153,26 @@ def planned_policies(plan: StudyPlan[Any]) -> list[PlannedPolicy]:
     return out
 
 
-def estimate(
-    plan: StudyPlan[Any], store: Store, missing: set[str], measured: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The costs of a plan, as JSON values; hours are of what is ``missing``.
-
-    ``measured``: this machine's training steps (``measured.read_measured``), if there are any.
-    """
+def estimate(plan: StudyPlan[Any], store: Store, missing: set[str], measured: Measured | None) -> Estimate:
+    """The costs of a plan; hours are of what is ``missing``. ``measured``: ``benchmark.read_measured``."""
     policies, dims = planned_policies(plan), plan.dimensions
     frames, assumed = plan.frames(store)
     seen = _encoders(plan, dims)
     left = [p for p in policies if p.key in missing]
-    return {
-        "policies": _rows(policies, measured),
-        "encoders": [
-            {
-                "encoder": name,
-                "feature_dim": s.feature_dim,
-                "frozen_parameters": s.frozen,
-                "trained_parameters": s.trained,
-                "image_flops": s.flops,
-                "absent": plan.absent.get(name),
-            }
+    return Estimate(
+        policies=_rows(policies, measured),
+        encoders=[
+            EncoderSummary(name, s.feature_dim, s.frozen, s.trained, s.flops, plan.absent.get(name))
             for name, s in seen.items()
         ],
-        "frames": {"count": round(sum(frames.values())), "assumed": assumed},
-        "disk": _disk(plan, policies, seen, frames, dims),
-        "device_memory": _largest(plan, policies, seen, frames, dims),
-        "training": _training(left, measured),
-        "features": _features_time(plan, seen, frames, dims, missing),
-        "rollouts": _rollouts(plan, missing),
-        "unknown": sorted({f"{p.action} with {p.shape.encoder}" for p in policies if p.costs.sample is None}),
-    }
+        frames=Frames(round(sum(frames.values())), assumed),
+        disk=_disk(plan, policies, seen, frames, dims),
+        device_memory=_largest(plan, policies, seen, frames, dims),
+        training=_training(left, measured),
+        features=_features_time(plan, seen, frames, dims, missing),
+        rollouts=_rollouts(plan, missing),
+        unknown=sorted({f"{p.action} with {p.shape.encoder}" for p in policies if p.costs.sample is None}),
+    )
 
 
 def _encoders(plan: StudyPlan[Any], dims: Dimensions) -> dict[str, EncoderCosts]:
@@ -188,33 +190,32 @@ def _encoders(plan: StudyPlan[Any], dims: Dimensions) -> dict[str, EncoderCosts]
     return out
 
 
-def _rows(policies: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _rows(policies: list[PlannedPolicy], measured: Measured | None) -> list[PolicyCosts]:
     """One row for each encoder, action and size."""
-    rows: dict[str, dict[str, Any]] = {}
+    alike: dict[str, list[PlannedPolicy]] = {}
     for p in policies:
-        key = digest([p.action, p.shape.encoder, p.measure_key, p.steps])
-        row = rows.setdefault(
-            key,
-            {
-                "encoder": p.shape.encoder,
-                "action": p.action,
-                "size": p.shape.size,
-                "task": p.shape.task,
-                "trainings": 0,
-                "parameters": p.costs.parameters,
-                "decision_flops": p.costs.decision,
-                "encoder_flops": p.costs.encoder,
-                "step_flops": p.costs.step(p.batch_size),
-                "batch_size": p.batch_size,
-                "steps": p.steps,
-                "rough": p.costs.rough,
-                "step_seconds": None,
-            },
+        alike.setdefault(digest([p.action, p.shape.encoder, p.measure_key, p.steps]), []).append(p)
+    rows = []
+    for p, *others in alike.values():
+        step = None if measured is None else measured.steps.get(p.measure_key)
+        rows.append(
+            PolicyCosts(
+                encoder=p.shape.encoder,
+                action=p.action,
+                size=p.shape.size,
+                task=p.shape.task,
+                trainings=1 + len(others),
+                parameters=p.costs.parameters,
+                decision_flops=p.costs.decision,
+                encoder_flops=p.costs.encoder,
+                step_flops=p.costs.step(p.batch_size),
+                batch_size=p.batch_size,
+                steps=p.steps,
+                rough=p.costs.rough,
+                step_seconds=None if step is None else step.seconds,
+            )
         )
-        row["trainings"] += 1
-        if measured is not None and p.measure_key in measured["steps"]:
-            row["step_seconds"] = measured["steps"][p.measure_key]["seconds"]
-    return list(rows.values())
+    return rows
 
 
 def _disk(
@@ -268,27 +269,27 @@ def _largest(
     return round(most)
 
 
-def _training(left: list[PlannedPolicy], measured: Mapping[str, Any] | None) -> dict[str, Any]:
+def _training(left: list[PlannedPolicy], measured: Measured | None) -> TrainingCosts:
     known = [(p, flops) for p in left if (flops := p.costs.step(p.batch_size)) is not None]
     seconds = sum(p.steps * GPU.training_step(flops, SIZES[p.shape.size].layers) for p, flops in known)
     here = None
     if measured is not None:
-        found = [(p, measured["steps"].get(p.measure_key)) for p in left]
-        here = {
-            "machine": measured["machine"],
-            "device": measured["device"],
-            "threads": measured["threads"],
-            "hours": sum(p.steps * f["seconds"] for p, f in found if f) / 3600,
-            "unmeasured": sum(f is None for _, f in found),
-        }
-    return {
-        "trainings": len(left),
-        "steps": sum(p.steps for p in left),
-        "flops": sum(p.steps * flops for p, flops in known),
-        "unknown": len(left) - len(known),
-        "gpu": {"hours": seconds / 3600, "assumption": GPU.words},
-        "measured": here,
-    }
+        found = [(p, measured.steps.get(p.measure_key)) for p in left]
+        here = MachineHours(
+            machine=platform.node(),
+            device=measured.device,
+            threads=measured.threads,
+            hours=sum(p.steps * f.seconds for p, f in found if f) / 3600,
+            unmeasured=sum(f is None for _, f in found),
+        )
+    return TrainingCosts(
+        trainings=len(left),
+        steps=sum(p.steps for p in left),
+        flops=sum(p.steps * flops for p, flops in known),
+        unknown=len(left) - len(known),
+        gpu=GpuHours(seconds / 3600, GPU.words),
+        measured=here,
+    )
 
 
 def _features_time(
@@ -297,7 +298,7 @@ def _features_time(
     frames: Mapping[str, float],
     dims: Dimensions,
     missing: set[str],
-) -> dict[str, Any]:
+) -> FeatureCosts:
     """Operations of computing the features once, and a GPU's hours for them."""
     flops = 0.0
     for key, step in plan.steps.items():
@@ -306,10 +307,10 @@ def _features_time(
         s = seen.get(step.encoder)
         if s is not None and s.flops is not None:
             flops += frames[step.demos.key] * dims.cameras * s.flops
-    return {"flops": flops, "gpu_hours": flops / GPU.flops / 3600}
+    return FeatureCosts(flops, flops / GPU.flops / 3600)
 
 
-def _rollouts(plan: StudyPlan[Any], missing: set[str]) -> dict[str, Any] | None:
+def _rollouts(plan: StudyPlan[Any], missing: set[str]) -> RolloutCosts | None:
     """Episodes to roll out, at most the step limit long; hours of one core, the policy's decisions included."""
     protocol = plan.rolled_out
     if protocol is None:
@@ -318,7 +319,5 @@ def _rollouts(plan: StudyPlan[Any], missing: set[str]) -> dict[str, Any] | None:
     runs = [s for k, s in plan.steps.items() if isinstance(s, Episodes) and k in missing]
     physics = protocol.step_limit * SECONDS_PER_SIM_STEP.get(protocol.sim.sim, OTHER_SIM)
     decisions = -(-protocol.step_limit // protocol.execute) * GPU.decision_seconds
-    return {
-        "episodes": each * len(runs),
-        "core_hours": sum(each * (physics + decisions * (r.policy is not None)) for r in runs) / 3600,
-    }
+    seconds = sum(each * (physics + decisions * (r.policy is not None)) for r in runs)
+    return RolloutCosts(each * len(runs), seconds / 3600)

@@ -30,6 +30,21 @@ SAMPLED = 100  # frames of an episode that its image statistics read, at least
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written; ``pixels``: whether they are "exact" or "lossy"."""
+
+    format: str = "lerobot-v3.0"
+    folder: Path
+    episodes: int
+    frames: int
+    fps: float
+    cameras: tuple[str, ...]
+    pixels: str
+    tasks: tuple[str, ...]
+    left_out: tuple[str, ...] = ("splits", "initial states")
+
+
 @dataclass
 class _Camera:
     """Where a camera's video has got to."""
@@ -70,8 +85,8 @@ def export_lerobot(
     table_mb: float = TABLE_MB,
     video_mb: float = VIDEO_MB,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """Write one set or several, one after the other, to the new folder ``out``; what was written.
+) -> Exported:
+    """Write one set or several, one after the other, to the new folder ``out``.
 
     ``progress(done, total)`` counts frames. The true state is written where all sets hold it. Raises ``UserError`` if
     ``out`` is there already, the sets differ in their fields, or a camera's sides are odd (video needs even ones).
@@ -101,17 +116,15 @@ def export_lerobot(
             os.rename(scratch, out)
     except OSError as error:
         raise disk_error(error, out.parent) from error
-    return {
-        "format": "lerobot-v3.0",
-        "folder": str(out),
-        "episodes": len(export.rows),
-        "frames": total,
-        "fps": fps,
-        "cameras": [c.key for c in export.cameras],
-        "pixels": "exact" if images else "lossy",
-        "tasks": list(export.tasks),
-        "left_out": ["splits", "initial states"],
-    }
+    return Exported(
+        folder=out,
+        episodes=len(export.rows),
+        frames=total,
+        fps=fps,
+        cameras=tuple(c.key for c in export.cameras),
+        pixels="exact" if images else "lossy",
+        tasks=tuple(export.tasks),
+    )
 
 
 def _check(sets: Sequence[DemoSet], out: Path, fps: float, images: bool) -> None:

@@ -1,9 +1,8 @@
 """Pretrained checkpoints: what a name stands for today (the pin), and the prepared folder that holds it.
 
 A name (``names.py``) says what is asked for; ``resolve`` finds what that is: the commit of a hub model, the SHA-256
-of a folder, image size, normalisation and pooling. This is the pin. It belongs in the key of whatever is made
-with the encoder, and ``prepare_pretrained`` writes it to a folder, from which the encoder is made
-(``pretrained.py``).
+of a folder, image size, normalisation and pooling. ``prepare_pretrained`` writes this pin to a folder, from which
+the encoder is made (``pretrained.py``).
 
 This module imports neither torch nor transformers until something is resolved.
 """
@@ -13,14 +12,16 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..records import read_json, read_object, whole
+from ..records import read_json, read_object
 from ..store.store import write_json
 from .names import parse
+from .pin import Pin
 from .sources import source_of, weight_files, weights_folder
 
 PIN = "encoder.json"  # in the prepared folder
@@ -61,12 +62,8 @@ NOT_SHAPE = (  # entries of config.json that change no feature, some of them wit
 )
 
 
-def resolve(name: str) -> dict[str, Any]:
-    """The pin of a name: all that decides its features, as JSON.
-
-    ``source`` (hub, revision, commit; or folder, sha256), ``model_type``, ``config`` of the vision tower,
-    ``image_size`` (pixels), ``mean`` and ``std`` (of images in [0, 1]), ``resample``, ``grid`` (patches a side),
-    ``blocks``, ``patches``, ``finetune``, ``feature_dim``, ``precision``.
+def resolve(name: str) -> Pin:
+    """The pin of a name.
 
     Raises ``UserError`` in a sentence: no such model or folder, another architecture, no safetensors.
     """
@@ -88,29 +85,32 @@ def resolve(name: str) -> dict[str, Any]:
         images = read_config(name, read("processor_config.json"), "processor_config.json").get(
             "image_processor", {}
         )
-    shape = _shape(name, family, tower, images)
-    if asked.patches > shape["grid"]:
-        raise UserError(
-            f"encoder '{name}' has {shape['grid']} × {shape['grid']} patches: ask for no more of them"
-        )
-    if isinstance(asked.finetune, int) and asked.finetune > shape["blocks"]:
-        raise UserError(f"encoder '{name}' has {shape['blocks']} blocks: finetune that many or fewer")
-    width = shape.pop("width")
-    return {
-        "encoder": name,
-        "source": source,
-        "model_type": config["model_type"],
-        "config": tower,
-        **shape,
-        **_normalisation(name, family, images),
-        "patches": asked.patches,
-        "finetune": asked.finetune,
-        "feature_dim": width * asked.patches**2,
-        "precision": "float32",
-    }
+    size, grid, blocks, width = _shape(name, family, tower, images)
+    if asked.patches > grid:
+        raise UserError(f"encoder '{name}' has {grid} × {grid} patches: ask for no more of them")
+    if isinstance(asked.finetune, int) and asked.finetune > blocks:
+        raise UserError(f"encoder '{name}' has {blocks} blocks: finetune that many or fewer")
+    mean, std, resample = _normalisation(name, family, images)
+    return Pin(
+        encoder=name,
+        source=source,
+        model_type=config["model_type"],
+        config=tower,
+        image_size=size,
+        grid=grid,
+        blocks=blocks,
+        mean=mean,
+        std=std,
+        resample=resample,
+        patches=asked.patches,
+        finetune=asked.finetune,
+        feature_dim=width * asked.patches**2,
+    )
 
 
-def _shape(name: str, family: Family, tower: dict[str, Any], images: dict[str, Any]) -> dict[str, int]:
+def _shape(
+    name: str, family: Family, tower: Mapping[str, Any], images: Mapping[str, Any]
+) -> tuple[int, int, int, int]:
     """Image size, patches a side, blocks and width."""
     import transformers
 
@@ -134,7 +134,7 @@ def _shape(name: str, family: Family, tower: dict[str, Any], images: dict[str, A
         raise UserError(
             f"encoder '{name}': its config.json cannot be read ({error}); take another copy"
         ) from error
-    return {"image_size": size, "grid": grid, "blocks": blocks, "width": width}
+    return size, grid, blocks, width
 
 
 def _square(side: Any) -> int:
@@ -146,7 +146,7 @@ def _square(side: Any) -> int:
     return side
 
 
-def _side(images: dict[str, Any]) -> int | None:
+def _side(images: Mapping[str, Any]) -> int | None:
     """The side that the images have in the end, in pixels. They are never cropped here, only resized."""
     size = images.get("crop_size") if images.get("do_center_crop", True) else None
     size = size or images.get("size")
@@ -155,7 +155,10 @@ def _side(images: dict[str, Any]) -> int | None:
     return _square(size) if size else None
 
 
-def _normalisation(name: str, family: Family, images: dict[str, Any]) -> dict[str, Any]:
+def _normalisation(
+    name: str, family: Family, images: Mapping[str, Any]
+) -> tuple[list[float], list[float], str]:
+    """Mean, standard deviation and filter."""
     resample = images.get("resample", family.resample)
     if resample not in RESAMPLE:
         raise UserError(
@@ -171,11 +174,7 @@ def _normalisation(name: str, family: Family, images: dict[str, Any]) -> dict[st
     mean, std = images.get("image_mean", mean), images.get("image_std", std)
     if not images.get("do_normalize", True):
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return {
-        "mean": [float(v) for v in mean],
-        "std": [float(v) for v in std],
-        "resample": RESAMPLE[resample],
-    }
+    return [float(v) for v in mean], [float(v) for v in std], RESAMPLE[resample]
 
 
 def read_config(name: str, file: Path | None, what: str) -> dict[str, Any]:
@@ -191,10 +190,10 @@ def read_config(name: str, file: Path | None, what: str) -> dict[str, Any]:
     return found
 
 
-def prepare_pretrained(pin: dict[str, Any], out: Path) -> None:
+def prepare_pretrained(pin: Pin, out: Path) -> None:
     """Write the pin to the folder ``out``, once its weights are on this machine; no weights are copied."""
     weights_folder(pin)
-    write_json(out / PIN, pin)
+    write_json(out / PIN, asdict(pin))
 
 
 def carry_checkpoint(prepared: Path, out: Path) -> None:
@@ -203,7 +202,7 @@ def carry_checkpoint(prepared: Path, out: Path) -> None:
     Nothing is copied of a model of the hub, or of one whose trained weights the policy holds.
     """
     pin = read_pin(prepared)
-    if "folder" not in pin["source"] or pin["finetune"] is not None:
+    if "folder" not in pin.source or pin.finetune is not None:
         return
     at = weights_folder(pin)
     (out / CARRIED).mkdir()
@@ -211,18 +210,14 @@ def carry_checkpoint(prepared: Path, out: Path) -> None:
         shutil.copy(file, out / CARRIED)
 
 
-def read_pin(folder: Path) -> dict[str, Any]:
+def read_pin(folder: Path) -> Pin:
     """The pin in a prepared folder, with the checkpoint's place now. Raises ``UserError`` if it holds none."""
     try:
-        pin = read_object(folder / PIN)
-        whole(pin, "feature_dim", 1, 2**20)
-        kinds: dict[str, Any] = {"encoder": str, "source": dict, "config": dict, "finetune": str | int | None}
-        if wrong := [name for name, kind in kinds.items() if not isinstance(pin[name], kind)]:
-            raise ValueError(f"its {wrong[0]} is of another type")
+        pin = Pin.from_json(read_object(folder / PIN))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} holds no prepared encoder ({PIN}): run the study again to prepare it"
         ) from error
     if (folder / CARRIED).is_dir():
-        pin["source"]["folder"] = str(folder / CARRIED)
+        return replace(pin, source={**pin.source, "folder": str(folder / CARRIED)})
     return pin

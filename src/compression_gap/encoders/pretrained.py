@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,30 +24,31 @@ from ..errors import UserError
 from ..sims import Observation
 from .checkpoints import FAMILIES, read_pin, weights_folder
 from .names import ALL
+from .pin import Pin
 
 BATCH = 64  # images a forward pass; larger batches fall out of the processor's cache
 STD_FLOOR = 1e-3  # about two units of float16's last place at 1: below lies rounding, not the scene
 
 
-def preprocess(images: Tensor, pin: dict[str, Any]) -> Tensor:
+def preprocess(images: Tensor, pin: Pin) -> Tensor:
     """uint8 [M, h, w, 3] → pixel values float32 [M, 3, R, R], on the images' device.
 
     Resized as Pillow does it (bicubic or bilinear, as the model's processor says; antialiased; columns first, then
     rows, and after each pass back to the 256 levels of an image), rescaled and normalised.
     """
     x = images.permute(0, 3, 1, 2).float()
-    size, h, w = pin["image_size"], *x.shape[-2:]
+    size, h, w = pin.image_size, *x.shape[-2:]
     for after, before in (((h, size), (h, w)), ((size, size), (h, size))):
         if after != before:
-            x = functional.interpolate(x, after, mode=pin["resample"], align_corners=False, antialias=True)
+            x = functional.interpolate(x, after, mode=pin.resample, align_corners=False, antialias=True)
             x = x.add_(0.5).floor_().clamp_(0, 255)
-    mean, std = (x.new_tensor(pin[k])[:, None, None] for k in ("mean", "std"))
+    mean, std = (x.new_tensor(of)[:, None, None] for of in (pin.mean, pin.std))
     return (x / 255 - mean) / std
 
 
-def patch_grid(model: Any, pixels: Tensor, pin: dict[str, Any]) -> Tensor:
+def patch_grid(model: Any, pixels: Tensor, pin: Pin) -> Tensor:
     """The last layer's patch tokens as a map: [M, 3, R, R] → [M, d, grid, grid]."""
-    family, grid = FAMILIES[pin["model_type"]].model, pin["grid"]
+    family, grid = FAMILIES[pin.model_type].model, pin.grid
     if family == "ResNetModel":
         out: Tensor = model(pixels).last_hidden_state
         return out
@@ -86,13 +86,13 @@ class VisionNetwork(nn.Module):
     weights and batch statistics do not go together. ``finetune`` says which parameters take gradients.
     """
 
-    def __init__(self, model: nn.Module, pin: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, pin: Pin) -> None:
         super().__init__()
         self.model, self.pin = model.requires_grad_(False), pin
-        if pin["finetune"] == ALL:
+        if pin.finetune == ALL:
             self.model.requires_grad_(True)
-        elif pin["finetune"]:
-            for block in blocks(model)[-pin["finetune"] :]:
+        elif pin.finetune:
+            for block in blocks(model)[-int(pin.finetune) :]:
                 block.requires_grad_(True)
         self.eval()
 
@@ -108,11 +108,11 @@ class VisionNetwork(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixel values [M, 3, R, R] → features [M, d]."""
         grid = patch_grid(self.model, pixels, self.pin)
-        pooled = functional.adaptive_avg_pool2d(grid, self.pin["patches"])  # [M, width, K, K]
+        pooled = functional.adaptive_avg_pool2d(grid, self.pin.patches)  # [M, width, K, K]
         return pooled.permute(0, 2, 3, 1).flatten(1).float()
 
 
-def load_network(pin: dict[str, Any], *, weights: bool = True) -> VisionNetwork:
+def load_network(pin: Pin, *, weights: bool = True) -> VisionNetwork:
     """The network of a pin: the vision tower alone, in float32.
 
     Without ``weights`` its parameters are random, for a policy that brings its own. Raises ``UserError`` if the
@@ -120,8 +120,8 @@ def load_network(pin: dict[str, Any], *, weights: bool = True) -> VisionNetwork:
     """
     import transformers
 
-    family = FAMILIES[pin["model_type"]]
-    config = getattr(transformers, family.config)(**pin["config"])
+    family = FAMILIES[pin.model_type]
+    config = getattr(transformers, family.config)(**pin.config)
     if hasattr(config, "vision_use_head"):
         config.vision_use_head = False  # SigLIP's attention pooling
     kind = getattr(transformers, family.model)
@@ -141,13 +141,13 @@ def load_network(pin: dict[str, Any], *, weights: bool = True) -> VisionNetwork:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"encoder '{pin['encoder']}': its weights cannot be read ({first}); take another copy of the checkpoint"
+            f"encoder '{pin.encoder}': its weights cannot be read ({first}); take another copy of the checkpoint"
         ) from error
     lacking = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
     lacking = [k for k in lacking if not k.endswith("num_batches_tracked")]  # a counter that nothing reads
     if lacking:
         raise UserError(
-            f"encoder '{pin['encoder']}': its checkpoint lacks {len(lacking)} of the weights (first: {lacking[0]}); "
+            f"encoder '{pin.encoder}': its checkpoint lacks {len(lacking)} of the weights (first: {lacking[0]}); "
             "take a complete copy"
         )
     return VisionNetwork(model, pin)
@@ -169,9 +169,9 @@ def quiet(transformers: Any) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=2)
-def _frozen_network(pin: str, device: str) -> VisionNetwork:
+def _frozen_network(pin: Pin, device: str) -> VisionNetwork:
     """One copy a process: a policy, its twin and the cache share it."""
-    return load_network(json.loads(pin)).requires_grad_(False).to(device)
+    return load_network(pin).requires_grad_(False).to(device)
 
 
 @contextlib.contextmanager
@@ -193,9 +193,9 @@ class Pretrained:
 
     def __init__(self, folder: Path) -> None:
         self.pin = read_pin(folder)
-        self.name: str = self.pin["encoder"]
-        self.feature_dim: int = self.pin["feature_dim"]
-        self.frozen: bool = self.pin["finetune"] is None
+        self.name: str = self.pin.encoder
+        self.feature_dim: int = self.pin.feature_dim
+        self.frozen: bool = self.pin.finetune is None
         self.dtype: type[np.generic] = np.float16 if self.frozen else np.uint8
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -206,10 +206,10 @@ class Pretrained:
         """
         if not self.frozen:
             return np.stack(list(obs.images.values()), axis=2)
-        network = _frozen_network(json.dumps(self.pin, sort_keys=True), str(self.device))
+        network = _frozen_network(self.pin, str(self.device))
         b, t = next(iter(obs.images.values())).shape[:2]
         cameras = [images.reshape(b * t, *images.shape[2:]) for images in obs.images.values()]
-        out = np.empty((b * t, len(cameras), self.pin["feature_dim"]), np.float32)
+        out = np.empty((b * t, len(cameras), self.pin.feature_dim), np.float32)
         rows = max(1, BATCH // len(cameras))
         with torch.no_grad(), _float32_products(self.device):
             for start in range(0, b * t, rows):

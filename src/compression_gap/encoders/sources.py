@@ -10,12 +10,12 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
 from ..records import read_object
 from ..store.store import file_sha256
 from .names import parse
+from .pin import CheckpointPin
 
 Read = Callable[[str], Path | None]  # a file's name → its path; None if there is no such file
 
@@ -142,12 +142,12 @@ def _unreachable(name: str, what: str, error: Exception) -> Unreachable:
     )
 
 
-def weights_folder(pin: dict[str, Any]) -> Path:
+def weights_folder(pin: CheckpointPin) -> Path:
     """The folder with config.json and weights; a hub model is downloaded if need be.
 
     Raises ``UserError`` if what is there is not what was pinned.
     """
-    name, source = pin["encoder"], pin["source"]
+    name, source = pin.encoder, pin.source
     if "folder" in source:
         folder = Path(source["folder"])
         if not (folder / "config.json").is_file() or folder_hash(folder) != source["sha256"]:

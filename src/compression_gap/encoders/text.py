@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..records import read_object
 from ..store.store import file_sha256, write_json
 from .checkpoints import NOT_SHAPE, read_config
 from .names import KNOWN, is_pretrained, parse
+from .pin import TextPin
 from .sources import source_of, weights_folder
 
 TOWERS = {  # by model_type: configuration and model in transformers; of a whole model the text tower is taken
@@ -49,7 +49,7 @@ class Instructions:
 
     texts: tuple[str, ...]
     table: np.ndarray
-    pin: dict[str, Any]
+    pin: TextPin
 
     def save(self, folder: Path) -> None:
         """Write ``text.json`` and ``text.safetensors``."""
@@ -57,7 +57,7 @@ class Instructions:
 
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"embeddings": np.ascontiguousarray(self.table)}, folder / FILES[1])
-        write_json(folder / FILES[0], {"pin": self.pin, "texts": list(self.texts)})
+        write_json(folder / FILES[0], {"pin": asdict(self.pin), "texts": list(self.texts)})
 
     @staticmethod
     def load(folder: Path) -> Instructions:
@@ -70,7 +70,9 @@ class Instructions:
             if not all(isinstance(text, str) for text in about["texts"]):
                 raise ValueError("an instruction is no text")
             made = Instructions(
-                tuple(about["texts"]), load_file(folder / FILES[1])["embeddings"], dict(about["pin"])
+                tuple(about["texts"]),
+                load_file(folder / FILES[1])["embeddings"],
+                TextPin.from_json(dict(about["pin"])),
             )
             if len(made.texts) != len(made.table) or made.table.ndim != 2:
                 raise ValueError(f"{len(made.texts)} instructions, and a table {made.table.shape}")
@@ -103,12 +105,10 @@ def check_text_encoder(name: str) -> None:
         )
 
 
-def resolve_text(name: str) -> dict[str, Any]:
-    """The pin of a text encoder's name: all that decides its embeddings, as JSON.
+def resolve_text(name: str) -> TextPin:
+    """The pin of a text encoder's name.
 
-    ``encoder``, ``source`` (hub, revision, commit; or folder, sha256), ``model_type``, ``config`` of the text tower,
-    ``tokenizer`` (file → SHA-256), ``length`` (tokens), ``feature_dim``, ``precision``. Raises ``UserError`` in a
-    sentence: no such model or folder, no text tower, no tokenizer.
+    Raises ``UserError`` in a sentence: no such model or folder, no text tower, no tokenizer.
     """
     with _of_text():
         check_text_encoder(name)
@@ -133,26 +133,25 @@ def resolve_text(name: str) -> dict[str, Any]:
                 f"encoder '{name}': its tokenizer is code that comes with the checkpoint, which is never run here: "
                 "choose another checkpoint"
             )
-        shape = _config(name, kind, {k: v for k, v in tower.items() if k not in NOT_SHAPE})
-    return {
-        "encoder": name,
-        "source": source,
-        "model_type": kind,
-        "config": {k: v for k, v in tower.items() if k not in NOT_SHAPE},
-        "tokenizer": {f: file_sha256(path) for f, path in found.items()},
-        "length": shape.max_position_embeddings,
-        "feature_dim": shape.projection_size,
-        "precision": "float32",
-    }
+        tower = {k: v for k, v in tower.items() if k not in NOT_SHAPE}
+        shape = _config(name, kind, tower)
+    return TextPin(
+        encoder=name,
+        source=source,
+        model_type=kind,
+        config=tower,
+        tokenizer={f: file_sha256(path) for f, path in found.items()},
+        length=shape.max_position_embeddings,
+        feature_dim=shape.projection_size,
+    )
 
 
-def prepare_text(spec: dict[str, Any], out: Path) -> None:
-    """Embed ``spec``'s ``instructions`` with the tower of its ``pin``, and save both to the folder ``out``."""
-    texts = list(spec["instructions"])
-    Instructions(tuple(texts), embed(spec["pin"], texts), spec["pin"]).save(out)
+def prepare_text(pin: TextPin, texts: Sequence[str], out: Path) -> None:
+    """Embed the texts with the tower of the pin, and save both to the folder ``out``."""
+    Instructions(tuple(texts), embed(pin, texts), pin).save(out)
 
 
-def embed(pin: dict[str, Any], texts: Sequence[str]) -> np.ndarray:
+def embed(pin: TextPin, texts: Sequence[str]) -> np.ndarray:
     """Embeddings float32 [n, d] of n texts, each of norm 1.
 
     Raises ``UserError`` if the checkpoint is not the pinned one or not to be had, or a text is too long for it.
@@ -160,33 +159,29 @@ def embed(pin: dict[str, Any], texts: Sequence[str]) -> np.ndarray:
     import torch
 
     with _of_text():
-        tokenizer, model = _tower(json.dumps(pin, sort_keys=True))
+        tokenizer, model = _tower(pin)
     own = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
     for text, tokens in zip(texts, own, strict=True):
-        if tokens > pin["length"]:
+        if tokens > pin.length:
             raise UserError(
-                f"policy.text_encoder: the instruction '{text[:60]}…' has {tokens} tokens, and '{pin['encoder']}' reads "
-                f"{pin['length']}: shorten it, or take another text encoder"
+                f"policy.text_encoder: the instruction '{text[:60]}…' has {tokens} tokens, and '{pin.encoder}' reads "
+                f"{pin.length}: shorten it, or take another text encoder"
             )
     rows = []
     for start in range(0, len(texts), BATCH):
         part = list(texts[start : start + BATCH])
-        ids = tokenizer(part, padding="max_length", max_length=pin["length"], return_tensors="pt")[
-            "input_ids"
-        ]
+        ids = tokenizer(part, padding="max_length", max_length=pin.length, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             pooled = model(input_ids=ids).pooler_output.float()
         rows.append((pooled / pooled.norm(dim=-1, keepdim=True)).numpy())
     made = np.concatenate(rows).astype(np.float32)
     if not np.isfinite(made).all():
-        raise UserError(
-            f"policy.text_encoder: '{pin['encoder']}' gives no finite embeddings; take another copy"
-        )
+        raise UserError(f"policy.text_encoder: '{pin.encoder}' gives no finite embeddings; take another copy")
     return made
 
 
 @functools.lru_cache(maxsize=1)
-def _tower(pin_text: str) -> tuple[Any, Any]:
+def _tower(pin: TextPin) -> tuple[Any, Any]:
     """Tokenizer and text tower of a pin, on the processor: a study embeds a few dozen sentences."""
     import torch
     import transformers
@@ -194,9 +189,8 @@ def _tower(pin_text: str) -> tuple[Any, Any]:
 
     from .pretrained import quiet
 
-    pin = json.loads(pin_text)
-    name, folder = pin["encoder"], weights_folder(pin)
-    for file, sha in pin["tokenizer"].items():
+    name, folder = pin.encoder, weights_folder(pin)
+    for file, sha in pin.tokenizer.items():
         if not (folder / file).is_file():
             source_of(name)[1](file)  # a hub model's, of which the cache held the weights alone
         if not (folder / file).is_file() or file_sha256(folder / file) != sha:
@@ -207,9 +201,9 @@ def _tower(pin_text: str) -> tuple[Any, Any]:
     try:
         with quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model, report = getattr(transformers, TOWERS[pin["model_type"]][1]).from_pretrained(
+            model, report = getattr(transformers, TOWERS[pin.model_type][1]).from_pretrained(
                 str(folder),
-                config=_config(name, pin["model_type"], pin["config"]),
+                config=_config(name, pin.model_type, pin.config),
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
@@ -234,7 +228,7 @@ def _tower(pin_text: str) -> tuple[Any, Any]:
     return tokenizer, model.eval().requires_grad_(False)
 
 
-def _config(name: str, kind: str, tower: dict[str, Any]) -> Any:
+def _config(name: str, kind: str, tower: Mapping[str, Any]) -> Any:
     import transformers
 
     from .pretrained import quiet

@@ -253,7 +253,7 @@ class Policy:
             self.parameter_counts(),
             self.flops(),
             tokenizer=None if code is None else f"{code.name}, {code.capacity_bits:.1f} bits a chunk",
-            text_encoder=None if known is None else known.pin["encoder"],
+            text_encoder=None if known is None else known.pin.encoder,
         )
 
     def latency(self, calls: int = 10) -> float:

@@ -130,7 +130,7 @@ def read_calibration(made: Calibration, store: Store) -> records.Calibration:
         success=success,
         verdicts=verdicts,
         simulated=simulated,
-        trained=_accuracy(artifacts.accuracy([vars(v) for v in verdicts])),
+        trained=_accuracy(vars(artifacts.accuracy([(v.expected, v.stage) for v in verdicts]))),
         coverage=coverage,
         verdict_accuracy=simulated.all.accuracy,
         interval_coverage={q: (min(s), max(s)) for q, s in shares.items()},
@@ -222,6 +222,13 @@ def _success_rows(
         truth = {"encoder": true_rate("oracle", book) - own}
         if book is not None:
             truth["code"] = true_rate(encoder, None) - own
-        judged = artifacts.judged(truth, v.verdict.stage)
-        verdicts.append(VerdictCheck(label=v.label, truth=truth, sentence=v.verdict.sentence, **judged))
+        verdicts.append(
+            VerdictCheck(
+                label=v.label,
+                truth=truth,
+                sentence=v.verdict.sentence,
+                expected=artifacts.leading(truth),
+                stage=v.verdict.stage,
+            )
+        )
     return success, verdicts

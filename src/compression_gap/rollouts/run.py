@@ -41,6 +41,21 @@ EPISODE_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class EpisodeRow:
+    """One episode, as a row of ``EPISODE_SCHEMA``."""
+
+    actor: str
+    protocol: str
+    task: str
+    initial_state: int
+    repeat: int
+    success: bool
+    length: int
+    decisions: int
+    decode_failures: int
+
+
 class Actor(Protocol):
     """What a rollout drives. ``asks`` says what ``act`` gets as ``asked``.
 
@@ -177,7 +192,7 @@ def run_episodes(
     actor_key: str,
     episodes: Sequence[tuple[str, int, int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    record: Callable[[dict[str, Any]], None] | None = None,
+    record: Callable[[EpisodeRow], None] | None = None,
 ) -> pa.Table:
     """Run every episode of the protocol; rows (``EPISODE_SCHEMA``) in the order of ``protocol.episodes()``.
 
@@ -189,7 +204,7 @@ def run_episodes(
         raise ValueError("the pool simulates something else than the protocol asks for")
     episodes = protocol.episodes() if episodes is None else episodes
     decider = _Decider(actor, protocol, actor_key, episodes)
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, EpisodeRow] = {}
 
     def done(job: Job, outcome: Outcome) -> None:
         rows[job.index] = decider.row(job.index, outcome)
@@ -202,7 +217,7 @@ def run_episodes(
         return decider.decide([job.index for job in jobs], asked)
 
     pool.run([(task, state) for task, state, _ in episodes], decider.drive, decide, done)
-    return pa.Table.from_pylist([rows[i] for i in range(len(episodes))], schema=EPISODE_SCHEMA)
+    return pa.Table.from_pylist([vars(rows[i]) for i in range(len(episodes))], schema=EPISODE_SCHEMA)
 
 
 @dataclass
@@ -263,20 +278,20 @@ class _Decider:
             self.failures[i] += limit > 0 and not ok
         return [chunk[:limit] for chunk, limit in zip(chunks, limits, strict=True)]
 
-    def row(self, i: int, outcome: Outcome) -> dict[str, Any]:
+    def row(self, i: int, outcome: Outcome) -> EpisodeRow:
         """The evidence row of episode ``i``."""
         task, initial_state, repeat = self.episodes[i]
-        return {
-            "actor": self.actor_key,
-            "protocol": self.protocol.hash,
-            "task": task,
-            "initial_state": initial_state,
-            "repeat": repeat,
-            "success": outcome.success,
-            "length": outcome.length,
-            "decisions": outcome.decisions,
-            "decode_failures": self.failures[i],
-        }
+        return EpisodeRow(
+            actor=self.actor_key,
+            protocol=self.protocol.hash,
+            task=task,
+            initial_state=initial_state,
+            repeat=repeat,
+            success=outcome.success,
+            length=outcome.length,
+            decisions=outcome.decisions,
+            decode_failures=self.failures[i],
+        )
 
     def _recordings(
         self, actor: ReplayActor, at: Sequence[int], steps: Sequence[int]
@@ -308,7 +323,7 @@ def record_episode(
     size: int = 168,
     every: int = 2,
     fps: int = 30,
-) -> dict[str, Any]:
+) -> EpisodeRow:
     """Run one episode in this process, film it, and return its evidence row.
 
     The film (MP4, H.264 where the encoder is there) shows every ``every``-th step in ``size`` pixels, an even

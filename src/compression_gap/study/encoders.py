@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..artifacts.demonstrations import Demonstrations
 from ..artifacts.encoder import PreparedEncoder, PretrainingFrames
@@ -13,12 +13,15 @@ from ..artifacts.probe import Probe
 from ..demos.frames import BLOCK, VALIDATION
 from ..encoders.crops import Crop
 from ..encoders.ladder import PRETRAINING, SMALLEST, frames_of, is_pose, share
+from ..encoders.pin import AbsentPin, CheckpointPin
 from ..encoders.registry import crop_of, is_prepared, reads_scaled_state
 from ..encoders.state import ROUNDING, SIGNAL
 from ..errors import UserError
 from ..sims import instruction_of, sim_info
 from ..store.graph import Graph
 from .file import Study
+
+T = TypeVar("T", bound=CheckpointPin)
 
 
 def add_features(
@@ -53,7 +56,7 @@ def add_prepared(
     return graph.add(PreparedEncoder(encoder=encoder, pin=_resolved(graph, encoder, resolve)))
 
 
-def _resolved(graph: Graph, name: str, resolve: Callable[[str], dict[str, Any]]) -> Mapping[str, Any]:
+def _resolved(graph: Graph, name: str, resolve: Callable[[str], T]) -> T | AbsentPin:
     """A checkpoint's pin; in a sketch its name alone, if it is not on this machine and cannot be asked for."""
     from ..encoders.sources import Unreachable
 
@@ -64,7 +67,7 @@ def _resolved(graph: Graph, name: str, resolve: Callable[[str], dict[str, Any]])
             if not graph.sketch:
                 raise
             graph.absent[name] = str(error)
-    return {"encoder": name, "absent": True}
+    return AbsentPin(name)
 
 
 def add_probe(

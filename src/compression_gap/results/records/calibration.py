@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...artifacts.calibration import VerdictCounts
 from ...information.estimate import Estimate
 from ...statistics.coverage import Coverage, Quantity, Setting
 from ...statistics.intervals import Interval
@@ -88,19 +89,9 @@ class VerdictCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """How many verdicts were right where one stage leads, and how many named one where none does.
+class Accuracy(VerdictCounts):
+    """``seeds``: of each cell, where they are all of one number."""
 
-    ``seeds``: of each cell, where they are all of one number.
-    """
-
-    cells: int
-    right: int
-    wrong: int
-    unresolved: int
-    accuracy: float | None
-    ties: int
-    named_in_ties: int
     seeds: IfThere[int | None] = None
 
 
