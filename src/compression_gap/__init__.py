@@ -1,4 +1,4 @@
-"""Compression Gap: which stage of a robot policy binds, in success points and bits, with intervals.
+"""Compression Gap: which stage of a robot policy is the bottleneck, in success and bits, with intervals.
 
 What a notebook needs stands here, and is imported when it is first used::
 

@@ -250,7 +250,7 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
     assert lines[0].split() == ["task", "success", "episodes", "mean", "length"]
     assert lines[1].split()[0] == "reach"
     assert lines[1].split()[2:] == ["2", "16"]
-    assert lines[2] == f"film: {films / 'reach.mp4'}"
+    assert lines[2] == f"video: {films / 'reach.mp4'}"
     assert [f.name for f in films.iterdir()] == ["reach.mp4"]
     assert b"ftyp" in (films / "reach.mp4").read_bytes()[:12]
 

@@ -307,7 +307,9 @@ def test_a_figure_is_a_file_and_its_registration(record, text, tmp_path, monkeyp
     assert "What &lt;i&gt;I&lt;/i&gt; drew." in more
     start, end = (
         more.index("<h2>Further figures</h2>"),
-        more.index("<h2>Look</h2>") if "<h2>Look</h2>" in more else more.index("<h2>What this rests on</h2>"),
+        more.index("<h2>Rollout videos</h2>")
+        if "<h2>Rollout videos</h2>" in more
+        else more.index("<h2>Setup</h2>"),
     )
     assert "".join((more[:start] + more[end:]).split()) == "".join(text.split())
     monkeypatch.setitem(figures.SIMULATOR, "mine", figures.Figure(lambda summary: "", "Nothing to draw."))

@@ -27,9 +27,9 @@ def test_the_leading_stage_is_named():
     found = locate(base, relaxed(encoder, code), None, STRATA)
     assert (found.kind, found.stage, found.further_seeds) == ("binds", "encoder", None)
     assert found.share >= 0.95
-    assert found.sentence.startswith("the encoder binds: the true state gains ")
+    assert found.sentence.startswith("the bottleneck is the encoder: the true state raises success by ")
     assert "; continuous actions " in found.sentence
-    assert "The policy was not relaxed." in found.sentence
+    assert "The policy was not tested." in found.sentence
     assert found.sentence.endswith("3 seeds x 80 episodes per cell; seed variance is included.")
 
 
@@ -46,7 +46,7 @@ def test_two_narrow_stages_in_series():
     assert found.stage is None
     assert found.joint is not None
     assert found.joint.low > 0
-    assert found.sentence.startswith("the encoder and the code bind jointly: ")
+    assert found.sentence.startswith("the bottleneck is the encoder and the code together: ")
 
 
 def test_equal_stages_are_not_separated_even_with_identical_outcomes():
@@ -61,7 +61,7 @@ def test_one_stage_only():
     base, encoder = cells(np.random.default_rng(2), (0.3, 0.8), seeds=3)
     found = locate(base, {"encoder": (encoder, "the true state")}, None, STRATA)
     assert found.kind == "binds"
-    assert "The code and the policy were not relaxed." in found.sentence
+    assert "The code and the policy were not tested." in found.sentence
     with pytest.raises(ValueError, match="no stage"):
         locate(base, {}, None, STRATA)
 
@@ -71,7 +71,9 @@ def test_one_seed_says_that_seed_variance_is_unknown():
     found = locate(base, relaxed(encoder, code), None, STRATA)
     assert (found.kind, found.stage, found.further_seeds) == ("not-separated", None, None)
     assert found.gains[0].contrast.seed_variance_unknown
-    assert found.sentence.startswith("not separated: seed variance is unknown: the true state gains ")
+    assert found.sentence.startswith(
+        "not separated: seed variance is unknown: the true state raises success by "
+    )
     several = cells(np.random.default_rng(4), (0.2, 0.9, 0.2), seeds=3)
     assert locate(several[0], relaxed(*several[1:]), None, STRATA).kind == "binds"
     # one cell of one seed is enough
@@ -112,7 +114,7 @@ def test_a_limit_that_does_worse_is_no_limit():
     found = locate(base, {"encoder": (worse, "replacing retina-16 by the true state")}, None, np.zeros(80))
     assert (found.kind, found.stage) == ("not-separated", None)
     assert found.sentence.startswith(
-        "relaxing the encoder does not help: replacing retina-16 by the true state loses"
+        "an upper bound in the place of the encoder does not help: replacing retina-16 by the true state lowers success by"
     )
     assert found.sentence.endswith("it is none here: train to convergence and judge again.")
     assert "further" not in found.sentence

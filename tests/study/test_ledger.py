@@ -570,7 +570,7 @@ def test_advice_for_a_study_names_what_relaxing_costs():
         return said
 
     said = advice()
-    assert [c.what for c in said.costs] == ["as it is", "code relaxed: diffusion · e"]
+    assert [c.what for c in said.costs] == ["as it is", "code replaced: diffusion · e"]
     assert said.costs[0].hours == pytest.approx(0.01)
     assert "factors.seed: 3 more" in said.next
     assert advice(high=-0.1, stages=("encoder",)).next.startswith("raise training.steps")

@@ -82,7 +82,7 @@ class Results:
 
         if find_spec("av") is None:
             print(
-                'cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr
+                'cgap: no videos: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr
             )
             return []
         return film_cells(self.opened.plan, self.opened.store, cells)

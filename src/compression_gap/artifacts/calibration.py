@@ -166,8 +166,8 @@ class SimulatedVerdicts(Artifact, kind="verdicts", version=1):
 
                 cell = outcomes(rate[z, t])
                 relaxed = {
-                    "encoder": (outcomes(rate[None, t]), "relaxing the encoder"),
-                    "code": (outcomes(rate[z, None]), "relaxing the code"),
+                    "encoder": (outcomes(rate[None, t]), "replacing the encoder"),
+                    "code": (outcomes(rate[z, None]), "replacing the code"),
                 }
                 verdict = locate(cell, relaxed, outcomes(rate[None, None]), strata, advise=False)
                 rows[count].append((leading(truth), verdict.stage))

@@ -151,7 +151,7 @@ def _file(target: tuple[str, ...]) -> Path | None:
 
 @dataclass(frozen=True)
 class LocateOptions:
-    """Say which stage binds, what relaxing it gains and costs, and what to run next.
+    """Say which stage is the bottleneck, what replacing it gains and costs, and what to run next.
 
     Of a study: from success, and from bits if it has a ledger section. Of demonstrations: from bits alone.
 
@@ -187,7 +187,7 @@ def locate(options: LocateOptions) -> None:
 
 
 def locate_stages(options: LocateOptions) -> Located:
-    """Which stage binds: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
+    """Which stage is the bottleneck: ``success`` (of a study) and ``bits`` (where there is a ledger), in words and numbers."""
     from ..api.build import build_all
     from ..api.options import check_sigma
     from ..api.results import summarise_study

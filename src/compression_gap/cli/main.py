@@ -18,7 +18,9 @@ from .. import __version__
 from ..errors import UserError
 from . import demos, information, policy, study, tables, tokenizers
 
-DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points and bits."
+DESCRIPTION = (
+    "Which stage of a robot policy is the bottleneck: encoder, policy or action code, in success and bits."
+)
 
 Options = TypeVar("Options")
 

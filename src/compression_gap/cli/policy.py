@@ -65,7 +65,7 @@ def export(options: ExportOptions) -> None:
 class RolloutOptions:
     """Roll out a saved policy, and film its first episode of each task.
 
-    Example: cgap rollout store/policy/KEY --episodes 5 --out films
+    Example: cgap rollout store/policy/KEY --episodes 5 --out videos
     """
 
     policy: tyro.conf.Positional[Path]
@@ -107,7 +107,7 @@ def rollout(options: RolloutOptions) -> None:
 
     episode_table(rows)
     for film in films:
-        print(f"film: {film}")
+        print(f"video: {film}")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from .records.study import HeldOut, RecordedSets, RecordingsFindings
 
 CAUTION = (
     "A chunk error is no success rate: it says how near sampled chunks come to demonstrated ones on held-out "
-    "recordings, not what the robot would do. Which stage binds on the robot is not decided by it."
+    "recordings, not what the robot would do. Which stage is the bottleneck on the robot is not decided by it."
 )
 NAMES = {"mean": "the mean action", "last": "the last action, repeated"}
 NOTHING = ChunkError(error=None, executed_error=None, rmse=None, per_task=None)

@@ -216,7 +216,7 @@ def verdicts(
     refused: Sequence[Refusal],
     cells: Sequence[CellRecord[Success]],
 ) -> list[Bottleneck]:
-    """What binds each policy under test: relax one stage at a time and measure (THEORY.md, section 5).
+    """The bottleneck of each policy under test: replace one stage at a time by its upper bound and measure (THEORY.md, section 5).
 
     Of an oracle policy that is refused (``refusals``) no gain of the encoder is taken, alone or with the code's; the
     sentence says so. ``cells``: of the summary, which know how their trainings ended.

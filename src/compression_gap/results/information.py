@@ -31,7 +31,7 @@ from .records.bits import (
 )
 from .resolution import measured, resolution
 
-SMALL = 0.5  # bits: two stages bind jointly where relaxing either alone gains less
+SMALL = 0.5  # bits: two stages are the bottleneck together where replacing either alone gains less
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,10 @@ def fitted_words(seed: int | None) -> str:
 
 
 def _binding(rates: _Rates, steps: LedgerSteps, encoder: str, code: str) -> Binding:
-    """Which stage holds the bits back: what passes more when the encoder, or the code, is relaxed alone.
+    """Which stage holds the bits back: what passes more when the encoder, or the code, is replaced alone.
 
-    The encoder is relaxed to the oracle (or, without a true state, to the best encoder listed), the code to
-    continuous actions, whose gain is the gap. A stage binds when it leads in 95 % of resampled episodes and the
+    The encoder is replaced by the oracle (or, without a true state, to the best encoder listed), the code to
+    continuous actions, whose gain is the gap. A stage is the bottleneck when it leads in 95 % of resampled episodes and the
     intervals of its gain and of its lead, widened as everywhere, are above 0; two bind jointly when each alone gains
     next to nothing and both together more than either.
     """

@@ -1,4 +1,4 @@
-"""Which stage binds, in words to act on: what relaxing it gains, what that costs, and what to run next."""
+"""Which stage is the bottleneck, in words to act on: what replacing it gains, what that costs, and what to run next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_FURTHER_EPISODES = 10_000
 def of_study(summary: SuccessSummary | ErrorSummary) -> list[SuccessAnswer]:
     """One answer per policy under test, from the success of its study; none on recordings, whose success is not known.
 
-    ``costs``: of the policy, and of each relaxation that could be bought; the true state cannot, so what the encoder
+    ``costs``: of the policy, and of each replacement that could be bought; the true state cannot, so what the encoder
     gains is a limit.
     """
     if not isinstance(summary.found, SimulatorFindings):
@@ -33,7 +33,7 @@ def of_study(summary: SuccessSummary | ErrorSummary) -> list[SuccessAnswer]:
             costs=[
                 _cost("as it is", cells[v.label]),
                 *(
-                    _cost(f"{stage} relaxed: {other}", cells[other])
+                    _cost(f"{stage} replaced: {other}", cells[other])
                     for stage, other in v.relaxed.items()
                     if stage != "encoder"
                 ),

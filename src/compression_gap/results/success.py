@@ -1,4 +1,4 @@
-"""Success in a simulator as a study's measurement: episodes, experts as references, verdicts on what binds."""
+"""Success in a simulator as a study's measurement: episodes, experts as references, verdicts on the bottleneck."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         """One sentence per action representation, for the best encoder of the file that is not a limit."""
         if not found.verdicts:
             return [
-                "No stage could be relaxed: the study needs an encoder between blind and oracle, "
+                "No stage could be replaced by an upper bound: the study needs an encoder between blind and oracle, "
                 "and evidence for the oracle policy."
             ]
         last = found.verdicts[-1].encoder

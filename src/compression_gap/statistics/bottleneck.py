@@ -1,4 +1,4 @@
-"""Which stage binds: relax one stage at a time, measure the gain, and say no more than the evidence holds."""
+"""Which stage is the bottleneck: replace one at a time by its upper bound, and say no more than the evidence holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Kind = Literal["binds", "jointly-bound", "not-separated"]
 
 @dataclass(frozen=True)
 class Gain:
-    """What success gains when one stage is relaxed; ``what`` says how it was relaxed."""
+    """What success gains when one stage is replaced by its upper bound; ``what`` says by which."""
 
     stage: str
     contrast: Contrast
@@ -52,15 +52,15 @@ def locate(
     seed: int = 0,
     advise: bool = True,
 ) -> Verdict:
-    """The stage that binds the policy under test, ``cell``.
+    """The bottleneck of the policy under test, ``cell``.
 
-    ``relaxed`` maps a stage to the outcomes with that stage relaxed and to words for how; ``joint`` has encoder
-    and code relaxed together. A stage binds when it leads in at least 95 % of the resamples, its own gain's
+    ``relaxed`` maps a stage to the outcomes with its upper bound in its place and to words for which; ``joint`` has both
+    encoder and code replaced. A stage is the bottleneck when it leads in at least 95 % of the resamples, its own gain's
     interval is above 0 and so is that of its lead over every other stage. Where a cell has one seed none is named.
     ``advise``: where none is named, say how many further seeds or episodes would name one.
     """
     if not relaxed:
-        raise ValueError("no stage was relaxed")
+        raise ValueError("no stage was replaced by an upper bound")
     stages = list(relaxed)
     arrays = [np.asarray(relaxed[stage][0], dtype=np.float64) for stage in stages]
     base = np.asarray(cell, dtype=np.float64)
@@ -154,15 +154,18 @@ def _further(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> tuple[
 
 
 def _points(x: float) -> str:
-    """A fraction as whole points, without a minus before 0."""
-    return f"{round(100 * x) + 0:d}"
+    """A fraction as whole percentage points, without a minus before 0."""
+    return f"{round(100 * x) + 0:d}".replace("-", "−")
 
 
 def _measured(what: str, found: Contrast, unit: str = "") -> str:
-    verb = "gains" if round(100 * found.value) >= 0 else "loses"
-    if verb == "gains":
-        return f"{what} gains {_points(found.value)}{unit} [{_points(found.low)}, {_points(found.high)}]"
-    return f"{what} loses {_points(-found.value)}{unit} [{_points(-found.high)}, {_points(-found.low)}]"
+    if round(100 * found.value) >= 0:
+        verb, value, low, high = "raises", found.value, found.low, found.high
+    else:
+        verb, value, low, high = "lowers", -found.value, -found.high, -found.low
+    interval = f"95 % CI {_points(low)} to {_points(high)}" if unit else f"{_points(low)} to {_points(high)}"
+    said = f"{_points(value)}{'' if not unit else unit if _points(value) == '1' else unit + 's'}"
+    return f"{what} {verb} {'success' if unit else 'it'} by {said} ({interval})"
 
 
 def _list(words: Sequence[str]) -> str:
@@ -180,7 +183,7 @@ def _sentence(
 ) -> str:
     order = [best, *(i for i in range(len(gains)) if i != best)]
     measured = [
-        _measured(gains[i].what, gains[i].contrast, " points" if position == 0 else "")
+        _measured(gains[i].what, gains[i].contrast, " percentage point" if position == 0 else "")
         for position, i in enumerate(order)
     ]
     if joint is not None and (kind != "binds"):
@@ -189,11 +192,11 @@ def _sentence(
     seeds = sorted({len(array) for array in cells})
     worse = seeds[0] > 1 and all(gain.contrast.high < 0 for gain in gains)
     if kind == "binds":
-        text = f"the {gains[best].stage} binds: {found}."
+        text = f"the bottleneck is the {gains[best].stage}: {found}."
     elif kind == "jointly-bound":
-        text = f"{_list([f'the {gain.stage}' for gain in gains])} bind jointly: {found}."
+        text = f"the bottleneck is {_list([f'the {gain.stage}' for gain in gains])} together: {found}."
     elif worse:
-        text = f"relaxing {_list([f'the {gain.stage}' for gain in gains])} does not help: {found}."
+        text = f"an upper bound in the place of {_list([f'the {gain.stage}' for gain in gains])} does not help: {found}."
     elif seeds[0] == 1:
         text = f"not separated: seed variance is unknown: {found}."
     elif len(gains) == 1:
@@ -203,7 +206,7 @@ def _sentence(
     missing = [stage for stage in STAGES if stage not in {gain.stage for gain in gains}]
     if missing:
         verb = "was" if len(missing) == 1 else "were"
-        text += f" {_list([f'the {stage}' for stage in missing]).capitalize()} {verb} not relaxed."
+        text += f" {_list([f'the {stage}' for stage in missing]).capitalize()} {verb} not tested."
     counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
     text += "two seeds or more would tell." if seeds[0] == 1 else "seed variance is included."

@@ -1,4 +1,4 @@
-"""What relaxing one stage at a time gains."""
+"""What success gains when one stage is replaced by its upper bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .style import STYLE, colours, subplots, svg
 
 
 def gains(summary: SuccessSummary) -> str:
-    """What relaxing one stage gains, in points, with intervals; empty where none was."""
+    """What replacing one stage by its upper bound gains, in percentage points, with intervals; empty where none was."""
     rows = [(v.label, v.action, g) for v in summary.found.verdicts for g in v.verdict.gains]
     if not rows:
         return ""
@@ -21,7 +21,7 @@ def gains(summary: SuccessSummary) -> str:
             axes.barh(i, 100 * c.value, height=0.55, color=colour[action], alpha=0.75)
             axes.plot([100 * c.low, 100 * c.high], [i, i], color="#111827", lw=1.4)
         axes.axvline(0, color="#374151", lw=0.8)
-        axes.set_yticks(range(len(rows)), [f"{label}: relax {g.stage}" for label, _, g in rows])
+        axes.set_yticks(range(len(rows)), [f"{label}: {g.stage} replaced" for label, _, g in rows])
         axes.invert_yaxis()
         axes.set_xlabel("points of success gained")
         return svg(figure, "Single-stage gains")
