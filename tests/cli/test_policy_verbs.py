@@ -82,7 +82,7 @@ def test_the_card_holds_the_cell_of_the_study(finished, exported):
 
 
 def test_a_cell_that_executes_the_policy_through_a_code_is_not_its_own(finished, tmp_path):
-    """The controlled swap's snapped cells hold the same policies; their success is another."""
+    """The matched-head ablation's snapped cells hold the same policies; their success is another."""
     store, summary = tmp_path / "store", finished.summary
     shutil.copytree(finished.store, store)
     (cell,) = (c for c in summary["cells"] if str(finished.policy) in c["policies"])

@@ -1,4 +1,4 @@
-"""The controlled swap, and which cells are compared with which: outcomes by hand, as in ``test_results``."""
+"""The matched-head ablation, and which cells are compared with which: outcomes by hand, as in ``test_results``."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_the_verdict_relaxes_the_code_with_the_head_held(swapped):
 
 
 def test_mixed_cells_stand_in_the_grid_and_in_the_swap_alone(swapped):
-    mixed = {"diffusion snapped to the code of oat", "diffusion trained on the code of oat"}
+    mixed = {"diffusion requantised by the code of oat", "diffusion trained on the code of oat"}
     assert mixed < {c["action"] for c in swapped["cells"]}
     for part in ("contrasts", "waterfalls", "verdicts"):
         assert swapped[part]

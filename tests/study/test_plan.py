@@ -271,7 +271,7 @@ def test_planning_imports_no_torch():
     assert done.stdout == "41\n"
 
 
-# Action representations, codes and the controlled swap
+# Action representations, codes and the matched-head ablation
 
 
 def test_every_action_representation_of_the_field_is_a_word():

@@ -1,7 +1,7 @@
 """Kinds "frames" and "encoder": pretraining frames, and what a prepared encoder needs before it sees anything.
 
-A prepared encoder is the scales of the oracle's state, the pin of a checkpoint, or a rung of the controlled ladder,
-which is pretrained on frames from the simulator and tasks of the demonstrations, in blocks that all rungs share.
+A prepared encoder is the scales of the oracle's state, the pin of a checkpoint, or a pretraining size of the controlled ladder,
+which is pretrained on frames from the simulator and tasks of the demonstrations, in blocks that all sizes share.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PretrainingFrames(Artifact, kind="frames", version=1, simulated=True):
 class PreparedEncoder(Artifact, kind="encoder", version=1):
     """``pin``: all that decides a checkpoint's weights, which is then the whole specification.
 
-    Of a rung: its cameras and image size, how it is ``pretraining``, how many frames of each task it sees
+    Of a pretraining size: its cameras and image size, how it is ``pretraining``, how many frames of each task it sees
     (``shares``), and which dimensions of the state are its targets (``moving``).
     """
 
@@ -104,7 +104,7 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
         return 5 + SECONDS_PER_SAMPLE * samples * (self.image_size / 84) ** 2
 
     def build(self, job: Job) -> Mapping[str, Any]:
-        """A prepared folder. A rung's record holds curve, R² of its own heads, frames, seconds, FLOPs."""
+        """A prepared folder. A pretraining size's record holds curve, R² of its own heads, frames, seconds, FLOPs."""
         if reads_scaled_state(self.encoder):
             from ..encoders.limits import Oracle
 

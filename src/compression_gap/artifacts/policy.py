@@ -29,13 +29,13 @@ Executed = Literal["chunk", "snapped"]
 _SWAPS: dict[tuple[TrainedOn, Executed], str] = {
     ("coded", "snapped"): "with the code of",
     ("coded", "chunk"): "trained on the code of",
-    ("chunk", "snapped"): "snapped to the code of",
+    ("chunk", "snapped"): "requantised by the code of",
 }
 SECONDS_PER_STEP = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}  # of 128 decision points
 
 
 def representation(action: str, code: Code | None, trained_on: TrainedOn, executed: Executed) -> str:
-    """An action representation in words, with how the controlled swap trains and executes it."""
+    """An action representation in words, with how the matched-head ablation trains and executes it."""
     how = _SWAPS.get((trained_on, executed))
     return action if how is None or code is None else f"{action} {how} {code.tokenizer}"
 

@@ -231,7 +231,9 @@ def _success_tables(summary: SuccessSummary) -> None:
         console.print()
         console.print(table)
     if found.swaps:
-        table = new_table("controlled swap", "A, Â", "A, snapped", "Ã, Â", "Ã, snapped", "g_code, points")
+        table = new_table(
+            "matched-head ablation", "A, Â", "A, requantised", "Ã, Â", "Ã, requantised", "g_code, points"
+        )
         for swap in found.swaps:
             gain = f"{points(swap.g_code.value)} {span(swap.g_code)}"
             table.add_row(swap.label, *(percent(c.value) for c in swap.cells), gain)

@@ -40,10 +40,11 @@ def ledger_tables(found: Ledger) -> None:
             table.add_row(row.noise, row.pooled, *(row.tasks.get(t, "") for t in rows[0].tasks))
         console.print(table)
     console.print(
-        f"demand of the task: {_bits(found.demand)}; Gaussian {_two(found.demand.probe)}", markup=False
+        f"demand of the task, I(A; A_σ): {_bits(found.demand)}; Gaussian {_two(found.demand.probe)}",
+        markup=False,
     )
     lost = found.width_control.lost
-    table = new_table("encoder", "supply", "visual supply", "lost at width", "Gaussian probe")
+    table = new_table("encoder", "supply I(Z; A_σ)", "visual supply", "lost at width", "Gaussian probe")
     for e in found.encoders:
         v, own = e.visual_supply, lost.get(e.encoder)
         table.add_row(e.encoder, _bits(e.supply), _bits(v), _two(own), _two(v.probe))
@@ -56,12 +57,12 @@ def ledger_tables(found: Ledger) -> None:
             markup=False,
         )
     if found.codes:
-        table = new_table("code", "capacity", "used", "kept", "distortion")
+        table = new_table("code", "capacity", "used", "kept I(T; A_σ)", "distortion")
         for c in found.codes:
             used = f"{c.used_bits:.1f}" + ("" if c.prior_converged else " *")
             table.add_row(c.code, f"{c.capacity_bits:.1f}", used, _bits(c.kept), f"{c.distortion:.4f}")
         console.print(table)
-        table = new_table("encoder", "code", "gap", "passes", "held back by")
+        table = new_table("encoder", "code", "gap I(Z; A_σ|T)", "passes", "held back by")
         binding = {(b.encoder, b.code): b for b in found.binding}
         for p in found.pairs:
             b = binding.get((p.encoder, p.code))

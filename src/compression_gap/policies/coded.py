@@ -16,7 +16,7 @@ from .registry import check_chunks
 
 
 class SnappedPolicy:
-    """A continuous policy that executes detokenize(tokenize(Â)): the controlled swap's other side. An actor.
+    """A continuous policy that executes detokenize(tokenize(Â)): the matched-head ablation's other side. An actor.
 
     THEORY, section 6. ``Emission.tokens`` are the ids of Â; ``ok`` is False where they do not decode.
     """

@@ -1,4 +1,4 @@
-"""Comparisons of success: contrasts, trends, waterfalls, verdicts, the controlled swap."""
+"""Comparisons of success: contrasts, trends, waterfalls, verdicts, the matched-head ablation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def contrasts(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Compar
     """Δ_enc of every head and size, and its interaction with the action representation.
 
     The interaction compares each representation with the first continuous one, and a head with its own code
-    switched on (the controlled swap) with that head.
+    switched on (the matched-head ablation) with that head.
     """
     out: list[Comparison] = []
     names = code_names(study_codes(of.study))
@@ -92,7 +92,7 @@ def _compared(one: Cell, two: Cell, reference: str) -> bool:
 
 
 def trends(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[EncoderTrend]:
-    """Page's trend along every ladder with three rungs or more and the same number of seeds."""
+    """Page's trend along every ladder with three levels or more and the same number of seeds."""
     out = []
     for ladder in of.ladders(found):
         if len(ladder) >= 3 and len({len(g.seeds) for g in ladder}) == 1:
@@ -281,7 +281,7 @@ def _judged(
 
 
 def swaps(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Swap]:
-    """The controlled swap's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (THEORY, section 6).
+    """The matched-head ablation's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (THEORY, section 6).
 
     One table a head, encoder, size, number of demonstrations, tokenizer and codebook. Training seeds are the
     replicates, each with its own fitted tokenizer. With fixed tokenizer seeds, several are the replicates, each averaged

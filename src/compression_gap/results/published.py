@@ -215,7 +215,7 @@ def experiment_cells(name: str) -> list[Cell]:
 
 
 def _is(cell: OwnCell[Success], head: str, size: str, encoder: str) -> bool:
-    """Whether a summary's cell is the one that was published; the controlled swap's are not."""
+    """Whether a summary's cell is the one that was published; the matched-head ablation's are not."""
     if (cell.size, cell.encoder) != (size, OWN_ENCODERS[encoder]):
         return False
     if (cell.trained_on, cell.executed) != ("chunk", "chunk"):

@@ -29,7 +29,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         self.groups = groups(plan, store)
         self.runs = [m for r in plan.references if (m := measured_reference(plan, store, r)) is not None]
         self.strata = strata(plan)
-        # The controlled swap's mixed cells (trained with the code or executed with it) stand in its own tables.
+        # The matched-head ablation's mixed cells (trained with the code or executed with it) stand in its own tables.
         self.whole = [
             g for g in self.groups if (g.cell.trained_on == "coded") == (g.cell.executed == "snapped")
         ]
@@ -104,7 +104,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         return comparisons.contrasts(self, self.whole)
 
     def found(self, cells: Sequence[Cell[Success]]) -> SimulatorFindings:
-        """Trends, waterfalls, verdicts, the controlled swap, the published table."""
+        """Trends, waterfalls, verdicts, the matched-head ablation, the published table."""
         refused = comparisons.refusals(self, self.whole, self.runs)
         return SimulatorFindings(
             protocol=self.plan.protocol,

@@ -35,7 +35,7 @@ class Cell(Generic[E]):
 
     @property
     def swapped(self) -> bool:
-        """Whether the controlled swap switches the code on, in training or in execution."""
+        """Whether the matched-head ablation switches the code on, in training or in execution."""
         return (self.trained_on, self.executed) != ("chunk", "chunk")
 
     @property

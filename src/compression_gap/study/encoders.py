@@ -102,7 +102,7 @@ def add_instructions(
 
 
 def _add_pose(graph: Graph, name: str, demos: Sequence[Demonstrations], seed: int) -> PreparedEncoder:
-    """A rung: its frames are the first ones of each task, in the order of the demonstrations.
+    """A pretraining size: its frames are the first ones of each task, in the order of the demonstrations.
 
     The seed draws initial weights and batches. Frames are data, like demonstrations: all seeds see the same.
     """

@@ -179,7 +179,7 @@ def _check_keys(study: Study) -> None:
     """Refuse what needs a simulator, unless it stands at its default."""
     if study.swap is not None:
         raise UserError(
-            "swap: the controlled swap is measured by success, which recordings cannot tell: leave it out"
+            "swap: the matched-head ablation is measured by success, which recordings cannot tell: leave it out"
         )
     if study.published is not None:
         raise UserError(

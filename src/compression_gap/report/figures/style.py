@@ -54,7 +54,7 @@ def marker(action: str, colour: Mapping[str, str]) -> str:
 
 
 def whole(cell: Cell[Outcome]) -> bool:
-    """No mixed cell of the controlled swap: those stand in its own tables."""
+    """No mixed cell of the matched-head ablation: those stand in its own tables."""
     return (cell.trained_on == "coded") == (cell.executed == "snapped")
 
 
