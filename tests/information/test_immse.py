@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from compression_gap.information.denoiser import Denoising
+from compression_gap.information.denoising import Denoising
 from compression_gap.information.gaussian import Part
 from compression_gap.information.immse import conditional_rates, integrated, stacked
 from compression_gap.information.known import discrete, gaussian, nonlinear

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compression_gap.information.denoiser import Denoising
+from compression_gap.information.denoising import Denoising
 from compression_gap.information.wide import SIGMA, Wide, measured
 
 QUICK = Denoising(10, 2, 20, batch_size=64, width=32, layers=1, neighbours=256)

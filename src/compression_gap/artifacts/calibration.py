@@ -52,7 +52,7 @@ class KnownInformation(Artifact, kind="known", version=3):
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """Estimate and truth."""
-        from ..information.denoiser import Denoising
+        from ..information.denoising import Denoising
         from ..information.estimate import estimate
         from ..information.gaussian import Part
         from ..information.immse import conditional_rates
@@ -116,7 +116,7 @@ class WideInformation(Artifact, kind="wide", version=1):
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """One row of estimates a draw."""
-        from ..information.denoiser import Denoising
+        from ..information.denoising import Denoising
         from ..information.wide import measured
 
         how, rows = Denoising(**self.denoising), []

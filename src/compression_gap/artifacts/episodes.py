@@ -197,10 +197,13 @@ class Replay(Artifact, kind="replay", version=1, simulated=True):
 
 def read_columns(of: Keyed, store: Store) -> dict[str, np.ndarray]:
     """The verified rows of episodes, by column of ``EPISODE_SCHEMA``."""
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(store.open(of) / FILE)
-    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+    with parquet.ParquetFile(store.open(of) / FILE) as file:
+        table = file.read()
+    columns = zip(table.column_names, table.columns, strict=True)
+    return {n: np.asarray(c.to_pylist() if pa.types.is_string(c.type) else c) for n, c in columns}
 
 
 def _of_prefix(tokenizer: FittedTokenizer, prefix: int | None) -> str:

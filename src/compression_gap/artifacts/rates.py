@@ -122,7 +122,7 @@ class Rates(Artifact, kind="rates", version=3):
         After the contexts come those of the width control (``information/width.py``), one for each encoder that is
         wider than the ``known`` one: the oracle, or the narrowest.
         """
-        from ..information.denoiser import Denoising
+        from ..information.denoising import Denoising
         from ..information.gaussian import Part
         from ..information.immse import conditional_rates
         from ..information.points import feature_part, own_part

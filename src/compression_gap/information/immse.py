@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from ..nn import Schedule, train
 from . import kernel
-from .denoiser import Denoising, Network, Problem, Split
+from .denoiser import Network, Problem, Split
+from .denoising import Denoising
 from .gaussian import Columns, LinearPart, Part, fit_linear, join
 from .reduction import Reducing, reduce
 

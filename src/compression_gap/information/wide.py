@@ -13,11 +13,8 @@ from typing import Literal
 import numpy as np
 
 from . import known
-from .denoiser import Denoising
+from .denoising import Denoising
 from .estimate import Estimate, estimate
-from .gaussian import Part
-from .immse import conditional_rates
-from .width import hidden
 
 FRAMES = 32  # of an episode
 SIGMA = 0.44
@@ -100,6 +97,10 @@ def measured(setting: Wide, seed: int, how: Denoising) -> dict[str, Estimate]:
 
     Episodes are split 80 / 10 / 10; N / 4, N / 2 and N of the training episodes are used.
     """
+    from .gaussian import Part
+    from .immse import conditional_rates
+    from .width import hidden
+
     a, c, z = setting.draw(np.random.default_rng(seed))
     held = max(3, setting.episodes // 10)
     ends = {
