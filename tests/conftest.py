@@ -49,10 +49,11 @@ class Finished:
     @property
     def record(self) -> Any:
         """The summary as a record."""
-        from compression_gap.cli.commands import open_study, summarise_study
+        from compression_gap.api.results import summarise_study
+        from compression_gap.api.study import load_study, open_study
 
-        _, plan, store = open_study(self.file, None, self.store)
-        return replace(summarise_study(plan, store), command=self.summary["command"])
+        opened = open_study(load_study(self.file), self.store)
+        return replace(summarise_study(opened), command=self.summary["command"])
 
     @property
     def policy(self) -> Path:

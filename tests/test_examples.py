@@ -61,9 +61,8 @@ def test_the_script_prints_what_the_study_found(here, finished, monkeypatch, cap
     assert re.fullmatch(r"a chunk of \w+: 16 steps of 2 dimensions", lines[-2])
 
 
-def test_the_study_file_of_the_examples_is_one():
-    study = cg.load_study(EXAMPLES / "my.yaml")
-    assert len(cg.api.study.make_plan(study).cells) == 12
+def test_the_study_file_of_the_examples_is_one(tmp_path):
+    assert cg.describe_plan(cg.load_study(EXAMPLES / "my.yaml"), tmp_path / "store")["cells"] == 12
 
 
 def test_the_python_of_the_readme_runs_as_written(here, finished):

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from compression_gap.cli.commands import demos_steps
 from test_page import Page
 
+from compression_gap.api.demos import demos_of
 from compression_gap.report.tokenizers import write_tokenizer_page
 from compression_gap.results.records.json import as_json
 from compression_gap.results.tokenizer_table import read_table
@@ -22,7 +22,7 @@ from compression_gap.study.tokenizer_table import TableSpec, plan_table
 def record(compared):
     """The table as a record: of the same plan as the command's."""
     store = Store(compared[0])
-    steps = demos_steps("channel", 12, Cameras())
+    steps = demos_of("channel", 12, Cameras())
     spec = TableSpec(
         ("bins", "fast", "oat"),
         seeds=(0, 1),

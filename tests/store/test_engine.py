@@ -345,13 +345,13 @@ def test_a_diverged_training_ends_its_cell_and_no_other(diverged):
     assert record["step"] == "training oat 1000 · retina-2 · xs · seed 0"
     assert record["sentence"].startswith("the training diverged at step 2 of 4 (loss nan")
     assert record["sentence"].endswith("lower the learning rate")
-    given_up = diverged.outcome.failures[oat.episodes.key]
+    given_up = diverged.outcome.failures[oat.evidence.key]
     assert given_up == {**record, "because": oat.policy.key}
-    assert set(diverged.outcome.failures) == {oat.policy.key, oat.episodes.key}
+    assert set(diverged.outcome.failures) == {oat.policy.key, oat.evidence.key}
     assert json.loads(failure_file(diverged.store, oat.policy).read_text()) == record
-    assert not failure_file(diverged.store, oat.episodes).exists()
+    assert not failure_file(diverged.store, oat.evidence).exists()
     assert diverged.watcher.sentences == [("policy", record["sentence"])]
-    assert diverged.store.has(diffusion.episodes)
+    assert diverged.store.has(diffusion.evidence)
     assert not diverged.store.has(oat.policy)
 
 

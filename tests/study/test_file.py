@@ -10,10 +10,10 @@ from compression_gap.study.file import (
     Factors,
     Study,
     load_study,
-    of_key,
     parse_study,
     presets,
 )
+from compression_gap.study.yaml import of_key
 
 BASE = """\
 name: a

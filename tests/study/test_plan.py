@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from compression_gap.errors import UserError
+from compression_gap.policies.registry import action_parts
 from compression_gap.store.artifact import KINDS
-from compression_gap.study.actions import action_parts
 from compression_gap.study.file import load_study, parse_study
 from compression_gap.study.plan import make_plan
 

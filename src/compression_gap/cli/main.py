@@ -16,8 +16,7 @@ from tyro.extras import SubcommandApp
 
 from .. import __version__
 from ..errors import UserError
-from ..store.store import disk_error
-from . import demos, doctor, information, policy, study, tables, tokenizers
+from . import demos, information, policy, study, tables, tokenizers
 
 DESCRIPTION = "Which stage of a robot policy binds: the encoder, the policy or the action code, in success points and bits."
 
@@ -33,7 +32,7 @@ class Verb(Generic[Options]):
 
 
 VERBS: dict[str, Verb[Any]] = {
-    "doctor": Verb(doctor.DoctorOptions, doctor.doctor),
+    "doctor": Verb(tables.DoctorOptions, tables.doctor),
     "study plan": Verb(study.PlanOptions, study.plan),
     "study run": Verb(study.RunOptions, study.run),
     "study status": Verb(study.StatusOptions, study.status),
@@ -99,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
+        from ..store.store import disk_error
+
         sentence = disk_error(error, Path(error.filename or "."))
         if debug or not isinstance(sentence, UserError):
             raise

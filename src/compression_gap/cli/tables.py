@@ -1,12 +1,40 @@
-"""The verbs that need no study: published, power."""
+"""The verbs that need no study: doctor, published, power."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
 from .options import print_json
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Check Python, torch, rendering, cores, memory and disk, and say what to do.
+
+    Example: cgap doctor
+    """
+
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Print all checks; the exit code says whether the machine will do."""
+    from .doctor import checks
+
+    found = checks(options.store)
+    if options.json:
+        print_json({"ok": all(c.ok for c in found), "checks": [vars(c) for c in found]})
+    else:
+        from .terminal import doctor_table
+
+        doctor_table(found)
+    return 0 if all(c.ok for c in found) else 2
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from ..policies.registry import HEADS, action_parts
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code, OwnSeed
 from ..tokenizers.levels import Levels
-from .file import Study, Tokenizer, of_key
+from .file import Study, Tokenizer
+from .yaml import of_key
 
 
 def _check_swap(study: Study) -> None:

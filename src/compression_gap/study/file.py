@@ -34,7 +34,6 @@ from ..registry import Options, specified
 from ..tokenizers.levels import as_levels
 from ..tokenizers.registry import tokenizer_options
 from .yaml import Written, parse_model
-from .yaml import of_key as of_key
 
 
 class _Model(BaseModel):

@@ -19,7 +19,7 @@ from ..artifacts.normaliser import FittedNormaliser
 from ..artifacts.policy import TrainedPolicy
 from ..artifacts.tokens import TargetTokens
 from ..demos import SPLITS, DemoSet
-from ..encoders.registry import is_trained
+from ..encoders.registry import is_trained, reads_state
 from ..errors import UserError
 from ..store.store import Store
 from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, study_codes
@@ -207,7 +207,7 @@ def _encoders(study: Study, recordings: Recordings) -> tuple[str, ...]:
     """The encoder levels. ``limits`` adds oracle only where all sets hold the true state."""
     found = study.encoders
     if recordings.state_dim is None:
-        if any(e.startswith("oracle") for e in study.factors.encoder):
+        if any(reads_state(e) for e in study.factors.encoder):
             raise UserError(
                 "factors.encoder: oracle reads the true state, which not all of these recordings hold: leave it out, "
                 "or import them with --true-state"

@@ -17,7 +17,7 @@ from .actions import check_actions, check_encoders, encoder_seed, fitted_codes, 
 from .base import Dimensions, StudyPlan
 from .cells import Cell, Reference
 from .encoders import add_features, add_instructions, add_probe
-from .file import Cameras, Ledger, Study, of_key
+from .file import Cameras, Ledger, Study
 from .ledger import add_ledger
 from .parts import (
     Level,
@@ -29,6 +29,7 @@ from .parts import (
     demonstrations_of,
 )
 from .setting import check_experts, evaluation_of, resolve_suite
+from .yaml import of_key
 
 FRAMES_SHARE = 0.5  # of the step limit, that a demonstration lasts until some were made
 
