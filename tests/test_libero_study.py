@@ -12,6 +12,7 @@ pytest.importorskip("libero", reason="LIBERO is not installed: pip install 'comp
 
 from compression_gap.cli.main import main
 from compression_gap.encoders import checkpoints, sources
+from compression_gap.encoders.pin import AbsentPin
 from compression_gap.errors import UserError
 from compression_gap.results.published import OWN_ENCODERS, experiment_cells
 from compression_gap.rollouts.pools import close_pools
@@ -42,7 +43,7 @@ def test_the_paper_s_experiments_ship_in_two_forms():
 @pytest.mark.parametrize("preset", PAPER)
 def test_a_preset_can_be_planned(preset, monkeypatch):
     """But for the encoders' checkpoints, whose commits only the hub knows."""
-    monkeypatch.setattr(checkpoints, "resolve", lambda name: {"encoder": name})
+    monkeypatch.setattr(checkpoints, "resolve", AbsentPin)
     study = load_study(None, preset)
     plan = make_plan(study)
     published = preset.endswith("as-published")

@@ -1,15 +1,16 @@
 """The probe against closed forms: known R², dimensions that do not move, more features than rows, intervals."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from compression_gap.demos import DemoSet, Episode
-from compression_gap.encoders.probe import RESAMPLES, ROWS, Ridge, probe
+from compression_gap.encoders.probe import RESAMPLES, ROWS, Probed, Ridge, TaskProbe, probe
 from compression_gap.encoders.state import SIGNAL, moving_dimensions
 from compression_gap.errors import UserError
+from compression_gap.statistics.intervals import Span
 
 
 def demoset(state, *, train, validation=10, test=10, task="reach"):
@@ -33,20 +34,18 @@ def linear(frames, *, features=6, noise=(0.5, 1.0), seed=0):
 
 def test_r2_of_linear_data_is_that_of_the_formula():
     x, y = linear(40_000)
-    found = probe([x[:, None]], [demoset(y, train=20)], state_names=["a", "b"])["tasks"]["reach"]
-    assert found["r2"]["a"]["value"] == pytest.approx(1 / 1.25, abs=0.01)
-    assert found["r2"]["b"]["value"] == pytest.approx(1 / 2.0, abs=0.02)
-    assert found["mean"]["value"] == pytest.approx(
-        (found["r2"]["a"]["value"] + found["r2"]["b"]["value"]) / 2
-    )
+    found = probe([x[:, None]], [demoset(y, train=20)], state_names=["a", "b"]).tasks["reach"]
+    assert found.r2["a"].value == pytest.approx(1 / 1.25, abs=0.01)
+    assert found.r2["b"].value == pytest.approx(1 / 2.0, abs=0.02)
+    assert found.mean.value == pytest.approx((found.r2["a"].value + found.r2["b"].value) / 2)
 
 
 def test_all_and_nothing():
     _, y = linear(4000)
     all_of_it = probe([y[:, None]], [demoset(y, train=20)])
-    assert all_of_it["mean"]["value"] == pytest.approx(1, abs=1e-6)
+    assert all_of_it.mean.value == pytest.approx(1, abs=1e-6)
     nothing = probe([np.ones((4000, 1, 3))], [demoset(y, train=20)])
-    assert nothing["mean"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert nothing.mean == Span(value=0.0, low=0.0, high=0.0)
 
 
 def test_a_feature_of_rounding_noise_is_no_feature():
@@ -76,7 +75,7 @@ def test_a_feature_s_scale_and_offset_change_nothing():
     demos = demoset(y, train=20)
     plain = probe([x[:, None]], [demos])
     scaled = probe([(x * [1e-4, 1, 100, 1e4] + [5, 0, -3, 1e3])[:, None]], [demos])
-    assert scaled["mean"]["value"] == pytest.approx(plain["mean"]["value"], abs=1e-6)
+    assert scaled.mean.value == pytest.approx(plain.mean.value, abs=1e-6)
 
 
 def test_dimensions_that_do_not_move_are_left_out_with_their_names():
@@ -86,8 +85,8 @@ def test_dimensions_that_do_not_move_are_left_out_with_their_names():
     state = np.hstack([still, y[:, :1], trembling, y[:, 1:]])
     assert moving_dimensions(state).tolist() == [1, 3]
     found = probe([x[:, None]], [demoset(state, train=20)], state_names=["still", "a", "trembling", "b"])
-    assert list(found["tasks"]["reach"]["r2"]) == ["a", "b"]
-    assert list(probe([x[:, None]], [demoset(state, train=20)])["tasks"]["reach"]["r2"]) == [
+    assert list(found.tasks["reach"].r2) == ["a", "b"]
+    assert list(probe([x[:, None]], [demoset(state, train=20)]).tasks["reach"].r2) == [
         "state_1",
         "state_3",
     ]
@@ -101,11 +100,11 @@ def test_more_features_than_rows_do_not_overfit():
     # a linear reader of standardised features cannot find 6 of 3,000; give them weight by repeating them
     wide[:, 6:606] = np.tile(x, (1, 100)) + 0.01 * rng.standard_normal((1000, 600))
     found = probe([wide[:, None]], [demoset(y, train=15, validation=5, test=5)])
-    task = found["tasks"]["reach"]
-    assert found["features"] == 3000
-    assert task["frames"]["train"] == 600
-    assert task["mean"]["value"] > 0.9
-    noise = probe([wide[:, None, 606:]], [demoset(y, train=15, validation=5, test=5)])["mean"]["value"]
+    task = found.tasks["reach"]
+    assert found.features == 3000
+    assert task.frames["train"] == 600
+    assert task.mean.value > 0.9
+    noise = probe([wide[:, None, 606:]], [demoset(y, train=15, validation=5, test=5)]).mean.value
     assert -0.05 < noise < 0.1
 
 
@@ -117,8 +116,8 @@ def test_the_strength_is_chosen_on_validation_and_the_score_taken_on_test():
     changed = x.copy()
     changed[third] = np.random.default_rng(0).standard_normal(x[third].shape)
     after = probe([changed[:, None]], [demos])
-    assert after["tasks"]["reach"]["strength"] == before["tasks"]["reach"]["strength"]
-    assert after["mean"]["value"] < 0 < before["mean"]["value"]
+    assert after.tasks["reach"].strength == before.tasks["reach"].strength
+    assert after.mean.value < 0 < before.mean.value
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -126,9 +125,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     missed = 0
     for seed in range(60):
         x, y = linear(1600, noise=(0.5,), seed=seed)
-        found = probe([x[:, None]], [demoset(y, train=50, validation=10, test=20)], seed=seed)["mean"]
-        assert found["low"] <= found["value"] <= found["high"]
-        missed += not found["low"] <= 0.8 <= found["high"]
+        found = probe([x[:, None]], [demoset(y, train=50, validation=10, test=20)], seed=seed).mean
+        assert found.low <= found.value <= found.high
+        missed += not found.low <= 0.8 <= found.high
     assert missed <= 9  # a share of 0.15; P(more | 0.07) < 0.02
 
 
@@ -137,16 +136,17 @@ def test_tasks_are_fitted_apart_and_averaged():
     _, other = linear(2000, seed=1)
     sets = [demoset(y, train=20), demoset(other, train=20, task="push")]
     found = probe([x[:, None], x[:, None]], sets)
-    values = [found["tasks"][t]["mean"]["value"] for t in ("reach", "push")]
+    values = [found.tasks[t].mean.value for t in ("reach", "push")]
     assert values[0] > 0.5 > 0.05 > values[1]
-    assert found["mean"]["value"] == pytest.approx(np.mean(values))
-    assert json.loads(json.dumps(found)) == found
+    assert found.mean.value == pytest.approx(np.mean(values))
+    written = json.loads(json.dumps(asdict(found)))["tasks"]
+    assert {task: TaskProbe.from_json(told) for task, told in written.items()} == found.tasks
 
 
 def test_long_sets_are_thinned_evenly_and_alike():
     x, y = linear(9000)
-    found = probe([x[:, None]], [demoset(y, train=20)])["tasks"]["reach"]
-    assert found["frames"] == {"train": ROWS, "validation": 2250, "test": 2250}
+    found = probe([x[:, None]], [demoset(y, train=20)]).tasks["reach"]
+    assert found.frames == {"train": ROWS, "validation": 2250, "test": 2250}
     assert RESAMPLES >= 1000
 
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_probed_is_a_sentence():
 def test_where_nothing_moves_a_study_goes_on_without_its_probe():
     x, _ = linear(400)
     found = probe([x[:, None]], [demoset(np.zeros((400, 2)), train=20)])
-    assert found == {"mean": None, "tasks": {}, "features": x.shape[1]}
+    assert found == Probed(mean=None, tasks={}, features=x.shape[1])
 
 
 def test_tasks_of_one_set_are_probed_apart():
@@ -173,7 +173,7 @@ def test_tasks_of_one_set_are_probed_apart():
     sign = np.concatenate([np.full((e.length, 1), 1 if e.task == "a" else -1) for e in episodes])
     state = (x * sign).astype(np.float32)
     found = probe([x[:, None]], [replace(whole, episodes=episodes, state=state)])
-    assert list(found["tasks"]) == ["a", "b"]
-    assert all(task["mean"]["value"] > 0.999 for task in found["tasks"].values())
+    assert list(found.tasks) == ["a", "b"]
+    assert all(task.mean.value > 0.999 for task in found.tasks.values())
     twice = probe([x[:, None]] * 2, [replace(whole, state=x.astype(np.float32))] * 2)
-    assert list(twice["tasks"]) == ["reach", "reach (set 2)"]
+    assert list(twice.tasks) == ["reach", "reach (set 2)"]

@@ -34,30 +34,30 @@ def health(bins):
 
 def test_uniform_bins_of_uniform_actions(health):
     """Four bins of width ½: the error is uniform in ± ¼, so its square has the mean (½)² / 12."""
-    assert health["capacity_bits"] == 8 * 2
-    assert health["position_bits"] == pytest.approx(16, abs=0.05)
-    assert health["distortion"] == pytest.approx(0.25 / 12, rel=0.05)
-    assert health["distortion_low"] < 0.25 / 12 < health["distortion_high"]
-    assert np.mean(health["distortion_per_dimension"]) == pytest.approx(health["distortion"])
-    assert (health["tokens_mean"], health["tokens_p95"]) == (8, 8)
-    assert (health["codes"], health["dead_codes"]) == (32, 0)
-    assert health["mean_perplexity"] == pytest.approx(4, abs=0.05)
-    assert health["decode_failures_corrupted"] == 0
-    assert health["clipped"] == 0
+    assert health.capacity_bits == 8 * 2
+    assert health.position_bits == pytest.approx(16, abs=0.05)
+    assert health.distortion == pytest.approx(0.25 / 12, rel=0.05)
+    assert health.distortion_low < 0.25 / 12 < health.distortion_high
+    assert np.mean(health.distortion_per_dimension) == pytest.approx(health.distortion)
+    assert (health.tokens_mean, health.tokens_p95) == (8, 8)
+    assert (health.codes, health.dead_codes) == (32, 0)
+    assert health.mean_perplexity == pytest.approx(4, abs=0.05)
+    assert health.decode_failures_corrupted == 0
+    assert health.clipped == 0
 
 
 def test_the_gaussian_reference_is_that_of_the_covariance(health):
     """Variance ⅓ a dimension, nearly white: 8 × ½ log2(⅓ / D), up to the sample's spectrum."""
-    white = 4 * math.log2(1 / 3 / health["distortion"])
-    assert health["gaussian_reference_rate"] == pytest.approx(white, rel=0.03)
-    assert len(health["covariance_eigenvalues"]) == 8
+    white = 4 * math.log2(1 / 3 / health.distortion)
+    assert health.gaussian_reference_rate == pytest.approx(white, rel=0.03)
+    assert len(health.covariance_eigenvalues) == 8
 
 
 def test_within_sigma_is_a_share_of_chunks_in_every_dimension(bins):
     tokens = bins.encode(CHUNKS)
     rms = np.sqrt(((bins.decode(tokens).chunk - CHUNKS) ** 2).mean(1))
     for sigma in (0.1, 0.15, 0.2):
-        found = code_health(bins, tokens, CHUNKS, VALID, EPISODE, sigma=sigma)["within_sigma"]
+        found = code_health(bins, tokens, CHUNKS, VALID, EPISODE, sigma=sigma).within_sigma
         assert found == pytest.approx((rms <= sigma).all(1).mean())
 
 
@@ -66,21 +66,21 @@ def test_actions_after_the_end_do_not_count(bins):
     chunks[:, 2:], valid[:, 2:] = 0.99, False
     found = code_health(bins, bins.encode(CHUNKS), chunks, valid, EPISODE, sigma=0.2)
     error = (bins.decode(bins.encode(chunks)).chunk - chunks)[:, :2] ** 2
-    assert found["distortion"] == pytest.approx(error.mean(), rel=1e-5)
-    assert found["within_sigma"] == pytest.approx((np.sqrt(error.mean(1)) <= 0.2).all(1).mean())
+    assert found.distortion == pytest.approx(error.mean(), rel=1e-5)
+    assert found.within_sigma == pytest.approx((np.sqrt(error.mean(1)) <= 0.2).all(1).mean())
 
 
 def test_actions_outside_the_fitted_range_are_counted(bins):
     chunks = CHUNKS.copy()
     chunks[:100, 0, 0] = 3
-    assert code_health(bins, bins.encode(CHUNKS), chunks, VALID, EPISODE, sigma=0.2)["clipped"] == 0.25
+    assert code_health(bins, bins.encode(CHUNKS), chunks, VALID, EPISODE, sigma=0.2).clipped == 0.25
 
 
 def test_dead_codes_are_those_that_the_training_split_never_uses():
     chunks = CHUNKS.copy()
     bins = Bins(bins=4).fit(chunks)
     train = bins.encode(np.where(np.abs(chunks) < 0.5, chunks, np.sign(chunks) * 0.3))  # the inner two bins
-    assert code_health(bins, train, chunks, VALID, EPISODE, sigma=0.2)["dead_codes"] == 8 * 2
+    assert code_health(bins, train, chunks, VALID, EPISODE, sigma=0.2).dead_codes == 8 * 2
 
 
 def test_order_is_kept_by_a_copy_and_lost_by_noise():

@@ -17,9 +17,9 @@ from compression_gap.nn.convergence import in_words
 from compression_gap.report import figures
 from compression_gap.report.format import count, percent, points, span
 from compression_gap.report.page import render_page, write_page
-from compression_gap.results.records.bits import Span
 from compression_gap.results.records.cells import Failure
 from compression_gap.results.records.study import Video
+from compression_gap.statistics.intervals import Span
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
 

@@ -23,6 +23,7 @@ from .study import open_study
 if TYPE_CHECKING:
     from ..policies.card import Card, CellError, CellRate, Evaluation, Rate
     from ..sims import EvaluationProtocol
+    from ..statistics.intervals import Interval
 
     Measured = tuple[Iterable[CellRate], Iterable[CellError]]
 
@@ -79,7 +80,7 @@ def policy_card(folder: Path, study: Study | None = None) -> Card:
     )
 
 
-def _trained(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """How the policy was trained, as far as its manifest says."""
     training = {
         **{k: v for k, v in spec.get("training", {}).items() if v is not None},
@@ -160,11 +161,11 @@ def _evaluations(store: Store, key: str) -> Iterator[Evaluation]:
             protocol=protocol.hash,
             conditions=_conditions(protocol),
             tasks={
-                task: _rate(vars(rate_interval(success[None, tasks == i], tasks[tasks == i] * 0)))
+                task: _rate(rate_interval(success[None, tasks == i], tasks[tasks == i] * 0))
                 for i, task in enumerate(measured.tasks)
             },
             episodes=protocol.episodes_per_task * protocol.repeats,
-            overall=_rate(vars(rate_interval(success[None], tasks))),
+            overall=_rate(rate_interval(success[None], tasks)),
         )
 
 
@@ -179,21 +180,21 @@ def _conditions(protocol: EvaluationProtocol) -> str:
     return ", ".join(parts)
 
 
-def _rate(interval: dict[str, Any]) -> Rate:
+def _rate(of: Interval) -> Rate:
     from ..policies.card import Rate
 
-    return Rate(interval["value"], interval["low"], interval["high"])
+    return Rate(of.value, of.low, of.high)
 
 
-def _cells_with(summary: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+def _cells_with(summary: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
     """A study's cells that hold a policy and execute it as it is."""
     for cell in summary["cells"]:
         if cell["executed"] == "chunk" and key in {Path(p).name for p in cell["policies"]}:
             yield cell
 
 
-def _cell_rates(summary: dict[str, Any], key: str) -> Iterator[CellRate]:
-    from ..policies.card import CellRate
+def _cell_rates(summary: Mapping[str, Any], key: str) -> Iterator[CellRate]:
+    from ..policies.card import CellRate, Rate
     from ..sims import EVALUATION_STATES
 
     if "protocol" not in summary or summary["protocol"]["first_initial_state"] < EVALUATION_STATES:
@@ -206,11 +207,11 @@ def _cell_rates(summary: dict[str, Any], key: str) -> Iterator[CellRate]:
                 protocol=summary["protocol"]["hash"],
                 cell=f"{cell['label']}, {chosen['mark']}" if chosen else cell["label"],
                 seeds=tuple(cell["seeds"]),
-                rate=_rate(cell["rate"]),
+                rate=Rate(**{n: cell["rate"][n] for n in ("value", "low", "high")}),
             )
 
 
-def _cell_errors(summary: dict[str, Any], key: str) -> Iterator[CellError]:
+def _cell_errors(summary: Mapping[str, Any], key: str) -> Iterator[CellError]:
     """Chunk errors in a study of recordings; its summary has no protocol."""
     from ..policies.card import CellError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,13 @@ import numpy as np
 from ..information import channel_truth as channel
 from ..information.wide import SHARES, Wide
 from ..sims.channel import quantise
+from ..statistics.bottleneck import VerdictCounts
 from ..statistics.coverage import Quantity, Setting
 from ..store.artifact import Artifact, Job
 
 Judged = tuple[str | None, str | None]  # the stage that leads, and the one that a verdict names
 DIFFER = 0.05  # single-stage gains that differ by less are a tie
 SEED_SPREAD = 0.03
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerdictCounts:
-    """How many verdicts were right where one stage leads, and how many named one where none does."""
-
-    cells: int
-    right: int
-    wrong: int
-    unresolved: int
-    accuracy: float | None
-    ties: int
-    named_in_ties: int
 
 
 class KnownInformation(Artifact, kind="known", version=3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class Features(Artifact, kind="features", version=1):
     """``crop``: of the images, where it is not the encoder's habit."""
 
     encoder: str
-    crop: dict[str, Any] | None = elided(default=None)
+    crop: Mapping[str, Any] | None = elided(default=None)
     demos: Demonstrations
     prepared: PreparedEncoder | None = role("encoder", default=None)
 

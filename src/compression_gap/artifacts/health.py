@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class CodeHealth(Artifact, kind="health", version=3):
             progress=job.progress,
         )
         np.save(job.out / "prior.npy", prior.per_chunk.numpy().astype(np.float64), allow_pickle=False)
-        return health | {
+        return {
+            **asdict(health),
             "used_bits": float(prior.per_chunk.mean()),
             "prior_converged": prior.converged,
             "fitting": tokenizer.report,

@@ -71,7 +71,7 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
     options: Mapping[str, Any]
     target: TrainedOn
     task: str = elided(default="embedding")
-    crop: dict[str, Any] | None = elided(default=None)
+    crop: Mapping[str, Any] | None = elided(default=None)
     tokenizer_mode: str = elided(default="eval")
     checkpoints: tuple[int, ...] = elided(default=())
     demos: tuple[Demonstrations, ...]

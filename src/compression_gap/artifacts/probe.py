@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from ..statistics.intervals import Span
 from ..store.artifact import Artifact, Job
+from ..store.store import Store
 from .demonstrations import Demonstrations, load_all
 from .features import Features, load_features
+
+if TYPE_CHECKING:
+    from ..encoders.probe import Probed
 
 
 class Probe(Artifact, kind="probe", version=2):
@@ -33,4 +39,15 @@ class Probe(Artifact, kind="probe", version=2):
 
         sets = load_all(self.demos, job.store)
         features = load_features(self.features, self.demos, sets, job.store)
-        return probe(features, sets, state_names=list(self.state_names), progress=job.progress)
+        return asdict(probe(features, sets, state_names=list(self.state_names), progress=job.progress))
+
+    def load(self, store: Store) -> Probed:
+        """What it found."""
+        from ..encoders.probe import Probed, TaskProbe
+
+        meta = store.meta(self)
+        return Probed(
+            mean=None if meta["mean"] is None else Span(**meta["mean"]),
+            tasks={task: TaskProbe.from_json(told) for task, told in meta["tasks"].items()},
+            features=meta["features"],
+        )

@@ -87,7 +87,7 @@ class Costs:
 
 def policy_costs(shape: Shape, pin: Pin | None = None) -> Costs:
     """The costs of one policy."""
-    crop = Crop.read(dict(shape.crop)) if shape.crop else Crop()
+    crop = Crop.read(shape.crop)
     seen = encoder_costs(
         shape.encoder,
         image_size=shape.image_size,

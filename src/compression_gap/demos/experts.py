@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def collect_demos(
     first_state: int = DEMONSTRATION_STATES,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Write ``episodes`` successful demonstrations of ``task`` to the folder ``out``; return what to report.
 
     Initial states are ``first_state``, ``first_state`` + 1, ...; those where the expert fails are left out

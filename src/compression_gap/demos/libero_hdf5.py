@@ -16,7 +16,7 @@ are listed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,7 +73,7 @@ def import_hdf5(
     frames: Frames = "before",
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Write the first ``episodes`` demonstrations of an official file (all by default) to the folder ``out``.
 
     Frames are rendered by ``workers`` processes, each with an environment of about 2 GB (0: in this one). Returns
@@ -306,7 +306,7 @@ def _positions(sim: Libero, difference: np.ndarray) -> np.ndarray:
     return difference[1 : 1 + sim.environment.model.nq]
 
 
-def _place(sim: Libero, task: str, recording: Recording, file: Path) -> dict[str, Any]:
+def _place(sim: Libero, task: str, recording: Recording, file: Path) -> Mapping[str, Any]:
     """Start the episode at the recording's first state; where its fixtures stand."""
     sim.load(task)
     model = sim.environment.model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .checks import TABLE_ROWS, library_errors
 from .source import parse_json, read_text
 
 
-def fill(template: Any, known: dict[str, Any], root: Path) -> str:
+def fill(template: Any, known: Mapping[str, object], root: Path) -> str:
     """Fill a path template of info.json: ``{name}`` and ``{name:03d}`` of what is known, and nothing else."""
     out = ""
     try:

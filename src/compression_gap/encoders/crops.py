@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,7 +35,7 @@ class Crop:
     share: float = SHARE
 
     @staticmethod
-    def read(value: dict[str, Any] | None) -> Crop:
+    def read(value: Mapping[str, Any] | None) -> Crop:
         """From a specification's ``{"mode": …, "share": …}``; None: the default."""
         made = Crop() if value is None else Crop(**value)
         if made.mode not in get_args(Mode):
@@ -45,7 +46,7 @@ class Crop:
             )
         return made
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, Any]:
         """What ``read`` takes."""
         return {"mode": self.mode, **({} if self.mode == "none" else {"share": self.share})}
 

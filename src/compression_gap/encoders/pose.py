@@ -188,7 +188,7 @@ def prepare(
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Pretrain the encoder ``name`` and write its folder ``out``; returns its record.
 
     ``sets``: each task's share of the frames; ``validation``: each task's frames that are not trained on. Both
@@ -238,7 +238,7 @@ def _pretrain(
     work: Path | None,
     should_stop: Callable[[], bool],
     progress: Callable[[int, int], None],
-) -> tuple[PoseNetwork, dict[str, Any]]:
+) -> tuple[PoseNetwork, Mapping[str, Any]]:
     """The averaged network after all steps, and its curve and R² per task and dimension."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scales = [Scale.fit(s.state) for s in sets]

@@ -16,7 +16,8 @@ task's training frames are left out. Intervals: percentile bootstrap over test e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,39 @@ import numpy as np
 from ..demos import DemoSet
 from ..demos.rounding import is_constant
 from ..errors import UserError
+from ..statistics.intervals import Span
 from .state import moving_dimensions
 
 ROWS = 2048  # training frames of a task at most, evenly thinned, for all encoders alike
 STRENGTHS = tuple(10.0**k for k in range(-6, 4))
 RESAMPLES = 2000
 LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskProbe:
+    """The probe on one task: R² of each dimension of the true state that moves, and their mean."""
+
+    mean: Span
+    r2: Mapping[str, Span]
+    strength: Mapping[str, float]
+    frames: Mapping[str, int]
+    test_episodes: int
+
+    @staticmethod
+    def from_json(told: Mapping[str, Any]) -> TaskProbe:
+        """What ``asdict`` gave."""
+        spans = {name: Span(**span) for name, span in told["r2"].items()}
+        return TaskProbe(**{**told, "mean": Span(**told["mean"]), "r2": spans})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """The probe on all tasks, with the number of features. ``mean``: None where nothing moves."""
+
+    mean: Span | None
+    tasks: Mapping[str, TaskProbe]
+    features: int
 
 
 class Ridge:
@@ -75,13 +103,13 @@ def probe(
     state_names: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """R² of every dimension that moves, per task, its mean over dimensions and tasks, with intervals. JSON values.
+) -> Probed:
+    """R² of every dimension that moves, per task, its mean over dimensions and tasks, with intervals.
 
     ``features``: the cached ones [F, C, ...], one array per set, of all cameras together. The mean is None
     where nothing moves: a study goes on without its probe. Raises ``UserError`` if the demonstrations hold no state.
     """
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, TaskProbe] = {}
     resampled = []
     for number, (array, demos) in enumerate(zip(features, demosets, strict=True)):
         if demos.state is None:
@@ -93,20 +121,15 @@ def probe(
                 tasks[task if task not in tasks else f"{task} (set {number + 1})"] = told
                 resampled.append(draws)
         progress(number + 1, len(demosets))
-    if not tasks:
-        return {"mean": None, "tasks": {}, "features": int(np.prod(features[0].shape[1:]))}
-    return {
-        "mean": _span(
-            float(np.mean([t["mean"]["value"] for t in tasks.values()])), np.mean(resampled, axis=0)
-        ),
-        "tasks": tasks,
-        "features": int(np.prod(features[0].shape[1:])),
-    }
+    mean = None
+    if tasks:
+        mean = _span(float(np.mean([t.mean.value for t in tasks.values()])), np.mean(resampled, axis=0))
+    return Probed(mean=mean, tasks=tasks, features=int(np.prod(features[0].shape[1:])))
 
 
 def _probe_task(
     features: np.ndarray, demos: DemoSet, task: str, state_names: Sequence[str], rng: np.random.Generator
-) -> tuple[dict[str, Any] | None, np.ndarray]:
+) -> tuple[TaskProbe | None, np.ndarray]:
     """One task's result, and the resampled mean R² [RESAMPLES]; None if nothing moves, or a split holds none of it."""
     assert demos.state is not None
     frames = {
@@ -138,16 +161,16 @@ def _probe_task(
     drawn = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=RESAMPLES)
     draws = 1 - (drawn @ left) / (drawn @ whole)
     names = [state_names[d] if d < len(state_names) else f"state_{d}" for d in moving]
-    told = {
-        "mean": _span(float(r2.mean()), draws.mean(1)),
-        "r2": {n: _span(float(v), draws[:, i]) for i, (n, v) in enumerate(zip(names, r2, strict=True))},
-        "strength": {n: STRENGTHS[c] for n, c in zip(names, chosen, strict=True)},
-        "frames": {split: len(r) for split, r in rows.items()},
-        "test_episodes": episodes,
-    }
+    told = TaskProbe(
+        mean=_span(float(r2.mean()), draws.mean(1)),
+        r2={n: _span(float(v), draws[:, i]) for i, (n, v) in enumerate(zip(names, r2, strict=True))},
+        strength={n: STRENGTHS[c] for n, c in zip(names, chosen, strict=True)},
+        frames={split: len(r) for split, r in rows.items()},
+        test_episodes=episodes,
+    )
     return told, draws.mean(1)
 
 
-def _span(value: float, draws: np.ndarray) -> dict[str, float]:
+def _span(value: float, draws: np.ndarray) -> Span:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return Span(value=value, low=float(low), high=float(high))

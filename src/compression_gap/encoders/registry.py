@@ -7,7 +7,7 @@ controlled ladder's numbers are ``ladder``'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -257,7 +257,7 @@ def is_trained(name: str) -> bool:
     return found is not None and found.trained(name)
 
 
-def crop_of(name: str, crop: Crop) -> dict[str, Any] | None:
+def crop_of(name: str, crop: Crop) -> Mapping[str, Any] | None:
     """What a specification says of an encoder's crop: None if its images are those of the default."""
     found = _entry(name)
     if found is not None and not found.images:
@@ -279,7 +279,7 @@ def check_encoder(name: str, *, image_size: int, sim: str | None = None, crop: C
 
 
 def make_encoder(
-    name: str, *, cameras: int, folder: Path | None = None, crop: dict[str, Any] | None = None
+    name: str, *, cameras: int, folder: Path | None = None, crop: Mapping[str, Any] | None = None
 ) -> Encoder:
     """The encoder of that name for ``cameras`` cameras; ``folder``: the prepared one, if ``is_prepared``.
 

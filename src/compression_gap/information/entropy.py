@@ -31,13 +31,9 @@ class Position:
 
     codes: int  # that there are
     used: int
+    dead: int  # that no chunk of the split uses
     entropy: float  # bits, Miller–Madow
     perplexity: float  # 2^entropy
-
-    @property
-    def dead(self) -> int:
-        """Codes that no chunk of the split uses."""
-        return self.codes - self.used
 
 
 def positions(ids: np.ndarray, lengths: np.ndarray, codebook_sizes: Sequence[int]) -> list[Position]:
@@ -53,6 +49,6 @@ def positions(ids: np.ndarray, lengths: np.ndarray, codebook_sizes: Sequence[int
         counts = np.bincount(np.where(ended, size, ids[:, i]), minlength=size + 1)
         if not ended.any():
             counts = counts[:size]
-        entropy = miller_madow(counts)
-        out.append(Position(size, int((counts[:size] > 0).sum()), entropy, 2**entropy))
+        entropy, used = miller_madow(counts), int((counts[:size] > 0).sum())
+        out.append(Position(size, used, size - used, entropy, 2**entropy))
     return out

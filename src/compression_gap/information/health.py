@@ -7,19 +7,56 @@ are used, which are counted over a whole training split.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..tokenizers import ActionTokenizer, Tokens, levels
-from .entropy import positions
+from .entropy import Position, positions
 from .rate_distortion import gaussian_rate
 
 PAIRS = 20_000  # of chunks, for the preservation of their order
 CORRUPTED = 2_000  # sequences with a wrong token
 BOOTSTRAP = 1_000
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first ``tokens`` tokens: nominal bits and distortion."""
+
+    tokens: int
+    bits: float
+    distortion: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """All measures of a code that need neither a simulator nor a network."""
+
+    capacity_bits: float
+    position_bits: float
+    tokens_mean: float
+    tokens_p95: float
+    distortion: float
+    distortion_low: float
+    distortion_high: float
+    distortion_per_dimension: Sequence[float]
+    prefixes: Sequence[Prefix]
+    sigma: float
+    within_sigma: float
+    order_preservation: float | None
+    positions: Sequence[Position]
+    codes: int
+    dead_codes: int
+    mean_perplexity: float
+    gaussian_reference_rate: float
+    covariance_eigenvalues: Sequence[float]
+    clipped: float
+    decode_failures_corrupted: float
+    chunks: int
+    episodes: int
 
 
 def prefix_lengths(tokenizer: ActionTokenizer) -> list[int]:
@@ -42,8 +79,8 @@ def code_health(
     *,
     sigma: float,
     seed: int = 0,
-) -> dict[str, Any]:
-    """All measures of a code that need no simulator. JSON values.
+) -> Diagnostics:
+    """Measure a code.
 
     ``train``: the training split's tokens. ``chunks`` [N, H, d], ``valid`` [N, H] and ``episode`` [N]: held
     out. ``sigma``: the resolution of "within σ", in standard deviations.
@@ -60,31 +97,31 @@ def code_health(
     distortions = {k: _prefix_distortion(tokenizer, tokens, chunks, valid, k) for k in shorter} | {
         full: value
     }
-    prefixes = [{"tokens": k, "bits": _bits(tokenizer, k), "distortion": d} for k, d in distortions.items()]
-    return {
-        "capacity_bits": tokenizer.capacity_bits,
-        "position_bits": sum(p.entropy for p in where),
-        "tokens_mean": float(lengths.mean()),
-        "tokens_p95": float(np.percentile(lengths, 95)),
-        "distortion": value,
-        "distortion_low": low,
-        "distortion_high": high,
-        "distortion_per_dimension": _mean(error, valid).tolist(),
-        "prefixes": prefixes,
-        "sigma": sigma,
-        "within_sigma": _within(error, valid, sigma),
-        "order_preservation": order_preservation(chunks, decoded, rng),
-        "positions": [{**asdict(p), "dead": p.dead} for p in where],
-        "codes": sum(p.codes for p in where),
-        "dead_codes": sum(p.dead for p in where),
-        "mean_perplexity": float(np.mean([p.perplexity for p in where])),
-        "gaussian_reference_rate": gaussian_rate(covariance, value),
-        "covariance_eigenvalues": np.linalg.eigvalsh(covariance).tolist(),
-        "clipped": float((tokens.clipped > 0).mean()) if tokens.clipped is not None else 0.0,
-        "decode_failures_corrupted": corrupted_failures(tokenizer, tokens, rng),
-        "chunks": len(chunks),
-        "episodes": len(np.unique(episode)),
-    }  # fmt: skip
+    prefixes = [Prefix(k, _bits(tokenizer, k), d) for k, d in distortions.items()]
+    return Diagnostics(
+        capacity_bits=tokenizer.capacity_bits,
+        position_bits=sum(p.entropy for p in where),
+        tokens_mean=float(lengths.mean()),
+        tokens_p95=float(np.percentile(lengths, 95)),
+        distortion=value,
+        distortion_low=low,
+        distortion_high=high,
+        distortion_per_dimension=_mean(error, valid).tolist(),
+        prefixes=prefixes,
+        sigma=sigma,
+        within_sigma=_within(error, valid, sigma),
+        order_preservation=order_preservation(chunks, decoded, rng),
+        positions=where,
+        codes=sum(p.codes for p in where),
+        dead_codes=sum(p.dead for p in where),
+        mean_perplexity=float(np.mean([p.perplexity for p in where])),
+        gaussian_reference_rate=gaussian_rate(covariance, value),
+        covariance_eigenvalues=np.linalg.eigvalsh(covariance).tolist(),
+        clipped=float((tokens.clipped > 0).mean()) if tokens.clipped is not None else 0.0,
+        decode_failures_corrupted=corrupted_failures(tokenizer, tokens, rng),
+        chunks=len(chunks),
+        episodes=len(np.unique(episode)),
+    )
 
 
 def _bits(tokenizer: ActionTokenizer, length: int) -> float:

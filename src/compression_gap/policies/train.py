@@ -145,7 +145,7 @@ class TrainingSpec:
     stride: int = 1
     target: str = "chunk"
     task: str = "embedding"
-    crop: dict[str, Any] | None = None
+    crop: Mapping[str, Any] | None = None
     tokenizer_mode: str = "eval"
     checkpoints: tuple[int, ...] = ()
 
@@ -164,7 +164,7 @@ def train_policy(
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
 
     ``features``: the cached ones, one array per set, or None for a trained encoder. ``tokenizer``: of a head whose
@@ -220,7 +220,7 @@ def train_policy(
         action_dim=data.actions.shape[-1],
         options=dict(spec.options),
         task=spec.task,
-        crop=spec.crop,
+        crop=None if spec.crop is None else dict(spec.crop),
     )
     torch.manual_seed(spec.seed)
     module = PolicyModule(policy_spec, normaliser, tokenizer, prepared, instructions=instructions).to(device)

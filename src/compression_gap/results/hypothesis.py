@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .records.bits import Hypothesis, Ledger, Span, Upgrade
+from ..statistics.intervals import Span
+from .records.bits import Hypothesis, Ledger, Upgrade
 from .records.comparisons import Comparison, EncoderGain
 
 UPGRADES = 5  # fewer say nothing of a correlation

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from ..information.estimate import Estimate
+from ..statistics.intervals import Span
 from .comparisons import ORACLE
-from .records.bits import Binding, BitsAnswer, Cost, Ledger, Span, SuccessAnswer
+from .records.bits import Binding, BitsAnswer, Cost, Ledger, SuccessAnswer
 from .records.cells import Trainings
 from .records.comparisons import Bottleneck
 from .records.study import ErrorSummary, SimulatorFindings, SuccessSummary

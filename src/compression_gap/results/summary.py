@@ -28,7 +28,7 @@ from .chunk_error import ChunkErrors
 from .hypothesis import hypothesis
 from .information import read_ledger
 from .measurement import G, Measurement, code_levels
-from .records.bits import Ledger, Span
+from .records.bits import Ledger
 from .records.cells import Cell, Curve, Failure, Outcome, Trainings
 from .records.comparisons import Comparison, EncoderGain
 from .records.study import (
@@ -37,7 +37,6 @@ from .records.study import (
     ProbeScore,
     SuccessSummary,
     Summary,
-    TaskProbe,
     TokenizerFit,
 )
 from .success import SuccessRates
@@ -114,21 +113,11 @@ def probes(of: Mapping[str, Probe], store: Store) -> list[ProbeScore]:
     out = []
     for encoder, probe in of.items():
         if store.has(probe):
-            found = store.meta(probe)
-            if found["mean"] is None:  # nothing moves in these demonstrations
-                continue
-            tasks = {task: _task_probe(told) for task, told in found["tasks"].items()}
-            mean, features = Span(**found["mean"]), found["features"]
-            out.append(ProbeScore(encoder=encoder, mean=mean, tasks=tasks, features=features))
+            found = probe.load(store)
+            if found.mean is not None:  # something moves in these demonstrations
+                own = ProbeScore(encoder=encoder, mean=found.mean, tasks=found.tasks, features=found.features)
+                out.append(own)
     return out
-
-
-def _task_probe(told: Mapping[str, Any]) -> TaskProbe:
-    return TaskProbe(
-        mean=Span(**told["mean"]),
-        r2={name: Span(**span) for name, span in told["r2"].items()},
-        **{name: told[name] for name in ("strength", "frames", "test_episodes")},
-    )
 
 
 def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:

@@ -9,10 +9,12 @@ import numpy as np
 
 from .. import __version__
 from ..artifacts.episodes import Episodes, Replay
+from ..information.entropy import Position
+from ..information.health import Prefix
 from ..statistics.intervals import rate_interval
 from ..store.store import Store
 from ..study.tokenizer_table import TablePlan
-from .records.tokenizers import Health, Position, Prefix, RolledOut, TokenizerRow, TokenizerTable
+from .records.tokenizers import Health, RolledOut, TokenizerRow, TokenizerTable
 
 
 def read_table(plan: TablePlan, store: Store, suite: str | None = None) -> TokenizerTable:

@@ -20,6 +20,19 @@ DRAWS = 4000
 Kind = Literal["binds", "jointly-bound", "not-separated"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerdictCounts:
+    """How many verdicts were right where one stage leads, and how many named one where none does."""
+
+    cells: int
+    right: int
+    wrong: int
+    unresolved: int
+    accuracy: float | None
+    ties: int
+    named_in_ties: int
+
+
 @dataclass(frozen=True)
 class Gain:
     """What success gains when one stage is replaced by its upper bound; ``what`` says by which."""

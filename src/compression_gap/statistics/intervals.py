@@ -17,6 +17,15 @@ from .variance import RATES, Outcomes, checked_cells, components, task_means
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Interval:
     """A rate and its interval, as fractions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,7 +74,7 @@ def fit_autoencoder(
     validation: Chunks,
     how: Fitting,
     begin: Callable[[Tensor, int], None] = lambda x, batch_size: None,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, Mapping[str, Any]]:
     """Train with AdamW on the mean squared error of valid actions; the averaged network and its report.
 
     ``begin`` is called before the first step, with the chunks in the network's units and the batch size.
@@ -171,7 +171,7 @@ class NetworkTokenizer(ActionTokenizer):
             network.eval()
         return ids
 
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> Mapping[str, Any]:
         torch.manual_seed(how.seed)
         network = self._build()
         self._network, report = fit_autoencoder(network, chunks, validation, how, self._begin(network))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -94,7 +94,7 @@ class ActionTokenizer(ABC):
         self.fitted = False
         self.horizon = self.action_dim = 0
         self.low = self.high = np.zeros(0, np.float32)  # [d]: the range seen in fitting
-        self.report: dict[str, Any] = {}  # what the last fit said: learning curve, convergence
+        self.report: Mapping[str, Any] = {}  # what the last fit said: learning curve, convergence
 
     # What a subclass gives.
 
@@ -104,7 +104,7 @@ class ActionTokenizer(ABC):
         """The number of codes at each of the L positions (ragged: of the longest sequence)."""
 
     @abstractmethod
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> Mapping[str, Any]:
         """Learn; ``horizon``, ``action_dim`` and the range are set. Returns the report."""
 
     @abstractmethod

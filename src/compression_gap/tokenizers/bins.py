@@ -13,6 +13,7 @@ which the outermost bins also take the two per cent of actions outside, at an er
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,7 @@ class Bins(ActionTokenizer):
         end = self._start + self.options["bins"] * self._width
         return replace(tokens, clipped=outside(self._as_chunks(chunks), self._start, end))
 
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> Mapping[str, Any]:
         if self.options["edges"] == "quantile":
             low, high = percentile_range(chunks.actions)
         else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Self
@@ -221,7 +221,7 @@ class FAST(ActionTokenizer):
             )
         return np.append(sizes <= left, left == 0)
 
-    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> dict[str, Any]:
+    def _fit(self, chunks: Chunks, validation: Chunks, how: Fitting) -> Mapping[str, Any]:
         # As in encoding: what stands after an episode's end may lie outside the range.
         clipped = np.clip(chunks.values, self.low, self.high)
         vocabulary, scale = self.options["vocabulary"], self.options["scale"]

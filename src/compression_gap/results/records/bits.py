@@ -9,17 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...information.estimate import Estimate
+from ...statistics.intervals import Span
 from ...tokenizers.code import OwnSeed
 from .json import Flat, IfThere
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...artifacts.calibration import VerdictCounts
 from ...information.estimate import Estimate
+from ...statistics.bottleneck import VerdictCounts
 from ...statistics.coverage import Coverage, Quantity, Setting
 from ...statistics.intervals import Interval
 from .json import Flat, IfThere

@@ -7,24 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from ...encoders.probe import TaskProbe
 from ...nn.convergence import Convergence
 from ...sims import EvaluationProtocol
+from ...statistics.intervals import Span
 from ...study.file import Study
-from .bits import Ledger, Span
+from .bits import Ledger
 from .cells import Cell, ChunkError, Outcome, Reference, Success
 from .comparisons import Bottleneck, Comparison, EncoderTrend, Published, Refusal, Swap, Waterfall
 from .json import Flat, IfThere
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskProbe:
-    """The probe on one task: R² of each dimension of the true state that moves, and their mean."""
-
-    mean: Span
-    r2: Mapping[str, Span]
-    strength: Mapping[str, float]
-    frames: Mapping[str, int]
-    test_episodes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,62 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...information.health import Diagnostics
 from ...nn.convergence import Convergence, end_of_fit
 from ...statistics.intervals import Interval
 from ...study.file import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Position:
-    """One token position: codes, those in use and dead, entropy in bits, perplexity."""
-
-    codes: int
-    used: int
-    dead: int
-    entropy: float
-    perplexity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prefix:
-    """The first ``tokens`` tokens: nominal bits and distortion."""
-
-    tokens: int
-    bits: float
-    distortion: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Health:
-    """Codebook diagnostics on held-out chunks (``information.health``), with the bits that a prior finds used.
+class Health(Diagnostics):
+    """Codebook diagnostics on held-out chunks, with the bits that a prior finds used.
 
     ``fitting``: the tokenizer's own report; ``machine`` and ``build_seconds``: of this measurement.
     """
 
-    capacity_bits: float
     used_bits: float
     prior_converged: bool
-    position_bits: float
-    tokens_mean: float
-    tokens_p95: float
-    distortion: float
-    distortion_low: float
-    distortion_high: float
-    distortion_per_dimension: Sequence[float]
-    prefixes: Sequence[Prefix]
-    sigma: float
-    within_sigma: float
-    order_preservation: float | None
-    positions: Sequence[Position]
-    codes: int
-    dead_codes: int
-    mean_perplexity: float
-    gaussian_reference_rate: float
-    covariance_eigenvalues: Sequence[float]
-    clipped: float
-    decode_failures_corrupted: float
-    chunks: int
-    episodes: int
     encode_per_second: float
     decode_per_second: float
     fitting: Mapping[str, Any]
