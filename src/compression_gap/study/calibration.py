@@ -18,10 +18,10 @@ from ..store.graph import Graph
 from .file import load_study
 from .plan import Plan, make_plan
 
-DRAWS = 20  # of each setting of known information among many columns
+DRAWS = 8  # of each setting of known information among many columns
 WIDE_DENOISING = {"steps": 100, "seeds": 2, "batch_size": 256, "width": 128, "neighbours": 1024}
 DIALS = (1, 2, 3, 4, 5)  # bits a dimension, of the encoder and of the code in simulated studies
-SAMPLES = {True: (8_000, 300), False: (20_000, 1_000)}  # of each distribution, and training steps
+SAMPLES = {True: (8_000, 300), False: (12_000, 600)}  # of each distribution, and training steps
 # simulated: for verdicts (at each pair of dials and number of seeds), for coverage
 STUDIES = {True: (2, 200), False: (20, 1000)}
 QUANTITIES: tuple[Quantity, ...] = ("rate", "delta", "interaction", "log odds", "waterfall")
