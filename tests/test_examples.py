@@ -62,7 +62,7 @@ def test_the_script_prints_what_the_study_found(here, finished, monkeypatch, cap
 
 
 def test_the_study_file_of_the_examples_is_one(tmp_path):
-    assert cg.describe_plan(cg.load_study(EXAMPLES / "my.yaml"), tmp_path / "store")["cells"] == 12
+    assert cg.describe_plan(cg.load_study(EXAMPLES / "my.yaml"), tmp_path / "store").cells == 12
 
 
 def test_the_python_of_the_readme_runs_as_written(here, finished):
