@@ -194,7 +194,7 @@ def test_a_report_without_pyav_has_no_films_and_says_why(where, capsys, tmp_path
     out = tmp_path / "page.html"
     assert cli.main(["report", *where, "--out", str(out)]) == 0
     said = capsys.readouterr().err
-    assert said == 'cgap: no films: they need PyAV (pip install "compression-gap[metaworld]")\n'
+    assert said == 'cgap: no videos: they need PyAV (pip install "compression-gap[metaworld]")\n'
     assert "<video" not in out.read_text()
 
 
