@@ -12,18 +12,16 @@ from compression_gap.demos import Normaliser
 from compression_gap.demos.experts import expert_actions
 from compression_gap.errors import UserError
 from compression_gap.information.resolution import disturbance, task_resolution
-from compression_gap.rollouts.run import (
-    EPISODE_SCHEMA,
+from compression_gap.policies import Emission
+from compression_gap.rollouts.actors import (
     CodedActor,
     DisturbedActor,
-    Emission,
     ExpertActor,
     ExpertChunkedActor,
     ReplayActor,
-    decision_seed,
-    record_episode,
-    run_episodes,
 )
+from compression_gap.rollouts.run import EPISODE_SCHEMA, decision_seed, run_episodes
+from compression_gap.rollouts.video import record_episode
 from compression_gap.sims import EvaluationProtocol, Observation, SimPool, SimSpec, make_sim, sim_info
 from compression_gap.sims.base import arrays_equal
 from compression_gap.sims.channel import optimal_success, quantise

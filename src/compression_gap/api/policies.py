@@ -54,7 +54,8 @@ def roll_out(
     executed per decision. ``first_initial_state``: by default the evaluation's.
     """
     from ..policies import Policy
-    from ..rollouts.run import EpisodeRow, record_episode, run_episodes
+    from ..rollouts.run import EpisodeRow, run_episodes
+    from ..rollouts.video import record_episode
     from ..sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, default_rendering, sim_info
     from ..sims import suite as suite_named
 

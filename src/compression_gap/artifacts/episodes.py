@@ -20,7 +20,7 @@ from .tokens import TargetTokens
 
 if TYPE_CHECKING:
     from ..information.resolution import Disturbance
-    from ..rollouts.run import Actor
+    from ..rollouts.actors import Actor
 
 FILE = "episodes.parquet"
 FILM = "film.mp4"
@@ -99,7 +99,7 @@ class Episodes(Artifact, kind="episodes", version=1, simulated=True):
 
     def make_actor(self, store: Store) -> Actor:
         """What is rolled out."""
-        from ..rollouts.run import CodedActor, DisturbedActor, ExpertActor, ExpertChunkedActor
+        from ..rollouts.actors import CodedActor, DisturbedActor, ExpertActor, ExpertChunkedActor
 
         if self.actor == "expert":
             return ExpertActor()
@@ -170,8 +170,9 @@ class Replay(Artifact, kind="replay", version=1, simulated=True):
         """Replay from the recordings' own initial states, and write the rows."""
         import pyarrow.parquet as parquet
 
+        from ..rollouts.actors import ReplayActor
         from ..rollouts.pools import pool_for
-        from ..rollouts.run import ReplayActor, run_episodes
+        from ..rollouts.run import run_episodes
 
         recorded = {
             (e.task, e.initial_state): np.asarray(d.actions[e.start : e.start + e.length])
@@ -231,7 +232,7 @@ class Film(Artifact, kind="film", version=1, simulated=True):
 
     def build(self, job: Job) -> None:
         """Play it once more, and film it."""
-        from ..rollouts.run import record_episode
+        from ..rollouts.video import record_episode
 
         actor, path = self.played.make_actor(job.store), job.out / FILM
         record_episode(actor, self.protocol, self.task, self.initial_state, path, actor_key=self.played.key)

@@ -1,30 +1,25 @@
 """Rollouts: actor × simulator × protocol → one evidence row per episode.
 
 An actor is asked at decision points only and answers with an action chunk, of which the protocol's
-``execute`` first actions are executed. The reference actors of THEORY.md, section 5, are here (expert,
-expert-chunked, expert-coded, replay); a policy is an actor by having the same attributes.
+``execute`` first actions are executed.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
-from ..policies import Emission
-from ..sims import EvaluationProtocol, Observation, Sim, SimPool, make_sim, simulating
-from ..sims.episode import Drive, EpisodeRunner, Outcome
+from ..sims import EvaluationProtocol, Observation, SimPool
+from ..sims.episode import Drive, Outcome
 from ..sims.pool import Job
-
-Asks = Literal["observation", "expert-chunk", "expert", "recording"]
+from .actors import Actor, ReplayActor, SessionActor, Turn
 
 EPISODE_SCHEMA = pa.schema(
     [
@@ -56,128 +51,6 @@ class EpisodeRow:
     decode_failures: int
 
 
-class Actor(Protocol):
-    """What a rollout drives. ``asks`` says what ``act`` gets as ``asked``.
-
-    "observation": an ``Observation`` [B, n_obs_steps, ...]; "expert-chunk": the expert's chunk from the
-    present state, float32 [B, H, d]; "recording": the next recorded chunk, float32 [B, H, d]; "expert": the
-    expert acts at every step, and ``act`` is never called.
-    """
-
-    @property
-    def asks(self) -> Asks:
-        """What a decision is made from."""
-
-    @property
-    def n_obs_steps(self) -> int:
-        """Observation steps per decision."""
-
-    @property
-    def horizon(self) -> int:
-        """H, the length of a chunk."""
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether frames have to be rendered."""
-
-    def act(self, asked: Any, seeds: np.ndarray) -> Any:
-        """An ``Emission`` for B decisions; ``seeds`` int64 [B], one for each (episode, decision)."""
-
-
-Code = Callable[[np.ndarray], Any]  # chunks [B, H, d] -> Emission: a tokenizer's round trip
-
-
-@dataclass(frozen=True)
-class ExpertActor:
-    """The scripted expert, acting at every step."""
-
-    asks: Asks = "expert"
-    n_obs_steps: int = 1
-    horizon: int = 1
-    needs_images: bool = False
-
-    def act(self, asked: Any, seeds: np.ndarray) -> Emission:
-        """Never called: the expert acts where the simulator is."""
-        raise NotImplementedError("the expert acts in the simulator's process")
-
-
-@dataclass(frozen=True)
-class ExpertChunkedActor:
-    """The expert's chunk, rolled from a clone of the state, executed open loop."""
-
-    horizon: int
-    asks: Asks = "expert-chunk"
-    n_obs_steps: int = 1
-    needs_images: bool = False
-
-    def act(self, asked: np.ndarray, seeds: np.ndarray) -> Emission:
-        """The chunks as they are."""
-        return _verbatim(asked)
-
-
-@dataclass(frozen=True)
-class CodedActor:
-    """expert-coded: the expert's chunk through a code and back, which names the code's loss."""
-
-    horizon: int
-    code: Code
-    asks: Asks = "expert-chunk"
-    n_obs_steps: int = 1
-    needs_images: bool = False
-
-    def act(self, asked: np.ndarray, seeds: np.ndarray) -> Any:
-        """The chunks after the round trip."""
-        return self.code(asked)
-
-
-@dataclass(frozen=True)
-class DisturbedActor:
-    """The expert's chunk with noise on it: how precisely must a chunk be executed (THEORY.md, section 3)?
-
-    ``disturb``: (raw chunks [B, H, d], seeds int64 [B]) → raw chunks.
-    """
-
-    horizon: int
-    disturb: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    asks: Asks = "expert-chunk"
-    n_obs_steps: int = 1
-    needs_images: bool = False
-
-    def act(self, asked: np.ndarray, seeds: np.ndarray) -> Emission:
-        """The chunks after the disturbance."""
-        return _verbatim(self.disturb(asked, seeds))
-
-
-@dataclass(frozen=True)
-class ReplayActor:
-    """Open-loop replay of recorded actions from their own initial states, raw or through a code.
-
-    ``recorded``: (task, initial state) -> float32 [n, d]. The last chunk is filled by repeating the last
-    action, as in training; an episode ends when its recording does.
-    """
-
-    recorded: Mapping[tuple[str, int], np.ndarray]
-    horizon: int
-    code: Code | None = None
-    asks: Asks = "recording"
-    n_obs_steps: int = 1
-    needs_images: bool = False
-
-    def act(self, asked: np.ndarray, seeds: np.ndarray) -> Any:
-        """The recorded chunks, or what the code makes of them."""
-        return self.code(asked) if self.code else _verbatim(asked)
-
-    def actions(self, task: str, initial_state: int) -> np.ndarray:
-        """The recording of one episode. Raises ``UserError`` if there is none."""
-        try:
-            return self.recorded[task, initial_state]
-        except KeyError as error:
-            raise UserError(
-                f"no recorded episode of {task} starts from initial state {initial_state}: replay only the "
-                "initial states of the demonstrations"
-            ) from error
-
-
 def decision_seed(task: str, initial_state: int, repeat: int, decision: int) -> int:
     """The seed of one decision of one episode, 0 ≤ seed < 2⁶³: a hash, the same for every actor."""
     text = f"{task}|{initial_state}|{repeat}|{decision}"
@@ -203,17 +76,17 @@ def run_episodes(
     if pool.spec != protocol.sim:
         raise ValueError("the pool simulates something else than the protocol asks for")
     episodes = protocol.episodes() if episodes is None else episodes
-    decider = _Decider(actor, protocol, actor_key, episodes)
+    decider = Decider(actor, protocol, actor_key, episodes)
     rows: dict[int, EpisodeRow] = {}
 
     def done(job: Job, outcome: Outcome) -> None:
-        rows[job.index] = decider.row(job.index, outcome)
+        rows[job.index] = decider.end(job.index, outcome)
         if record:
             record(rows[job.index])
         if progress:
             progress(len(rows), len(episodes))
 
-    def decide(jobs: list[Job], asked: list[Any]) -> list[np.ndarray]:
+    def decide(jobs: list[Job], asked: list[Any]) -> list[np.ndarray | None]:
         return decider.decide([job.index for job in jobs], asked)
 
     pool.run([(task, state) for task, state, _ in episodes], decider.drive, decide, done)
@@ -221,8 +94,8 @@ def run_episodes(
 
 
 @dataclass
-class _Decider:
-    """Turns what the episodes ask into chunks, and keeps count."""
+class Decider:
+    """Turns what the episodes ask into chunks, and keeps count. Of this room alone."""
 
     actor: Actor
     protocol: EvaluationProtocol
@@ -257,18 +130,27 @@ class _Decider:
             images=actor.needs_images,
         )
 
-    def decide(self, at: Sequence[int], asked: Sequence[Any]) -> list[np.ndarray]:
-        """One chunk float32 [n, d] for each asking episode (``at``: indices into the episode list)."""
+    def decide(self, at: Sequence[int], asked: Sequence[Any]) -> list[np.ndarray | None]:
+        """One chunk float32 [n, d] for each asking episode (``at``: indices into the episode list).
+
+        None: the episode was lost, and has to be run again from its start.
+        """
         limits = [self.actor.horizon] * len(at)
         if isinstance(self.actor, ReplayActor):
             asked, limits = self._recordings(self.actor, at, asked)
         seeds = np.array([decision_seed(*self.episodes[i], self.decisions[i]) for i in at], np.int64)
         batch = Observation.batch(asked) if isinstance(asked[0], Observation) else np.stack(asked)
-        emission = self.actor.act(batch, seeds)
+        lost = np.zeros(len(at), bool)
+        if isinstance(self.actor, SessionActor):
+            assert isinstance(batch, Observation)
+            turns = [Turn(i, self.decisions[i]) for i in at]
+            emission, lost = self.actor.act_in(turns, batch, seeds)
+        else:
+            emission = self.actor.act(batch, seeds)
         chunks = np.asarray(emission.chunk, np.float32)
         if chunks.shape[:2] != (len(at), self.actor.horizon):
             raise ValueError(f"{self.actor_key} emitted {chunks.shape}, not {len(at)} × {self.actor.horizon}")
-        if not np.isfinite(chunks).all():
+        if not np.isfinite(chunks[~lost]).all():
             raise UserError(
                 f"{self.actor_key} emitted an action that is not a finite number: its training has diverged; "
                 "train it again with a lower learning rate"
@@ -276,10 +158,17 @@ class _Decider:
         for i, ok, limit in zip(at, np.asarray(emission.ok, bool), limits, strict=True):
             self.decisions[i] += 1
             self.failures[i] += limit > 0 and not ok
-        return [chunk[:limit] for chunk, limit in zip(chunks, limits, strict=True)]
+        for i, gone in zip(at, lost, strict=True):
+            if gone:
+                self.decisions[i] = self.failures[i] = 0
+        return [
+            None if gone else chunk[:limit] for chunk, limit, gone in zip(chunks, limits, lost, strict=True)
+        ]
 
-    def row(self, i: int, outcome: Outcome) -> EpisodeRow:
-        """The evidence row of episode ``i``."""
+    def end(self, i: int, outcome: Outcome) -> EpisodeRow:
+        """The evidence row of episode ``i``, which has ended."""
+        if isinstance(self.actor, SessionActor):
+            self.actor.end(i)
         task, initial_state, repeat = self.episodes[i]
         return EpisodeRow(
             actor=self.actor_key,
@@ -305,67 +194,3 @@ class _Decider:
             chunks.append(actions[rows])
             real.append(max(0, len(actions) - step))
         return chunks, real
-
-
-def _verbatim(chunks: np.ndarray) -> Emission:
-    return Emission(np.asarray(chunks, np.float32), np.ones(len(chunks), bool))
-
-
-def record_episode(
-    actor: Actor,
-    protocol: EvaluationProtocol,
-    task: str,
-    initial_state: int,
-    path: Path,
-    *,
-    actor_key: str,
-    repeat: int = 0,
-    size: int = 168,
-    every: int = 2,
-    fps: int = 30,
-) -> EpisodeRow:
-    """Run one episode in this process, film it, and return its evidence row.
-
-    The film (MP4, H.264 where the encoder is there) shows every ``every``-th step in ``size`` pixels, an even
-    number. It is rendered from a second simulator, so that the actor sees what it sees in an evaluation.
-    """
-    decider = _Decider(actor, protocol, actor_key, [(task, initial_state, repeat)])
-    sim = make_sim(protocol.sim)
-    camera = make_sim(protocol.sim.model_copy(update={"image_size": size}))
-    frames: list[np.ndarray] = []
-
-    def film(running: Sim) -> None:
-        if runner.steps % every == 0 or running.success:
-            camera.set_state(running.get_state())
-            frames.append(next(iter(camera.observe().images.values()))[0, 0])
-
-    try:
-        runner = EpisodeRunner(sim, decider.drive, after_step=film)
-        with simulating(protocol.sim, task, initial_state):
-            camera.reset(task, initial_state)
-            asked = runner.start(task, initial_state)
-        while not isinstance(asked, Outcome):
-            chunk = decider.decide([0], [asked])[0]
-            with simulating(protocol.sim, task, initial_state):
-                asked = runner.execute(chunk)
-    finally:
-        sim.close()
-        camera.close()
-    _write_video(frames, path, fps)
-    return decider.row(0, asked)
-
-
-def _write_video(frames: Sequence[np.ndarray], path: Path, fps: int) -> None:
-    """Write frames, uint8 [h, w, 3], as MP4. Browsers play H.264 with 4:2:0 colours."""
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise UserError('videos need PyAV: pip install "compression-gap[metaworld]"') from error
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream: Any = container.add_stream(codec, rate=Fraction(fps))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))

@@ -75,14 +75,15 @@ class SimPool:
         self,
         episodes: Sequence[tuple[str, int]],
         drive: Drive,
-        decide: Callable[[list[Job], list[Any]], Sequence[np.ndarray]],
+        decide: Callable[[list[Job], list[Any]], Sequence[np.ndarray | None]],
         done: Callable[[Job, Outcome], None],
     ) -> None:
         """Run all episodes, given as (task, initial state).
 
         ``decide`` gets the jobs that ask, in episode order, with what each asks, and returns one chunk
-        (float [n, d]) for each. ``done`` is called once for each episode. Raises ``UserError`` if a
-        worker raises one, or if the workers of one episode die three times.
+        (float [n, d]) for each, or None for an episode that has to be run again from its start. ``done`` is
+        called once for each episode. Raises ``UserError`` if a worker raises one, or if the workers of one
+        episode die three times.
         """
         self._start_workers(min(max(self.workers, 1), len(episodes)))
         waiting = deque(Job(i, task, state) for i, (task, state) in enumerate(episodes))
@@ -91,8 +92,8 @@ class SimPool:
             while waiting or running:
                 for at in range(len(self._started)):
                     if at not in running and waiting:
-                        running[at] = job = waiting.popleft()
-                        self._send(at, job, ("start", drive, job.task, job.initial_state))
+                        running[at] = waiting.popleft()
+                        self._begin(at, running[at], drive)
                 asking: list[tuple[Job, Any, int]] = []
                 for at, job in sorted(running.items()):
                     reply = self._receive(at, job)
@@ -105,7 +106,10 @@ class SimPool:
                     asking.sort(key=lambda item: item[0].index)
                     chunks = decide([job for job, _, _ in asking], [asked for _, asked, _ in asking])
                     for (job, _, at), chunk in zip(asking, chunks, strict=True):
-                        self._send(at, job, ("execute", np.asarray(chunk)))
+                        if chunk is None:
+                            self._begin(at, job, drive)
+                        else:
+                            self._send(at, job, ("execute", np.asarray(chunk)))
         except BaseException:
             self.close()  # replies may be under way: the next run starts with new workers
             raise
@@ -125,6 +129,10 @@ class SimPool:
     def _start_workers(self, needed: int) -> None:
         while len(self._started) < needed:
             self._started.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+
+    def _begin(self, at: int, job: Job, drive: Drive) -> None:
+        job.sent.clear()
+        self._send(at, job, ("start", drive, job.task, job.initial_state))
 
     def _send(self, at: int, job: Job, message: tuple[Any, ...]) -> None:
         job.sent.append(message)
