@@ -242,6 +242,19 @@ def test_a_trained_policy_is_rolled_out(finished, capsys):
     assert mine[0] in {tuple(v[:3]) for v in by_actor.values()}
 
 
+def test_a_served_policy_is_rolled_out_as_from_its_folder(finished, capsys):
+    from compression_gap.policies import Policy
+    from compression_gap.serving import PolicyServer
+
+    options = ("--episodes", 4, "--execute", 16)
+    here = spoken(capsys, "rollout", finished.policy, *options)["episodes"]
+    with PolicyServer(Policy.load(finished.policy)) as server:
+        there = spoken(capsys, "rollout", server.url, *options)["episodes"]
+        named = spoken(capsys, "rollout", server.url, "--suite", "channel", *options)["episodes"]
+    assert {r.pop("actor") for r in there + named} == {server.url}
+    assert [{k: v for k, v in r.items() if k != "actor"} for r in here] == there == named
+
+
 def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
     films = tmp_path / "films"
     cli_code = cli.main(["rollout", str(finished.policy), "--episodes", "2", "--out", str(films)])
@@ -298,6 +311,13 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("tokenizers channel --tokens 0", "--tokens 0 is too small; give 1 or more"),
         ("rollout nowhere", "nowhere holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"),
         ("rollout .", ". holds no policy (policy.json): "),
+        ("rollout", "no policy is named; give its folder, or ws://HOST:PORT where it is served"),
+        ("rollout one two", "2 policies are named; give one folder, or addresses ws://HOST:PORT of servers of one"),
+        ("rollout nowhere --binding cgap", "nowhere is a folder, and --binding is for a served policy; leave it out"),
+        ("rollout ws://127.0.0.1:9", "no policy answers at ws://127.0.0.1:9 ("),
+        ("rollout ws://127.0.0.1:9 --binding openpi", "unknown binding 'openpi' (did you mean 'openpi-libero'?); known: "),
+        ("rollout ws://127.0.0.1:9 --binding no.yaml", "the binding no.yaml cannot be read ("),
+        ("rollout ws://127.0.0.1:9 --timeout 0", "--timeout 0.0 leaves no time to answer; give seconds above 0"),
         ("rollout nowhere --episodes 0", "--episodes 0 is too small; give 1 or more"),
         ("rollout nowhere --execute 0", "--execute 0 is too small; give 1 or more"),
         ("rollout nowhere --first-initial-state -1", "--first-initial-state -1 is too small; give 0 or more"),

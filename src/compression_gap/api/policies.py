@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
 from ..study.file import Study
-from ..study.offline import RECORDINGS
+from .actors import PolicyOptions, open_policy
 from .card import policy_card
 from .options import at_least, folder_of
 
@@ -40,58 +40,40 @@ def export_policy(folder: Path, out: Path, study: Study | None = None) -> Export
 
 
 def roll_out(
-    folder: Path,
+    named: Sequence[str],
     suite: str | None = None,
     *,
     episodes: int = 5,
-    execute: int = 8,
+    execute: int | None = None,
     first_initial_state: int | None = None,
     out: Path | None = None,
+    options: PolicyOptions | None = None,
 ) -> tuple[list[EpisodeRow], list[Path]]:
-    """Roll out a saved policy: its episodes' rows, and in ``out`` a video of the first one of each task.
+    """Roll out a saved policy, or a served one: its episodes' rows, and in ``out`` a video of each task's first one.
 
-    ``suite``: by default the policy's own simulator and tasks. ``episodes``: of each task. ``execute``: actions
-    executed per decision. ``first_initial_state``: by default the evaluation's.
+    ``named``: a folder, or addresses; ``suite``: by default the policy's own simulator and tasks. ``episodes``: of each
+    task. ``execute``: actions executed per decision, by default the binding's, or 8. ``first_initial_state``: by
+    default the evaluation's.
     """
-    from ..policies import Policy
     from ..rollouts.run import EpisodeRow, run_episodes
     from ..rollouts.video import record_episode
-    from ..sims import EVALUATION_STATES, EvaluationProtocol, SimPool, SimSpec, default_rendering, sim_info
-    from ..sims import suite as suite_named
+    from ..sims import SimPool
 
     at_least(1, episodes=episodes, execute=execute)
     at_least(0, first_initial_state=first_initial_state)
-    policy = Policy.load(folder)
-    if suite is None and policy.spec.sim == RECORDINGS:
-        raise UserError(
-            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
-            "the robot with cgap serve"
+    opened = open_policy(named, suite, options or PolicyOptions())
+    try:
+        protocol = opened.protocol(
+            episodes=episodes, execute=execute, first_initial_state=first_initial_state
         )
-    sim, tasks = suite_named(suite) if suite else (policy.spec.sim, policy.spec.tasks)
-    spec = SimSpec(
-        sim=sim,
-        tasks=tasks,
-        cameras=policy.spec.cameras,
-        image_size=policy.spec.image_size,
-        rendering=default_rendering(sim),
-    )
-    info = sim_info(spec)
-    policy = policy.on_tasks(tasks)
-    protocol = EvaluationProtocol(
-        sim=spec,
-        episodes_per_task=episodes,
-        first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
-        execute=min(execute, policy.horizon),
-        n_obs_steps=policy.n_obs_steps,
-        step_limit=info.step_limit,
-        versions=info.versions,
-        settings=info.settings,
-    )
-    if out is not None:
-        folder_of(out)
-    with SimPool(spec, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
-        table = run_episodes(policy, protocol, pool, actor_key=folder.name)
-    films = [] if out is None else [out / f"{task}.mp4" for task in tasks]
-    for task, film in zip(tasks, films, strict=False):
-        record_episode(policy, protocol, task, protocol.first_initial_state, film, actor_key=folder.name)
+        if out is not None:
+            folder_of(out)
+        with SimPool(protocol.sim, workers=min(os.cpu_count() or 1, len(protocol.episodes()))) as pool:
+            table = run_episodes(opened.actor, protocol, pool, actor_key=opened.name)
+        films = [] if out is None else [out / f"{task}.mp4" for task in protocol.sim.tasks]
+        for task, film in zip(protocol.sim.tasks, films, strict=False):
+            start = protocol.first_initial_state
+            record_episode(opened.actor, protocol, task, start, film, actor_key=opened.name)
+    finally:
+        opened.close()
     return [EpisodeRow(**row) for row in table.to_pylist()], films

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ..api.actors import PolicyOptions
 from ..api.options import Running
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..study.file import Study
 
 Runs = Annotated[Running, tyro.conf.arg(name="")]
+Served = Annotated[PolicyOptions, tyro.conf.arg(name="")]
 StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ..api.actors import PolicyOptions
 from ..errors import UserError, counted
-from .options import print_json
+from .options import Served, print_json
 
 if TYPE_CHECKING:
     from ..policies import Policy
@@ -63,25 +64,27 @@ def export(options: ExportOptions) -> None:
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """Roll out a saved policy, and film its first episode of each task.
+    """Roll out a saved or a served policy, and film its first episode of each task.
 
     Example: cgap rollout store/policy/KEY --episodes 5 --out videos
     """
 
-    policy: tyro.conf.Positional[Path]
-    """the policy's folder (``cgap study status --json`` lists those of a study)."""
+    policy: tyro.conf.Positional[tuple[str, ...]]
+    """the policy's folder (``cgap study status --json`` lists those of a study), or ws://HOST:PORT where it is served;
+    several addresses serve one policy."""
     suite: str | None = None
     """the suite; by default the policy's own simulator and tasks."""
     episodes: int = 5
     """episodes per task."""
-    execute: int = 8
-    """actions executed per decision."""
+    execute: int | None = None
+    """actions executed per decision; by default the binding's, or 8."""
     first_initial_state: int | None = None
     """number of the first initial state; by default the evaluation's."""
     out: Path | None = None
     """folder for the MP4 files; none are made without it."""
     preset: str | None = None
     """take the number of episodes from this preset."""
+    served: Served = field(default_factory=PolicyOptions)
     json: bool = False
     """print the rows as JSON."""
 
@@ -99,6 +102,7 @@ def rollout(options: RolloutOptions) -> None:
         execute=o.execute,
         first_initial_state=o.first_initial_state,
         out=o.out,
+        options=o.served,
     )
     if o.json:
         print_json({"episodes": rows, "films": [str(film) for film in films]})

@@ -1,0 +1,146 @@
+"""A policy by what the user names: a folder, or the address of a server; and the simulator that it acts in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, unknown_name
+from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, default_rendering, sim_info
+from ..sims import suite as suite_named
+from ..study.offline import RECORDINGS
+from ..study.yaml import parse_model
+
+if TYPE_CHECKING:
+    from ..policies import Policy
+    from ..serving.binding import Binding
+    from ..serving.remote import RemoteActor
+
+EXECUTE = 8  # actions per decision, where nothing else says so
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Which policy, and how it is spoken to."""
+
+    binding: str | None = None
+    """of a served policy: openpi-libero, vla-eval-libero, or a YAML file; one of cgap serve needs none."""
+    timeout: float = 60.0
+    """seconds to wait for a served policy's answer; the first may take 15 minutes."""
+
+
+@dataclass(frozen=True)
+class OpenPolicy:
+    """An actor in its simulator; ``execute``: actions per decision that it is made for."""
+
+    name: str
+    actor: Policy | RemoteActor
+    sim: SimSpec
+    execute: int
+
+    def protocol(
+        self, *, episodes: int, execute: int | None = None, first_initial_state: int | None = None
+    ) -> EvaluationProtocol:
+        """Its evaluation; by default from the evaluation's initial states."""
+        info = sim_info(self.sim)
+        return EvaluationProtocol(
+            sim=self.sim,
+            episodes_per_task=episodes,
+            first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
+            execute=min(self.execute if execute is None else execute, self.actor.horizon),
+            n_obs_steps=self.actor.n_obs_steps,
+            step_limit=info.step_limit,
+            versions=info.versions,
+            settings=info.settings,
+        )
+
+    def close(self) -> None:
+        """Hang up, where it is a server's."""
+        if close := getattr(self.actor, "close", None):
+            close()
+
+
+def open_policy(named: Sequence[str], suite: str | None, options: PolicyOptions) -> OpenPolicy:
+    """Open a policy's folder, or connect to it: ``named`` is one folder, or addresses of servers of one policy.
+
+    ``suite``: by default the policy's own simulator and tasks.
+    """
+    from ..serving.remote import is_address
+
+    if not named:
+        raise UserError("no policy is named; give its folder, or ws://HOST:PORT where it is served")
+    if all(map(is_address, named)):
+        return _served(named, suite, options)
+    if len(named) > 1:
+        raise UserError(
+            f"{len(named)} policies are named; give one folder, or addresses ws://HOST:PORT of servers of one policy"
+        )
+    if options.binding is not None:
+        raise UserError(f"{named[0]} is a folder, and --binding is for a served policy; leave it out")
+    return _in_folder(Path(named[0]), suite)
+
+
+def _in_folder(folder: Path, suite: str | None) -> OpenPolicy:
+    from ..policies import Policy
+
+    policy = Policy.load(folder)
+    if suite is None and policy.spec.sim == RECORDINGS:
+        raise UserError(
+            f"{folder} was trained on recordings, which no simulator repeats: name one with --suite, or serve it to "
+            "the robot with cgap serve"
+        )
+    sim, tasks = suite_named(suite) if suite else (policy.spec.sim, policy.spec.tasks)
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=policy.spec.cameras,
+        image_size=policy.spec.image_size,
+        rendering=default_rendering(sim),
+    )
+    return OpenPolicy(folder.name, policy.on_tasks(tasks), spec, EXECUTE)
+
+
+def _served(addresses: Sequence[str], suite: str | None, options: PolicyOptions) -> OpenPolicy:
+    from ..serving.binding import own_tasks
+    from ..serving.remote import RemoteActor, binding_for, greet
+
+    if not options.timeout > 0:
+        raise UserError(f"--timeout {options.timeout} leaves no time to answer; give seconds above 0")
+    known = None if options.binding is None else binding_named(options.binding)
+    metadata = greet(addresses[0], "openpi" if known is None else known.wire)
+    binding = binding_for(metadata, known)
+    own = own_tasks(metadata)
+    if suite is not None:
+        sim, tasks = suite_named(suite)
+    elif own is not None and own[0] != RECORDINGS:
+        sim, tasks = own
+    else:
+        raise UserError(f"{addresses[0]} does not say which simulator it is for: name one with --suite")
+    spec = SimSpec(
+        sim=sim,
+        tasks=tasks,
+        cameras=tuple(binding.cameras),
+        image_size=binding.image_size,
+        rendering=default_rendering(sim),
+        protocol=binding.protocol,
+    )
+    actor = RemoteActor(tuple(addresses), binding, tasks, sim_info(spec), options.timeout)
+    return OpenPolicy(addresses[0], actor, spec, binding.execute)
+
+
+def binding_named(name: str) -> Binding:
+    """A binding that ships with the program, or the one in a YAML file. Raises ``UserError`` for neither."""
+    from ..serving.binding import BINDINGS, Binding
+
+    if name in BINDINGS:
+        return BINDINGS[name]
+    file = Path(name)
+    if not name.endswith((".yaml", ".yml")):
+        raise unknown_name("binding", name, (*BINDINGS, "FILE.yaml"))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the binding {file} cannot be read ({' '.join(str(error).split())})") from error
+    return parse_model(text, str(file), Binding)[0]
