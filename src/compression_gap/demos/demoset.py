@@ -215,12 +215,8 @@ def _read_record(file: Path) -> _Record:
         whole(e, "initial_state", -1, 2**63)
         if not isinstance(e["task"], str) or e["split"] not in SPLITS:
             raise ValueError(f"demos.json: episode {number} has no task, or none of the splits")
-    return _Record(
-        episodes=tuple(Episode(**e) for e in about["episodes"]),
-        cameras=tuple(about["cameras"]),
-        has_state=about["has_state"],
-        source=about["source"],
-    )
+    episodes = tuple(Episode(**e) for e in about["episodes"])
+    return _Record(episodes, tuple(about["cameras"]), about["has_state"], about["source"])
 
 
 def _check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from ..errors import UserError
 from .checks import real, shown, whole
 from .source import Field, camera_shape, inside, read_json
 
+TOTALS = ("total_episodes", "total_frames")
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -31,7 +32,7 @@ class Info:
     data_path: str  # templates, for ``tables.fill``
     video_path: str
     splits: tuple[tuple[str, range], ...]  # name, episodes; empty where it does not name several
-    totals: dict[str, int]  # "total_episodes" and "total_frames", where it names them
+    totals: dict[str, int]  # those of TOTALS that it names
 
 
 def read_info(root: Path) -> Info:
@@ -61,9 +62,7 @@ def read_info(root: Path) -> Info:
         data_path=str(info.get("data_path") or (V2_DATA if old else V3_DATA)),
         video_path=str(info.get("video_path") or (V2_VIDEO if old else V3_VIDEO)),
         splits=_splits(info.get("splits")),
-        totals={
-            n: whole(info[n], n, file) for n in ("total_episodes", "total_frames") if info.get(n) is not None
-        },
+        totals={n: whole(info[n], n, file) for n in TOTALS if info.get(n) is not None},
     )
 
 
