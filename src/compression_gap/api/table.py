@@ -49,9 +49,9 @@ class Table:
         return self.arrow.to_pandas()
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def flat(record: Mapping[str, Any]) -> dict[str, object]:
     """One row. An interval becomes NAME, NAME_low and NAME_high; lists of records have tables of their own."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
             inner = flat(value).items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -64,7 +64,7 @@ class LedgerOptions:
     """print the ledger as JSON."""
 
     @property
-    def section(self) -> dict[str, Any]:
+    def section(self) -> dict[str, float]:
         """What is set in a study's ledger section."""
         given = {"sigma": self.sigma, "steps": self.steps, "prior_steps": self.prior_steps}
         return {name: value for name, value in given.items() if value is not None}
@@ -107,7 +107,7 @@ def _of_study(options: LedgerOptions) -> Measurable:
     from ..study.file import load_study
 
     study = load_study(_file(options.target), options.preset)
-    section = Section(**(study.ledger or Section()).model_dump() | options.section)
+    section = Section.model_validate((study.ledger or Section()).model_dump() | options.section)
     opened = open_study(study.model_copy(update={"ledger": section}), options.store)
     return opened.plan, opened.store, opened.folder
 
@@ -127,7 +127,7 @@ def _of_demos(options: LedgerOptions) -> Measurable:
     if demos is None:
         raise UserError("name a study file, --preset, a suite, or folders STORE/demos/KEY that exist")
     plan = plan_ledger(
-        Section(**o.section),
+        Section.model_validate(o.section),
         demos.sets,
         o.encoders,
         o.tokenizers,

@@ -54,12 +54,12 @@ class DemoSet:
             return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
         return DemoSet(
-            episodes=tuple(Episode(**e) for e in about["episodes"]),
+            episodes=about.episodes,
             actions=array("actions"),
             proprio=array("proprio"),
-            state=array("state") if about["has_state"] else None,
-            images={camera: array(f"images-{camera}") for camera in about["cameras"]},
-            source=about["source"],
+            state=array("state") if about.has_state else None,
+            images={camera: array(f"images-{camera}") for camera in about.cameras},
+            source=about.source,
         )
 
     @property
@@ -178,20 +178,29 @@ class DemoWriter:
 
 def read_episodes(folder: Path) -> tuple[Episode, ...]:
     """The episodes of the set in a folder. Raises ``UserError`` for a record that is none."""
-    return tuple(Episode(**e) for e in _record(folder)["episodes"])
+    return _record(folder).episodes
 
 
-def _record(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Record:
+    """A ``demos.json``."""
+
+    episodes: tuple[Episode, ...]
+    cameras: tuple[str, ...]
+    has_state: bool
+    source: dict[str, Any]
+
+
+def _record(folder: Path) -> _Record:
     try:
-        about = read_object(folder / "demos.json")
-        _check_record(about)
+        return _read_record(folder / "demos.json")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no demonstrations that can be read: {error}") from error
-    return about
 
 
-def _check_record(about: dict[str, Any]) -> None:
-    """Raise ``ValueError`` unless this is the content of a ``demos.json``."""
+def _read_record(file: Path) -> _Record:
+    """Raises ``ValueError`` unless this is the content of a ``demos.json``."""
+    about = read_object(file)
     kinds = {"episodes": list, "cameras": list, "has_state": bool, "source": dict}
     if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
         raise ValueError(f"demos.json: '{wrong[0]}' is missing, or no {kinds[wrong[0]].__name__}")
@@ -206,6 +215,8 @@ def _check_record(about: dict[str, Any]) -> None:
         whole(e, "initial_state", -1, 2**63)
         if not isinstance(e["task"], str) or e["split"] not in SPLITS:
             raise ValueError(f"demos.json: episode {number} has no task, or none of the splits")
+    episodes = tuple(Episode(**e) for e in about["episodes"])
+    return _Record(episodes, tuple(about["cameras"]), about["has_state"], about["source"])
 
 
 def _check_name(name: str) -> None:

@@ -10,10 +10,10 @@ down (OpenGL's convention). Links, external storage and virtual data sets are re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from .source import (
     read_start,
     vector_rows,
 )
+
+if TYPE_CHECKING:
+    import h5py
 
 SUFFIXES = (".hdf5", ".h5", ".he5")
 CONVENTIONS = (
@@ -143,7 +146,7 @@ class Hdf5:
             if any(_is_false(demo.attrs.get(n)) for n in ("success", "successful")):
                 failed.append(group if len(self._names) == 1 else f"{name}: {group}")
 
-    def _count_parts(self, sets: dict[str, Any], place: str) -> None:
+    def _count_parts(self, sets: Mapping[str, h5py.Dataset], place: str) -> None:
         for name, dataset in sets.items():
             there, all_ = stored_parts(dataset)
             before = self._missing.get(name, (0, 0, ""))
@@ -211,11 +214,11 @@ class Hdf5:
                 file.close()
 
 
-def _datasets(demo: Any, where: Any, prefix: str = "") -> dict[str, Any]:
+def _datasets(demo: Any, where: Any, prefix: str = "") -> dict[str, h5py.Dataset]:
     """The data sets of a demonstration by their names; of its groups, ``obs`` alone is entered."""
     import h5py
 
-    out: dict[str, Any] = {}
+    out: dict[str, h5py.Dataset] = {}
     if not isinstance(demo, h5py.Group):
         return out
     for name in demo:  # names alone: items() would follow links
@@ -256,7 +259,7 @@ def _is_false(value: Any) -> bool:
     return found.dtype.kind in "biuf" and found.size == 1 and not found.any()
 
 
-def _late(sets: dict[str, Any], libero: bool, place: str) -> bool:
+def _late(sets: Mapping[str, h5py.Dataset], libero: bool, place: str) -> bool:
     """Whether observation t was taken after action t: by the joints in ``states``, else by whose script it was."""
     if JOINTS in sets and "states" in sets:
         joints, states = sets[JOINTS], sets["states"]
@@ -288,7 +291,7 @@ def _about(data: Any, where: Path) -> tuple[str, float | None]:
     """The task and the control rate that the attributes of ``data`` name."""
     args = _attribute(data, "env_args", where)
     problem = _attribute(data, "problem_info", where)
-    task: Any = problem.get("language_instruction")
+    task = problem.get("language_instruction")
     if isinstance(task, list):  # some files hold its letters
         task = "".join(map(str, task))
     task = task or args.get("env_name")
@@ -301,7 +304,7 @@ def _about(data: Any, where: Path) -> tuple[str, float | None]:
     return task.strip('" '), rate
 
 
-def _attribute(data: Any, name: str, where: Path) -> dict[str, Any]:
+def _attribute(data: Any, name: str, where: Path) -> dict[str, object]:
     found = text(data.attrs.get(name), f"{where}, attribute {name}")
     value = parse_json(found, f"{where}, attribute {name}") if found else None
     return value if isinstance(value, dict) else {}

@@ -127,7 +127,9 @@ def import_demos(
     meta: dict[str, Any] = {}
     begun = time.perf_counter()
     with store.create(recipe, meta) as out:
-        _write(source, wanted, mapping, dict(recipe.spec), out, progress)
+        about = {"kind": "import", "fps": source.fps, **recipe.spec["import"]}
+        writer = DemoWriter(out, source=about, cameras=list(mapping.cameras))
+        _write(source, wanted, mapping, writer, progress)
         meta |= {"episodes": len(source.lengths), "frames": sum(source.lengths), "fps": source.fps}
         meta["build_seconds"] = time.perf_counter() - begun
     return recipe, False
@@ -152,12 +154,9 @@ def _write(
     source: Source,
     wanted: Wanted,
     mapping: Mapping,
-    spec: dict[str, Any],
-    out: Path,
+    writer: DemoWriter,
     progress: Callable[[int, int], None],
 ) -> None:
-    about = {"kind": "import", "fps": source.fps, **spec["import"]}
-    writer = DemoWriter(out, source=about, cameras=list(mapping.cameras))
     splits = mapping.splits or [None] * len(source.lengths)
     for task, length, split in zip(mapping.tasks, source.lengths, splits, strict=True):
         writer.episode(task, length, split=split)

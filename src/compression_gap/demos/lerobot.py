@@ -9,33 +9,20 @@ Frame i of an episode is shown at ``from_timestamp`` + i / fps of its video.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .checks import check_row_size, real, shown, whole, whole_array
+from .checks import check_row_size, whole_array
+from .lerobot_info import read_info
 from .lerobot_meta import LeRobotEpisode, episodes_v2, episodes_v3, split_marks, task_names
-from .source import (
-    BLOCK,
-    Field,
-    RowStream,
-    camera_shape,
-    decode_image,
-    failure_note,
-    inside,
-    read_bytes,
-    read_json,
-    vector_rows,
-)
+from .source import BLOCK, RowStream, decode_image, failure_note, inside, read_bytes, vector_rows
 from .tables import arrow_errors, check_width, flags, matrix, numbers, opened_table, read_table, wrong_width
 from .video import decode_frames
 
-VERSIONS = ("v2.0", "v2.1", "v3.0")
 KEYS = ("episode_index", "frame_index", "timestamp", "task_index")
 SUCCESS = "next.success"
 IMAGE_BYTES = 2**26  # of a compressed image
@@ -52,31 +39,15 @@ class LeRobot:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        info = read_json(inside(path, "meta/info.json"))
-        if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
-            raise UserError(f"{path}/meta/info.json describes no features; fetch the data set again")
-        self.info = info
-        version = str(info.get("codebase_version"))
-        if version not in VERSIONS:
-            raise UserError(
-                f"{path} is a LeRobotDataset {version}; convert it to v3.0 (known: {', '.join(VERSIONS)})"
-            )
-        self.version, self.format = version, f"lerobot-{version}"
-        self._about = path / "meta/info.json"
-        self.fps: float | None = real(info.get("fps"), "fps", self._about, positive=True)
-        self._videos = {k for k, f in info["features"].items() if _kind(f) == "video"}
-        self._depth = {k for k, f in info["features"].items() if _is_depth(f)}
-        self.fields = {f.name: f for f in map(self._field, info["features"]) if f is not None}
-        self._check_video_fps()
-        cameras = sorted(self._videos - self._depth)
-        if version == "v3.0":
-            self.episodes = episodes_v3(path, info, self.fps, cameras)
-        else:
-            self.episodes = episodes_v2(path, info, cameras)
+        info = read_info(path)
+        self.version, self.format = info.version, f"lerobot-{info.version}"
+        self.fps: float | None = info.fps
+        self.fields, self._videos, self._totals = info.fields, info.videos, info.totals
+        self.episodes = (episodes_v3 if info.version == "v3.0" else episodes_v2)(path, info)
         if not self.episodes:
             raise UserError(f"{path} holds no episodes; record some")
         self.lengths = tuple(e.length for e in self.episodes)
-        self.marks = split_marks(info, self.episodes)
+        self.marks = split_marks(info.splits, self.episodes)
         self.without_observations = ""
         self.notes: list[str] = []
         self._task_of: dict[int, int] = {}  # episode -> task; −1: several
@@ -84,39 +55,6 @@ class LeRobot:
         self._check_totals()
 
     # What the files say
-
-    def _field(self, name: str) -> Field | None:
-        feature = self.info["features"][name]
-        said = feature.get("shape") if isinstance(feature, dict) else None
-        if not isinstance(said, (list, tuple)):
-            raise UserError(f"{self._about} gives {name} no shape; correct it")
-        shape = [whole(n, f"the shape of {name}", self._about, most=2**40) for n in said]
-        if _kind(feature) in ("video", "image"):
-            if name in self._depth:
-                return None
-            return Field(name, camera_shape(shape) or tuple(shape), camera=True)
-        if _kind(feature) in ("string", "language") or 0 in shape:
-            return None
-        return Field(name, (math.prod(shape),))
-
-    def _check_video_fps(self) -> None:
-        for key in sorted(self._videos):
-            feature = self.info["features"][key]
-            about = feature.get("info") or feature.get("video_info") or {}
-            said = about.get("video.fps") if isinstance(about, dict) else None
-            if said is None:
-                continue
-            try:
-                rate = float(Fraction(str(said)))  # 30, 29.97, or "30/1"
-            except (ValueError, ZeroDivisionError, OverflowError) as error:
-                raise UserError(
-                    f"{self.path}/meta/info.json gives the videos of {key} a rate of {shown(said)}; correct it"
-                ) from error
-            if not abs(rate - (self.fps or 0)) <= 0.01:
-                raise UserError(
-                    f"{self.path}/meta/info.json has two rates, fps {self.fps:g} and {rate:g} for the "
-                    f"videos of {key}; correct it, or record at one rate"
-                )
 
     def _scan(self) -> None:
         """Check each table's episodes, frames and times; find the task of each episode."""
@@ -159,11 +97,10 @@ class LeRobot:
 
     def _check_totals(self) -> None:
         found = {"total_episodes": len(self.lengths), "total_frames": sum(self.lengths)}
-        for name, count in found.items():
-            said = self.info.get(name)
-            if said is not None and whole(said, name, self._about) != count:
+        for name, said in self._totals.items():
+            if said != found[name]:
                 raise UserError(
-                    f"{self.path}/meta/info.json says {name} {said}, the tables hold {count}; fetch the data "
+                    f"{self.path}/meta/info.json says {name} {said}, the tables hold {found[name]}; fetch the data "
                     "set again, or correct it"
                 )
 
@@ -288,7 +225,7 @@ class LeRobot:
 
     def _vectors(self, name: str) -> Iterator[np.ndarray]:
         (said,) = self.fields[name].shape
-        check_row_size(name, (said,), self._about)
+        check_row_size(name, (said,), self.path / "meta/info.json")
 
         def vectors(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
             for column in self._column(path, name, 4096, said):
@@ -309,14 +246,3 @@ class LeRobot:
                 check_width(table, name, width, f"{self.path}/{path}")
             for batch in table.iter_batches(rows, columns=[name]):
                 yield batch.column(0)
-
-
-def _kind(feature: Any) -> str:
-    return str(feature.get("dtype")) if isinstance(feature, dict) else ""
-
-
-def _is_depth(feature: Any) -> bool:
-    about = [feature.get("info"), feature.get("video_info")] if isinstance(feature, dict) else []
-    return any(
-        isinstance(a, dict) and (a.get("is_depth_map") or a.get("video.is_depth_map")) is True for a in about
-    )

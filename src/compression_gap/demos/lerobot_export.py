@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import UserError
 from ..store.store import disk_error, scratch_folder, write_json
 from .demoset import DemoSet, Episode
-from .lerobot_meta import V3_DATA, V3_VIDEO
+from .lerobot_info import V3_DATA, V3_VIDEO
 from .video import VideoWriter
 
 CHUNK_FILES, TABLE_MB, VIDEO_MB = 1000, 100, 200  # LeRobot's defaults
@@ -233,7 +233,7 @@ def _append(x: _Export, table: Any) -> dict[str, int]:
     return {f"data/{k}": v for k, v in where.items()}
 
 
-def _film(x: _Export, camera: _Camera, frames: np.ndarray) -> dict[str, Any]:
+def _film(x: _Export, camera: _Camera, frames: np.ndarray) -> dict[str, float]:
     """Append an episode's frames to the camera's video; a new file once the old one is large."""
     if camera.writer is not None and camera.file is not None and camera.file.stat().st_size >= x.video_bytes:
         camera.writer.close()

@@ -7,7 +7,7 @@ pandas keeps the texts as the data frame's index: a column "task", or "__index_l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,10 @@ import numpy as np
 
 from ..errors import UserError
 from .checks import TABLE_ROWS, real, shown, whole, whole_array
+from .lerobot_info import Info
 from .source import inside
 from .tables import arrow_errors, fill, numbers, opened_table, plain, read_jsonl, read_table
 
-V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-V3_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 UNNAMED = "__index_level_0__"  # pandas' name for the column of an index without one
 
 
@@ -36,52 +33,52 @@ class LeRobotEpisode:
     videos: dict[str, tuple[str, float]]  # camera -> path, time of its first frame
 
 
-def episodes_v2(root: Path, info: dict[str, Any], cameras: Iterable[str]) -> list[LeRobotEpisode]:
+def episodes_v2(root: Path, info: Info) -> list[LeRobotEpisode]:
     """The episodes that ``meta/episodes.jsonl`` lists, by their numbers."""
     file = inside(root, "meta/episodes.jsonl")
-    size = whole(info.get("chunks_size") or 1000, "chunks_size", root / "meta/info.json", least=1)
-    data, video = info.get("data_path") or V2_DATA, info.get("video_path") or V2_VIDEO
     out = []
     for line, row in enumerate(read_jsonl(file)):
         if not isinstance(row, dict):
             raise UserError(f"{file} holds {shown(row)} as entry {line}, which is no episode; correct it")
         index = whole(row.get("episode_index"), f"episode_index of entry {line}", file)
         length = _length(row.get("length"), index, file)
-        known: dict[str, Any] = {"episode_chunk": index // size, "episode_index": index}
-        videos = {k: (fill(video, {**known, "video_key": k}, root), 0.0) for k in cameras}
-        out.append(LeRobotEpisode(index, length, fill(data, known, root), videos))
+        known = {"episode_chunk": index // info.chunk_size, "episode_index": index}
+        videos = {k: (fill(info.video_path, {**known, "video_key": k}, root), 0.0) for k in info.videos}
+        out.append(LeRobotEpisode(index, length, fill(info.data_path, known, root), videos))
     return _in_order(out, file)
 
 
-def episodes_v3(root: Path, info: dict[str, Any], fps: float, cameras: Sequence[str]) -> list[LeRobotEpisode]:
+def episodes_v3(root: Path, info: Info) -> list[LeRobotEpisode]:
     """The episodes that the tables of ``meta/episodes`` list, by their numbers."""
     files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise UserError(f"{root} has no table of episodes (meta/episodes); fetch it again")
     whole_ones = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     whole_ones += ["dataset_from_index", "dataset_to_index"]
-    whole_ones += [f"videos/{key}/{n}" for key in cameras for n in ("chunk_index", "file_index")]
-    times = [f"videos/{key}/{n}" for key in cameras for n in ("from_timestamp", "to_timestamp")]
+    whole_ones += [f"videos/{key}/{n}" for key in info.videos for n in ("chunk_index", "file_index")]
+    real_ones = [f"videos/{key}/{n}" for key in info.videos for n in ("from_timestamp", "to_timestamp")]
     out = []
     for found in files:
         file = inside(root, found.relative_to(root).as_posix())
-        table = read_table(file, [*whole_ones, *times])
+        table = read_table(file, [*whole_ones, *real_ones])
         index = whole_array(numbers(table, "episode_index", file), "episode_index", file)
         # A row is named by the episode that it describes.
         names = [f"episode {i}" for i in index.tolist()]
-        columns: dict[str, list[Any]] = {
+        places: dict[str, list[int]] = {
             n: whole_array(numbers(table, n, file), n, file, row=names.__getitem__).tolist()
             for n in whole_ones
         }
-        columns |= {n: numbers(table, n, file).tolist() for n in times}
+        times: dict[str, list[float]] = {n: numbers(table, n, file).tolist() for n in real_ones}
         for row in range(len(index)):
-            out.append(_episode_v3(root, info, fps, cameras, {n: c[row] for n, c in columns.items()}, file))
+            at = {n: c[row] for n, c in places.items()}
+            out.append(_episode_v3(root, info, at, {n: c[row] for n, c in times.items()}, file))
     return _in_order(out, root / "meta/episodes")
 
 
 def _episode_v3(
-    root: Path, info: dict[str, Any], fps: float, cameras: Sequence[str], row: dict[str, Any], file: Path
+    root: Path, info: Info, row: Mapping[str, int], times: Mapping[str, float], file: Path
 ) -> LeRobotEpisode:
+    """The episode of a row: its numbers and places, and the ``times`` of its videos."""
     index = row["episode_index"]
     length = _length(row["length"], index, file)
     if length != row["dataset_to_index"] - row["dataset_from_index"]:
@@ -89,22 +86,21 @@ def _episode_v3(
             f"{root}: episode {index} has {length} frames but the rows {row['dataset_from_index']} to "
             f"{row['dataset_to_index']}; correct meta/episodes"
         )
-    data, video = info.get("data_path") or V3_DATA, info.get("video_path") or V3_VIDEO
     known = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
     videos = {}
-    for key in cameras:
+    for key in info.videos:
         at = {n: row[f"videos/{key}/{n}"] for n in ("chunk_index", "file_index")}
         start, end = (
-            real(row[f"videos/{key}/{n}"], f"videos/{key}/{n} of episode {index}", file)
+            real(times[f"videos/{key}/{n}"], f"videos/{key}/{n} of episode {index}", file)
             for n in ("from_timestamp", "to_timestamp")
         )
-        if abs((end - start) * fps - length) > 0.5:
+        if abs((end - start) * info.fps - length) > 0.5:
             raise UserError(
-                f"{root}: episode {index} has {length} frames at fps {fps:g}, but lasts "
+                f"{root}: episode {index} has {length} frames at fps {info.fps:g}, but lasts "
                 f"{end - start:.3f} s in the video of {key}: two rates, or a wrong boundary; correct meta"
             )
-        videos[key] = (fill(video, {**at, "video_key": key}, root), start)
-    return LeRobotEpisode(index, length, fill(data, known, root), videos)
+        videos[key] = (fill(info.video_path, {**at, "video_key": key}, root), start)
+    return LeRobotEpisode(index, length, fill(info.data_path, known, root), videos)
 
 
 def _length(value: Any, index: int, file: Path) -> int:
@@ -184,17 +180,11 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def split_marks(info: dict[str, Any], episodes: Sequence[LeRobotEpisode]) -> tuple[str | None, ...] | None:
-    """The split that info.json names for each episode ("0:40" are the episodes 0 to 39); None if it names one alone."""
-    splits = info.get("splits")
-    if not isinstance(splits, dict) or len(splits) < 2:
+def split_marks(
+    splits: Sequence[tuple[str, range]], episodes: Sequence[LeRobotEpisode]
+) -> tuple[str | None, ...] | None:
+    """The split that info.json names for each episode (empty: it names several); None if it names no splits."""
+    if not splits:
         return None
-    marks: dict[int, str] = {}
-    for name, span in splits.items():
-        start, colon, stop = span.partition(":") if isinstance(span, str) else ("", "", "")
-        if not colon or not all(n.isascii() and n.isdecimal() and len(n) < 16 for n in (start, stop)):
-            return None
-        for e in episodes:
-            if int(start) <= e.index < int(stop):
-                marks[e.index] = name if e.index not in marks else ""
-    return tuple(marks.get(e.index) for e in episodes)
+    of = [[name for name, span in splits if e.index in span] for e in episodes]
+    return tuple((names[0] if len(names) == 1 else "") if names else None for names in of)

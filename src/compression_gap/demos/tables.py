@@ -16,11 +16,11 @@ from .checks import TABLE_ROWS, library_errors
 from .source import parse_json, read_text
 
 
-def fill(template: Any, known: Mapping[str, object], root: Path) -> str:
+def fill(template: str, known: Mapping[str, object], root: Path) -> str:
     """Fill a path template of info.json: ``{name}`` and ``{name:03d}`` of what is known, and nothing else."""
     out = ""
     try:
-        for text, name, spec, conversion in string.Formatter().parse(str(template)):
+        for text, name, spec, conversion in string.Formatter().parse(template):
             out += text
             if name is None:
                 continue

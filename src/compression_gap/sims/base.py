@@ -96,7 +96,9 @@ class SimInfo:
     evaluation_states: int | None = None  # how many there are of a task; None: as many as are asked for
     control_rate: float | None = None  # steps a second; None where time has no unit
     execute: int | None = None  # actions per decision, where the simulator's protocol says so
-    settings: dict[str, Any] = field(default_factory=dict)  # the protocol's resolved values, for its hash
+    settings: dict[str, str | int] = field(
+        default_factory=dict
+    )  # the protocol's resolved values, for its hash
     instructions: Mapping[str, str] = field(default_factory=dict)  # task → what it asks for, in words
 
 

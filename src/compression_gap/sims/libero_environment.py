@@ -328,7 +328,7 @@ class LiberoEnvironment:
         buffers = [v for n, v in sorted(vars(robot).items()) if n.startswith("recent_")]
         return robot, robot.controller, robot.gripper, *buffers
 
-    def _memory(self) -> list[dict[str, Any]]:
+    def _memory(self) -> list[dict[str, object]]:
         return [
             {name: copy.deepcopy(value) for name, value in vars(owner).items() if isinstance(value, _PLAIN)}
             for owner in self._owners()

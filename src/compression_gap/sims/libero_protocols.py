@@ -12,7 +12,7 @@ from the number of the initial state, the same for every policy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..errors import unknown_name
 
@@ -37,7 +37,7 @@ class LiberoProtocol:
         return max(limits[s] for s in suites)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, str | int]:
         """The resolved values, for the evaluation protocol's hash."""
         return {
             "name": self.name,

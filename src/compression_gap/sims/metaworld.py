@@ -20,6 +20,7 @@ import copy
 import sys
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -324,24 +325,24 @@ class _Environment:
         """The places of bodies, sites and geoms, which the tasks move at reset."""
         return {name: getattr(self.env.model, name).copy() for name in _MODEL_FIELDS}
 
-    def _attributes(self) -> dict[str, Any]:
+    def _attributes(self) -> dict[str, object]:
         """The environment's plain attributes, copied together so that shared arrays stay shared."""
-        plain = {
+        plain: dict[str, object] = {
             name: self._alias(value) or value if isinstance(value, np.ndarray) else value
             for name, value in vars(self.env).items()
             if isinstance(value, _PLAIN) and name not in _FIXED
         }
         return copy.deepcopy(plain)
 
-    def _put_back(self, fields: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
+    def _put_back(self, fields: dict[str, np.ndarray], attributes: dict[str, object]) -> None:
         for name, value in fields.items():
             getattr(self.env.model, name)[:] = value
         live = vars(self.env)
         for name in [n for n, v in live.items() if isinstance(v, _PLAIN) and n not in _FIXED]:
             if name not in attributes:
                 del live[name]  # set by a later step or episode
-        for name, value in copy.deepcopy(attributes).items():
-            live[name] = self._window(value) if isinstance(value, _Alias) else value
+        for name, kept in copy.deepcopy(attributes).items():
+            live[name] = self._window(kept) if isinstance(kept, _Alias) else kept
 
     def _alias(self, array: np.ndarray) -> _Alias | None:
         """Where in MuJoCo's memory the array lies, or None if it is an ordinary array."""
@@ -364,7 +365,7 @@ class _Environment:
         return np.ndarray(alias.shape, whole.dtype, whole, alias.offset, alias.strides)
 
 
-def _import_metaworld() -> tuple[ModuleType, dict[str, Any]]:
+def _import_metaworld() -> tuple[ModuleType, Mapping[str, type]]:
     """MuJoCo and the environment classes by task."""
     mujoco = import_mujoco(INSTALL_METAWORLD)
     try:

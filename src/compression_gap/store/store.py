@@ -178,7 +178,7 @@ class Store:
         return folder
 
     @contextmanager
-    def create(self, recipe: Recipe, meta: dict[str, Any] | None = None) -> Iterator[Path]:
+    def create(self, recipe: Recipe, meta: Mapping[str, Any] | None = None) -> Iterator[Path]:
         """Build an artefact: yields an empty folder; on a clean exit its files are committed at once.
 
         ``meta`` may be filled by the builder; it is stored, but is not part of the key.
@@ -191,7 +191,7 @@ class Store:
         except OSError as error:
             raise disk_error(error, self.root) from error
 
-    def _commit(self, recipe: Recipe, folder: Path, meta: dict[str, Any]) -> None:
+    def _commit(self, recipe: Recipe, folder: Path, meta: Mapping[str, Any]) -> None:
         """Write the manifest, bring everything to the disk, and rename the folder to its place."""
         commit_point(f"{recipe.kind}:built")
         manifest = {

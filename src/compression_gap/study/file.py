@@ -124,7 +124,7 @@ class Training(_Model):
     schedule: Literal["cosine", "constant"] = "cosine"
     validations: int = Field(default=10, ge=4)  # evenly spaced; the convergence flag needs four
 
-    def for_action(self, action: str) -> dict[str, Any]:
+    def for_action(self, action: str) -> dict[str, float | str]:
         """The values that hold for one action representation."""
         values = self.model_dump()
         for name in ("steps", "lr"):

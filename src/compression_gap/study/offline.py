@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..artifacts.demonstrations import Demonstrations, open_demos
 from ..artifacts.error import ChunkError, Predicts
@@ -285,7 +284,7 @@ def _check_set(name: str, demos: DemoSet, first_name: str, first: DemoSet) -> No
             "--image-size, as in --image-size 128"
         )
 
-    def sizes(s: DemoSet) -> dict[str, Any]:
+    def sizes(s: DemoSet) -> dict[str, int | dict[str, int]]:
         return {
             "cameras": {c: a.shape[1] for c, a in s.images.items()},
             "numbers of an action": s.actions.shape[1],
@@ -316,7 +315,7 @@ def _check_set(name: str, demos: DemoSet, first_name: str, first: DemoSet) -> No
         )
 
 
-def _words(value: Any) -> str:
+def _words(value: int | dict[str, int]) -> str:
     return ", ".join(f"{k} {v} px" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 

@@ -149,7 +149,7 @@ def add_policy(
             task=at.task,
             crop=crop_of(at.encoder, study.cameras.cropped()),
             tokenizer_mode=mode if HEADS[head].targets == "tokens" and takes_dropout else "eval",
-            checkpoints=tuple(study.rollout.earlier(training["steps"])),
+            checkpoints=tuple(study.rollout.earlier(int(training["steps"]))),
             demos=data.normaliser.demos,
             normaliser=data.normaliser,
             prepared=seen.prepared,

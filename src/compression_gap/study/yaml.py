@@ -103,7 +103,7 @@ def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None, model: 
     path, line = _locate(error, tree)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        known = list(_fields(model, path[:-1]))
+        known = _fields(model, path[:-1])
         near = get_close_matches(path[-1], known, n=1) or _elsewhere(model, path[-1])
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         return f"{where} line {line}: unknown key '{name}'; {hint}"
@@ -139,9 +139,9 @@ def _elsewhere(model: type[BaseModel], key: str) -> list[str]:
     return [f"{section}.{key}" for section in model.model_fields if key in _fields(model, [section])]
 
 
-def _fields(model: Any, path: list[str]) -> dict[str, Any]:
+def _fields(model: Any, path: list[str]) -> list[str]:
     """The keys of the section at a path; none of a value that is no section."""
     for part in path:
         kind = model.model_fields[part].annotation
         model = next((m for m in get_args(kind) if hasattr(m, "model_fields")), kind)  # ``Swap | None``
-    return dict(getattr(model, "model_fields", {}))
+    return list(getattr(model, "model_fields", {}))
