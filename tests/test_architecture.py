@@ -211,13 +211,12 @@ def test_no_random_number_comes_from_a_shared_generator():
 
 
 def test_files_stay_readable():
-    """One concept each: none beyond about 500 lines."""
-    long = {str(f.relative_to(SOURCE)): n for f in FILES if (n := len(f.read_text().splitlines())) > 500}
+    """One concept each."""
+    long = {str(f.relative_to(SOURCE)): n for f in FILES if (n := len(f.read_text().splitlines())) > 400}
     assert not long
 
 
-# Of these, 14 are in serving, whose messages are to become records; 25 in all are wanted.
-MOST_UNTYPED = 34
+MOST_UNTYPED = 20  # at the store's, JSON's or YAML's edge
 
 
 def untyped(tree):

@@ -167,7 +167,7 @@ def serve(options: ServeOptions) -> None:
         if o.json:
             print(json.dumps({"url": server.url, **about}, allow_nan=False), flush=True)
             return
-        tasks = ", ".join(about["tasks"])
+        tasks = ", ".join(policy.spec.tasks)
         print(f"{about['head']} · {about['encoder']} on {about['sim']} ({tasks}) at {server.url}", flush=True)
         print("Ctrl-C stops it", flush=True)
 

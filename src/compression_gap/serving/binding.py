@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import UserError
 from ..sims import Observation
+from .wire import Message
 
 Count = Annotated[int, Field(ge=1)]
 Form = Literal["as is", "axis-angle", "shortest axis-angle"]
-Message = dict[str, object]  # arrays, text, numbers, and maps of them
 
 
 class _Frozen(BaseModel):

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from .. import __version__
 from ..errors import UserError
-from .binding import Message
 from .harness import FRAME, PROTOCOL_VERSION
-from .wire import pack, unpack
+from .wire import Message, pack, unpack
 
 Wire = Literal["openpi", "vla-eval"]
 LARGEST = 2**26  # bytes of an answer
@@ -113,7 +112,7 @@ class Connection:
         except self._failures as error:
             raise Lost(_words(error)) from error
 
-    def _receive(self, timeout: float | None) -> dict[str, Any]:
+    def _receive(self, timeout: float | None) -> Mapping[str, Any]:
         seconds = self.timeout if timeout is None else timeout
         try:
             data = self.socket.recv(timeout=seconds)

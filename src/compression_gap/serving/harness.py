@@ -21,7 +21,7 @@ import numpy as np
 from .. import __version__
 from ..errors import UserError
 from .session import Session
-from .wire import pack, unpack
+from .wire import Message, pack, unpack
 
 PROTOCOL_VERSION = 1
 FRAME = {"type", "payload", "seq", "timestamp"}
@@ -36,7 +36,7 @@ FIELDS = {
 }
 
 
-def greeting(about: Mapping[str, Any]) -> dict[str, Any]:
+def greeting(about: Mapping[str, Any]) -> Message:
     """The metadata ``about`` a policy, and beside it the frame of HELLO, with the same metadata as its payload."""
     return {**about, **_frame("hello", _hello(about), 0)}
 
@@ -46,7 +46,7 @@ def is_frame(message: Any) -> bool:
     return isinstance(message, dict) and message.keys() >= FRAME
 
 
-def _hello(about: Mapping[str, Any]) -> dict[str, Any]:
+def _hello(about: Mapping[str, Any]) -> Message:
     # The benchmark is made with these, as far as it knows them.
     wanted = {"send_state": about["proprio_dim"] > 0, "send_wrist_image": len(about["cameras"]) > 1}
     return {
@@ -59,7 +59,7 @@ def _hello(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _frame(kind: str, payload: dict[str, Any], seq: int) -> dict[str, Any]:
+def _frame(kind: str, payload: Message, seq: int) -> Message:
     return {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
 
 
@@ -86,7 +86,7 @@ class Conversation:
                 if self.framed:
                     self.session.history = "consecutive"  # the harness shows every step
             if not self.framed:
-                return pack(self._plain(content, total))
+                return pack(self.session.reply(content).message(total))
             if not is_frame(content):
                 raise UserError(
                     "this is no frame of type, payload, seq and timestamp, as the first message was"
@@ -99,13 +99,7 @@ class Conversation:
             answered = "error", {"error": str(error)}
         return None if answered is None else pack(_frame(*answered, seq), text_keys=True)
 
-    def _plain(self, content: Any, total: float | None) -> dict[str, Any]:
-        out = self.session.reply(content)
-        if total is not None and "server_timing" in out:
-            out["server_timing"]["prev_total_ms"] = 1e3 * total
-        return out
-
-    def _answer(self, kind: Any, payload: Any) -> tuple[str, dict[str, Any]] | None:
+    def _answer(self, kind: Any, payload: Any) -> tuple[str, Message] | None:
         if not isinstance(payload, dict):
             raise UserError("a frame's payload is a map")
         if kind == "hello":
@@ -122,14 +116,15 @@ class Conversation:
             self.session.reply({"reset": True})
         return None
 
-    def _act(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+    def _act(self, observation: Mapping[str, Any]) -> Message:
         """The action of this step: of the chunk that is being executed, or of a new one."""
         shown = self.session.reply({**self._message(observation), "act": not self.ahead})
         if not self.ahead:
-            self.ahead.extend(shown["actions"][: self.execute])
+            assert shown.acted is not None
+            self.ahead.extend(shown.acted.actions[: self.execute])
         return {"actions": self.ahead.popleft()}
 
-    def _message(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+    def _message(self, observation: Mapping[str, Any]) -> Message:
         """An observation in this server's words, without what the policy does not see."""
         out: dict[str, Any] = {}
         for name, value in observation.items():

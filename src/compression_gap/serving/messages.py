@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import UserError, counted, unknown_name
 from ..policies import Policy
 from ..sims import Observation
+from .wire import Message
 
 FIELDS = ("proprio", "state", "true_state", "task", "prompt", "reset", "act", "step", "seed")
 SEEDS = 2**63
@@ -68,13 +69,13 @@ def read_request(message: Any, policy: Policy, task: str | None = None) -> Reque
     return Request(reset, act, _observation(fields, images, policy, task), step, seed)
 
 
-def _flatten(message: Mapping[Any, Any], policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
+def _flatten(message: Mapping[Any, Any], policy: Policy) -> tuple[Message, Message]:
     """The fields and the images of a message, whichever way its keys are written."""
-    fields: dict[str, Any] = {}
-    images: dict[str, Any] = {}
+    fields: Message = {}
+    images: Message = {}
     cameras = policy.spec.cameras
 
-    def put(where: dict[str, Any], name: Any, value: Any) -> None:
+    def put(where: Message, name: Any, value: Any) -> None:
         if name in where:
             raise UserError(f"'{name}' is given twice")
         where[name] = value

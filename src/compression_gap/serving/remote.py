@@ -22,6 +22,7 @@ from ..sims.base import instruction_of
 from ..store.store import digest
 from .binding import Binding, is_own, own_binding
 from .client import Connection, Lost
+from .wire import Message
 
 FIRST = 900.0  # seconds for the first answer of all, in which a server may compile its model
 TIMEOUT = 60.0  # for every other
@@ -157,7 +158,7 @@ class RemoteActor:
             return False
         return True
 
-    def _message(self, asked: Observation, row: int, seed: int) -> dict[str, object]:
+    def _message(self, asked: Observation, row: int, seed: int) -> Message:
         task = int(asked.task[row])
         words = asked.text[row] if asked.text is not None else self.words[task]
         return self.binding.message(asked, row, self.tasks[task], words, seed)

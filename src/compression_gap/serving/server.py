@@ -33,7 +33,7 @@ from .harness import Conversation, greeting
 from .memory import Budget, counted_by
 from .messages import check_task, needs_true_state
 from .session import Session, check_history
-from .wire import pack
+from .wire import Message, pack
 
 CONNECTIONS = 64  # at a time
 EXECUTE = 8  # actions of each chunk, for a client of vla-eval
@@ -41,7 +41,7 @@ QUEUE = 2  # messages that wait in a connection until the one before is answered
 log = logging.getLogger(__name__)
 
 
-def metadata(policy: Policy) -> dict[str, Any]:
+def metadata(policy: Policy) -> Message:
     """What a client has to know of a policy; sent when it connects."""
     spec = policy.spec
     return {

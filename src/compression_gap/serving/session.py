@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..policies import Policy
 from ..rollouts.run import decision_seed
 from ..sims import Observation
 from .messages import Request, read_request
-from .wire import unpack
+from .wire import Message, unpack
 
 History = Literal["consecutive", "repeat"]
 SKIPPED = (
@@ -34,6 +35,39 @@ def check_history(history: str) -> str:
     if history not in get_args(History):
         raise unknown_name("history", history, get_args(History))
     return history
+
+
+@dataclass(frozen=True)
+class Acted:
+    """A chunk float32 [H, d] in raw action units, whether it decoded, and the seed of its noise."""
+
+    actions: np.ndarray
+    ok: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a message is answered: ``acted`` where a chunk was asked for, after so many ``seconds``."""
+
+    episode: int
+    decision: int = 0
+    reset: bool = False
+    acted: Acted | None = None
+    seconds: float = 0.0
+    warning: str | None = None
+
+    def message(self, total: float | None = None) -> Message:
+        """As it is sent. ``total``: seconds that the answer before took in all."""
+        if self.reset:
+            return {"reset": True, "episode": self.episode}
+        out: Message = {"episode": self.episode, "decision": self.decision}
+        if self.acted is not None:
+            timing = {"infer_ms": 1e3 * self.seconds}
+            if total is not None:
+                timing["prev_total_ms"] = 1e3 * total
+            out |= {**vars(self.acted), "server_timing": timing}
+        return out if self.warning is None else {**out, "warning": self.warning}
 
 
 class Session:
@@ -60,12 +94,12 @@ class Session:
         self.seen: list[Observation] = []  # single steps, oldest first, n_obs_steps of them
         self.acted = False  # on the message before, which had no number
 
-    def answer(self, message: bytes | str) -> dict[str, Any]:
+    def answer(self, message: bytes | str) -> Message:
         """The answer to one message. Raises ``UserError``; the session is then as it was before."""
-        return self.reply(unpack(message))
+        return self.reply(unpack(message)).message()
 
-    def reply(self, message: Any) -> dict[str, Any]:
-        """``answer`` to a message that was unpacked."""
+    def reply(self, message: Any) -> Answer:
+        """The answer to a message that was unpacked."""
         begun = time.perf_counter()
         request = read_request(message, self.policy, self.task)
         fresh = request.reset or not self.seen
@@ -73,19 +107,16 @@ class Session:
         if request.seen is None:
             self.episode = episode
             self._begin()
-            return {"reset": True, "episode": episode}
+            return Answer(episode, reset=True)
         seen = self._joined(request.seen, [] if fresh else self.seen)
         steps = self._counted(request, 0 if fresh else self.steps)
         decision = 0 if fresh else self.decision
-        out: dict[str, Any] = {"episode": episode, "decision": decision}
-        if request.act:
-            out |= self._act(request, seen, episode, decision)
-            out["server_timing"] = {"infer_ms": 1e3 * (time.perf_counter() - begun)}
-        if warning := self._warning(request, fresh):
-            out["warning"] = warning
+        acted = self._act(request, seen, episode, decision) if request.act else None
+        seconds = time.perf_counter() - begun
+        warning = self._warning(request, fresh)
         self.episode, self.seen, self.steps = episode, seen, steps
         self.decision = decision + request.act
-        return out
+        return Answer(episode, decision, acted=acted, seconds=seconds, warning=warning)
 
     def _joined(self, new: Observation, before: Sequence[Observation]) -> list[Observation]:
         """The last ``n_obs_steps`` steps; before an episode's first, that one is repeated."""
@@ -127,9 +158,7 @@ class Session:
             self.notice(SKIPPED.format(wanted))
         return SKIPPED.format(wanted)
 
-    def _act(
-        self, request: Request, seen: Sequence[Observation], episode: int, decision: int
-    ) -> dict[str, Any]:
+    def _act(self, request: Request, seen: Sequence[Observation], episode: int, decision: int) -> Acted:
         whole, number = Observation.history(seen), int(seen[-1].task[0])
         seed = request.seed
         if seed is None:
@@ -141,7 +170,7 @@ class Session:
             raise UserError(
                 "the policy emitted an action that is not a finite number: its training has diverged"
             )
-        return {"actions": actions, "ok": bool(np.asarray(emission.ok)[0]), "seed": seed}
+        return Acted(actions, bool(np.asarray(emission.ok)[0]), seed)
 
 
 def _at(seen: Observation, t: int) -> Observation:

@@ -24,6 +24,7 @@ from ..errors import UserError
 LONGEST = 4096  # entries of one list or map
 CONTAINERS = 256  # lists and maps in one message
 DIMENSIONS = 8  # of an array
+Message = dict[str, object]  # arrays, text, numbers, and lists and maps of them
 IMAGE_BYTES = 2**26  # of all compressed images in one message, once they are decoded
 ELEMENTS = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
