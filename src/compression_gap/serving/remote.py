@@ -19,7 +19,6 @@ from ..policies import Emission
 from ..rollouts.actors import Turn
 from ..sims import Observation, SimInfo
 from ..sims.base import instruction_of
-from ..store.store import digest
 from .binding import Binding, is_own, own_binding
 from .client import Connection, Lost
 from .wire import Message
@@ -33,23 +32,6 @@ MOST_LOST = 3  # times that one episode may be lost
 def is_address(policy: str) -> bool:
     """Whether a policy is named by the address of a server."""
     return policy.startswith(("ws://", "wss://"))
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served: its name, as the user declares it, and what the server says of it.
-
-    A remote policy's identity is only as good as that: a server that is given other weights under the same name and
-    metadata is the same policy to this program.
-    """
-
-    name: str
-    metadata: str  # a hash
-
-    @staticmethod
-    def of(name: str, metadata: Mapping[str, Any]) -> Served:
-        """``metadata``: what the server greets with; arrays are counted by what they look like."""
-        return Served(name, digest({str(k): repr(v) for k, v in sorted(metadata.items())}))
 
 
 def greet(address: str, wire: Literal["openpi", "vla-eval"] = "openpi") -> Mapping[str, Any]:
