@@ -10,7 +10,7 @@ import pytest
 from openpi_client import image_tools
 from openpi_client.base_policy import BasePolicy
 from openpi_server.websocket_policy_server import WebsocketPolicyServer
-from test_remote import CHANNEL, PLAIN, heads_for_the_goal, rows
+from test_remote import CHANNEL, PLAIN, rows
 from vla_eval.benchmarks.libero.benchmark import LIBEROBenchmark
 from vla_eval.model_servers.predict import PredictModelServer
 from vla_eval.model_servers.serve import serve_async
@@ -19,6 +19,7 @@ from compression_gap.errors import UserError
 from compression_gap.serving.binding import BINDINGS, Actions, Binding, Part, State, resize_with_pad
 from compression_gap.serving.remote import RemoteActor
 from compression_gap.sims import Observation, sim_info
+from strange_server import heads_for_the_goal
 
 WORDS = "pick up the milk and place it in the basket"
 

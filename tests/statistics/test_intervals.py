@@ -12,7 +12,6 @@ from compression_gap.statistics.intervals import (
     contrast,
     holm,
     interaction_log_odds,
-    mcnemar,
     page_trend,
     peak_optimism,
     rate_interval,
@@ -43,16 +42,6 @@ def test_wilson(k, n):
 def test_an_interval_in_points():
     assert wilson(250, 500).points().value == 50
     assert wilson(250, 500).points().low == pytest.approx(100 * wilson(250, 500).low)
-
-
-def test_mcnemar():
-    from statsmodels.stats.contingency_tables import mcnemar as oracle
-
-    rng = np.random.default_rng(0)
-    a, b = rng.random(60) < 0.7, rng.random(60) < 0.4
-    table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
-    assert mcnemar(a, b) == pytest.approx(oracle(table, exact=True).pvalue)
-    assert mcnemar(a, a) == 1.0
 
 
 def test_holm():

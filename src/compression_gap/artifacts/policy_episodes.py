@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..rollouts.run import EpisodeRow
 
 TRACE = "trace.npz"
+START = 5.0  # seconds to wait for a server that is not there: every change asks anew
 ROWS = "rows.jsonl"  # of the work folder: the rows of episodes that have ended
 
 
@@ -110,13 +111,17 @@ class PolicyEpisodes(Artifact, kind="policy-episodes", version=1, simulated=True
         """The change, in words."""
         if self.tokenizer is not None:
             kept = "" if self.prefix is None else f", first {self.prefix}"
-            return f"chunks through {self.tokenizer.code.words}{kept}"
+            bins = self.tokenizer.options.get("bins")
+            name = self.tokenizer.code.words if bins is None else f"{self.tokenizer.tokenizer} {bins}"
+            return f"chunks through {name}{kept}"
         if self.noise is not None:
-            return f"{self.noise} noise of {self.sigma:g}"
+            return (
+                f"{self.noise} noise, σ {self.sigma:g}"
+                if self.noise == "white"
+                else f"offset, σ {self.sigma:g}"
+            )
         if self.sight is not None:
-            size = "" if self.sight.size is None else f" {self.sight.size:g}"
-            camera = "" if self.sight.camera is None else f" {self.sight.camera}"
-            return f"{self.sight.kind}{size}{camera}"
+            return self.sight.words
         return f"{self.protocol.execute} actions a decision"
 
     @property
@@ -183,7 +188,7 @@ class PolicyEpisodes(Artifact, kind="policy-episodes", version=1, simulated=True
 
         assert self.binding is not None
         info = sim_info(self.protocol.sim)
-        return RemoteActor(where.addresses, self.binding, tasks, info, where.timeout, 60.0, where.horizon)
+        return RemoteActor(where.addresses, self.binding, tasks, info, where.timeout, START, where.horizon)
 
     def _move(self, store: Store) -> Move | None:
         if self.tokenizer is not None:

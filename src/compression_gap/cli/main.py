@@ -16,7 +16,7 @@ from tyro.extras import SubcommandApp
 
 from .. import __version__
 from ..errors import UserError
-from . import demos, information, policy, study, tables, tokenizers
+from . import demos, diagnosis, information, policy, study, tables, tokenizers
 
 DESCRIPTION = (
     "Which stage of a robot policy is the bottleneck: encoder, policy or action code, in success and bits."
@@ -45,6 +45,7 @@ VERBS: dict[str, Verb[Any]] = {
     "demos make": Verb(demos.MakeOptions, demos.make),
     "demos import": Verb(demos.ImportOptions, demos.import_recordings),
     "demos export": Verb(demos.ExportOptions, demos.export),
+    "diagnose": Verb(diagnosis.DiagnoseOptions, diagnosis.diagnose),
     "rollout": Verb(policy.RolloutOptions, policy.rollout),
     "serve": Verb(policy.ServeOptions, policy.serve),
     "policy export": Verb(policy.ExportOptions, policy.export),

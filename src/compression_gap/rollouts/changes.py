@@ -35,6 +35,17 @@ class Sight:
     size: float | None = None
     camera: str | None = None
 
+    @property
+    def words(self) -> str:
+        """The change, in words."""
+        if self.kind == "averaged":
+            return f"images of {self.size:g} × {self.size:g}"
+        if self.kind == "blurred":
+            return f"blur, {self.size:g} of the width"
+        if self.kind == "black":
+            return "all cameras black" if self.camera is None else f"{self.camera} black"
+        return {"grey": "grey images", "mean state": "own state at its mean"}.get(self.kind, self.kind)
+
     def see(self, words: Sequence[str], mean: np.ndarray | None = None) -> See:
         """The change as a function. ``words``: of each task; ``mean`` [p]."""
         if self.kind == "mean state":

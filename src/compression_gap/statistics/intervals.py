@@ -93,21 +93,6 @@ def wilson(k: float, n: float, level: float = 0.95) -> Interval:
     return Interval(k / n, low, high, "Wilson")
 
 
-def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
-    """The exact two-sided p that two policies succeed equally often on the same episodes."""
-    from scipy.stats import binomtest
-
-    first, second = np.asarray(a), np.asarray(b)
-    if first.shape != second.shape:
-        raise ValueError("the two must be paired")
-    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        raise ValueError("outcomes must be 0 or 1")
-    only_first, only_second = int(np.sum(first > second)), int(np.sum(second > first))
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
-
-
 def rate_interval(cell: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
     """The interval of one rate: Wilson's; with two or more seeds the seed variance is in it."""
     _check_level(level)

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[Group, ...]] = {
     "state": ("state",),
     "language": ("prompt",),
 }
-BINS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 256)  # a number, of the tokenizer "bins": a ladder of codes
+BINS = (2, 4, 8, 16, 32, 64, 256)  # a number, of the tokenizer "bins": a ladder of codes
 RESOLUTIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # pixels, square
 BLURS = (0.01, 0.02, 0.04, 0.08, 0.16)  # standard deviation, of the image's width
 EXECUTED = (1, 2, 4, 8, 16, 32, 64)  # actions a decision

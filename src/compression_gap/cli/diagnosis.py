@@ -1,0 +1,78 @@
+"""The verb that diagnoses a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from ..api.actors import PolicyOptions
+from .options import Running, Runs, Served, print_json
+
+
+@dataclass(frozen=True)
+class DiagnoseOptions:
+    """What is a policy sensitive to, what does its success not need, how many bits of action does it use?
+
+    The policy as it is, and under one change at a time, all from the same initial states: codes and noise on its chunks,
+    coarser images, other numbers of actions a decision, its state, its prompt.
+
+    Example: cgap diagnose store/policy/KEY --episodes 25
+    """
+
+    policy: tyro.conf.Positional[tuple[str, ...]]
+    """the policy's folder, or ws://HOST:PORT where it is served; several addresses serve one policy."""
+    suite: str | None = None
+    """the suite; by default the policy's own simulator and tasks."""
+    name: str | None = None
+    """what the policy is called: part of the key of its episodes, for a served one all that tells it apart."""
+    episodes: int = 20
+    """episodes per task, as it is and under each change."""
+    execute: int | None = None
+    """actions executed per decision; by default the binding's, or 8."""
+    changes: tuple[str, ...] = ("code", "precision", "vision", "horizon", "state", "language")
+    """groups of changes."""
+    tokenizers: tuple[str, ...] = ("bins", "oat")
+    """codes that its chunks go through."""
+    tokenizer_steps: int = 1500
+    """training steps of tokenizers that have a network."""
+    demos: tuple[Path, ...] = ()
+    """folders STORE/demos/KEY that codes and noise are fitted to; by default the policy's own undisturbed chunks."""
+    store: Path = Path("store")
+    """folder of all artefacts; what is there is not run again."""
+    served: Served = field(default_factory=PolicyOptions)
+    running: Runs = field(default_factory=Running)
+    json: bool = False
+    """print what was found as JSON."""
+
+
+def diagnose(options: DiagnoseOptions) -> None:
+    """Run what is missing, and print the sentences and the table."""
+    from ..api.diagnosis import DiagnosisOptions
+    from ..api.diagnosis import diagnose as run
+    from ..api.options import at_least
+    from ..study.diagnosis import DiagnosisSpec
+    from ..study.file import Tokenizer
+
+    o = options
+    at_least(1, tokenizer_steps=o.tokenizer_steps)
+    how = DiagnosisOptions(
+        suite=o.suite,
+        name=o.name,
+        episodes=o.episodes,
+        execute=o.execute,
+        spec=DiagnosisSpec(
+            groups=o.changes, tokenizers=o.tokenizers, section=Tokenizer(steps=o.tokenizer_steps)
+        ),
+        demos=o.demos,
+        policy=o.served,
+    )
+    made = run(o.policy, how, store=o.store, running=o.running)
+    if o.json:
+        print_json(made.found)
+        return
+    from .terminal_diagnosis import diagnosis_table
+
+    diagnosis_table(made.found)
+    print(f"page: {made.folder / 'diagnosis.html'}")

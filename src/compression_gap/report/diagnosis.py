@@ -1,0 +1,42 @@
+"""The page of a policy's diagnosis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..results.records.diagnosis import Diagnosed
+from .figures.diagnosis import forest, sensitivity
+from .page import table_csv, template, write_text
+
+
+def write_diagnosis(found: Diagnosed, path: Path) -> None:
+    """Draw a diagnosis into ``path``."""
+    text = template("diagnosis.html").render(
+        s=found,
+        curves=sensitivity(found),
+        forest=forest(found),
+        csv={"changes": table_csv(_rows(found))},
+    )
+    write_text(text, path)
+
+
+def _rows(found: Diagnosed) -> list[dict[str, object]]:
+    return [
+        {
+            "group": c.group,
+            "change": c.name,
+            "size": "" if c.size is None else c.size,
+            "success": c.rate.value,
+            "success_low": c.rate.low,
+            "success_high": c.rate.high,
+            "difference": c.difference.value,
+            "difference_low": c.difference.low,
+            "difference_high": c.difference.high,
+            "p_exact": c.difference.p,
+            "p_holm": c.p,
+            "episodes": c.difference.pairs,
+            "lost": c.lost,
+            "gained": c.gained,
+        }
+        for c in found.changes
+    ]

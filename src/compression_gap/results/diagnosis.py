@@ -1,0 +1,256 @@
+"""The diagnosis of one policy, read from its episodes: what its success is sensitive to, and what it does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2
+from typing import Literal
+
+import numpy as np
+
+from .. import __version__
+from ..artifacts.episodes import Episodes
+from ..artifacts.policy_episodes import PolicyEpisodes
+from ..errors import UserError
+from ..statistics.intervals import Interval, holm, rate_interval
+from ..statistics.paired import paired_difference
+from ..store.store import Store
+from ..study.diagnosis import Condition, Curve, Diagnosis, Group
+from .records.diagnosis import Changed, Diagnosed, Needed
+
+SHARE = 0.9  # of the undisturbed success that "kept" means
+# Whether more of the axis is a greater change, by group; codes, pixels and the like are milder the more there are.
+RISING: dict[Curve, bool] = {
+    "code": False,
+    "white": True,
+    "offset": True,
+    "averaged": False,
+    "blurred": True,
+    "horizon": True,
+}
+
+
+def read_diagnosis(made: Diagnosis, store: Store) -> Diagnosed:
+    """All that the page and the terminal show. Raises ``UserError`` where the policy never succeeds as it is."""
+    rows = made.undisturbed.load(store)
+    plain, tasks = rows["success"].astype(float), rows["task"]
+    if not plain.any():
+        raise UserError(
+            f"{made.subject.identity.name} succeeds in none of {len(plain)} episodes as it is, so no change can be told "
+            "from it: see whether the binding, the camera and the actions are right (cgap rollout --out videos)"
+        )
+    found = [_changed(c, plain, tasks, store) for c in made.conditions]
+    adjusted = holm([c.p for c in found])
+    changes = [Changed(**{**vars(c), "p": p}) for c, p in zip(found, adjusted, strict=True)]
+    needed = _needed(made.conditions, changes, plain, tasks, store)
+    strata = np.unique(tasks, return_inverse=True)[1]
+    undisturbed = rate_interval(plain[None], strata)
+    return Diagnosed(
+        version=__version__,
+        policy=made.subject.identity.name,
+        served=made.subject.where.folder is None,
+        tasks=made.protocol.sim.tasks,
+        suite=made.protocol.sim.sim,
+        episodes=len(plain),
+        execute=made.protocol.execute,
+        horizon=made.subject.horizon,
+        protocol=made.protocol.hash,
+        own_chunks=made.own_chunks,
+        undisturbed=undisturbed,
+        per_task={str(t): _rate(plain[tasks == t]) for t in dict.fromkeys(tasks)},
+        references={n: _rate(_success(store, of)) for n, of in made.references.items()},
+        changes=changes,
+        needed=needed,
+        skipped=made.skipped,
+        sentences=_sentences(undisturbed, len(plain), changes, needed),
+    )
+
+
+def _success(store: Store, of: Episodes | PolicyEpisodes) -> np.ndarray:
+    return of.load(store)["success"].astype(float)
+
+
+def _rate(success: np.ndarray) -> Interval:
+    return rate_interval(success[None], np.zeros(len(success), int))
+
+
+def _changed(condition: Condition, plain: np.ndarray, tasks: np.ndarray, store: Store) -> Changed:
+    success = _success(store, condition.episodes)
+    difference = paired_difference(success, plain)
+    strata = np.unique(tasks, return_inverse=True)[1]
+    return Changed(
+        group=condition.group,
+        name=condition.episodes.change,
+        size=_size(condition, store),
+        rate=rate_interval(success[None], strata),
+        difference=difference,
+        p=difference.p,
+        per_task={
+            str(t): paired_difference(success[tasks == t], plain[tasks == t]) for t in dict.fromkeys(tasks)
+        },
+        lost=int((success < plain).sum()),
+        gained=int((success > plain).sum()),
+        expert=None if condition.expert is None else float(_success(store, condition.expert).mean()),
+    )
+
+
+def _size(condition: Condition, store: Store) -> float | None:
+    """On the group's axis; of a code, its bits a chunk."""
+    if condition.episodes.tokenizer is None:
+        return condition.size
+    fitted, prefix = condition.episodes.tokenizer.load(store), condition.episodes.prefix
+    return float(sum(log2(n) for n in fitted.codebook_sizes[:prefix]))
+
+
+def _needed(
+    conditions: Sequence[Condition],
+    changes: Sequence[Changed],
+    plain: np.ndarray,
+    tasks: np.ndarray,
+    store: Store,
+) -> list[Needed]:
+    """Where success falls below ``SHARE`` of the undisturbed one, on each axis with three points or more."""
+    out = []
+    for group in RISING:
+        own = [(c, found) for c, found in zip(conditions, changes, strict=True) if c.group == group]
+        for of in dict.fromkeys(_family(c) for c, _ in own):
+            curve = [(c, found) for c, found in own if _family(c) == of and found.size is not None]
+            if group == "horizon":  # fewer actions a decision than it is made for are no greater change
+                curve = [
+                    (c, f)
+                    for c, f in curve
+                    if c.episodes.protocol.execute > min(x.episodes.protocol.execute for x, _ in curve)
+                ]
+            if len(curve) > 2:
+                out.append(_fall(group, of, curve, plain, tasks, store))
+    return out
+
+
+def _family(condition: Condition) -> str:
+    return "" if condition.code is None else condition.code.name
+
+
+def _fall(
+    group: Curve,
+    of: str,
+    curve: Sequence[tuple[Condition, Changed]],
+    plain: np.ndarray,
+    tasks: np.ndarray,
+    store: Store,
+) -> Needed:
+    sizes = [found.size or 0.0 for _, found in curve]
+    success = np.stack([_success(store, c.episodes) for c, _ in curve])
+    value, low, high, bound = fall(sizes, success, plain, tasks, rising=RISING[group])
+    return Needed(group=group, of=of, value=value, low=low, high=high, bound=bound, share=SHARE)
+
+
+def fall(
+    sizes: Sequence[float], success: np.ndarray, plain: np.ndarray, tasks: np.ndarray, *, rising: bool
+) -> tuple[float, float, float, Literal["", "all", "none"]]:
+    """Where success falls below ``SHARE`` of the undisturbed one, with its 95 % interval and its bound (``Needed``).
+
+    ``sizes`` [S] of the changes, above 0; ``success`` [S, states] under each, ``plain`` [states] without; ``tasks``
+    [states]. ``rising``: a larger size is a greater change; else sizes (bits, pixels) enter by their inverse. The curve
+    and its draws are those of σ* (``information.resolution.task_resolution``).
+    """
+    from ..information.resolution import task_resolution
+
+    def turned(x: float) -> float:
+        return x if rising else 1.0 / x
+
+    at = sorted((turned(size), i) for i, size in enumerate(sizes))
+    star = task_resolution(
+        [x for x, _ in at], np.stack([success[i] for _, i in at]), plain, tasks, share=SHARE
+    )
+    low, high = sorted((turned(star.low), turned(star.high)))
+    bound: Literal["", "all", "none"] = {"above": "all", "below": "none"}.get(star.bound, "")  # type: ignore[assignment]
+    return turned(star.value), low, high, bound
+
+
+WORDS: dict[Group, str] = {
+    "code": "coarser codes of its chunks",
+    "white": "noise on its actions",
+    "offset": "a constant offset of its actions",
+    "averaged": "coarser images",
+    "blurred": "blurred images",
+    "colour": "images without colour",
+    "camera": "a black camera",
+    "horizon": "another number of actions a decision",
+    "state": "its own state at the mean",
+    "prompt": "another prompt",
+}
+LARGE = 0.1  # a fall in rate that is called one
+ALPHA = 0.05
+WIDE = 4.0  # a place on an axis whose interval's ends differ by this factor is not told
+
+
+def _sentences(
+    undisturbed: Interval, episodes: int, changes: Sequence[Changed], needed: Sequence[Needed]
+) -> list[str]:
+    """What the policy is sensitive to, what it does not need, how many bits it uses, and what to try next."""
+    rate = undisturbed.points()
+    out = [
+        f"As it is, the policy succeeds in {rate.value:.0f} % [{rate.low:.0f}, {rate.high:.0f}] of {episodes} episodes."
+    ]
+    hurt = [c for c in changes if c.p < ALPHA and c.difference.value < 0]
+    sensitive = list(dict.fromkeys(c.group for c in sorted(hurt, key=lambda c: c.difference.value)))
+    if sensitive:
+        out.append(f"Its success falls with {_listed([WORDS[g] for g in sensitive])}.")
+    spared = [
+        g
+        for g in dict.fromkeys(c.group for c in changes)
+        if all(c.difference.low > -LARGE for c in changes if c.group == g)
+    ]
+    if spared:
+        out.append(
+            f"It loses less than {100 * LARGE:.0f} points (95 %) with {_listed([WORDS[g] for g in spared])}, "
+            "as far as was tried."
+        )
+    told = [n for n in needed if n.group in sensitive or (not n.bound and n.high < WIDE * n.low)]
+    out += [_need(n) for n in told]
+    known = {*sensitive, *spared, *(n.group for n in told)}
+    open_ = [g for g in dict.fromkeys(c.group for c in changes) if g not in known]
+    if open_:
+        out.append(
+            f"These episodes cannot tell what {_listed([WORDS[g] for g in open_])} cost it; more would."
+        )
+    return out + _next(sensitive, needed)
+
+
+UNITS: dict[Group, tuple[str, str]] = {
+    "code": ("at least", "bits a chunk"),
+    "averaged": ("at least", "pixels across"),
+    "white": ("up to", "standard deviations of noise on its actions"),
+    "offset": ("up to", "standard deviations of offset"),
+    "blurred": ("up to", "of the image's width of blur"),
+    "horizon": ("up to", "actions a decision"),
+}
+
+
+def _need(found: Needed) -> str:
+    least, unit = UNITS[found.group]
+    of = f" ({found.of})" if found.of else ""
+    kept = f"It keeps {100 * found.share:.0f} % of its success"
+    if found.bound == "none":
+        return f"{kept} at none of the changes tried: the mildest, {found.value:.2g} {unit}{of}, costs more."
+    if found.bound == "all":
+        return f"{kept} at all of the changes tried, to {found.value:.2g} {unit}{of}."
+    return f"{kept} with {least} {found.value:.2g} [{found.low:.2g}, {found.high:.2g}] {unit}{of}."
+
+
+def _next(sensitive: Sequence[Group], needed: Sequence[Needed]) -> list[str]:
+    """What the sensitivities suggest to look at; they prove no gain."""
+    finest = {n.group for n in needed if n.bound == "none" and n.group in sensitive}
+    if "averaged" in finest:
+        return [
+            "It uses the finest detail that its images show: try a larger image or a finer encoder first."
+        ]
+    if "code" in finest:
+        return ["No code tried keeps its success: a tokenizer for it needs more bits than these."]
+    if "horizon" in sensitive and "averaged" not in sensitive:
+        return ["Try fewer actions a decision before a larger encoder: it costs nothing to train."]
+    return []
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
