@@ -19,7 +19,9 @@ PUBLIC = {
     "Policy": ".policies",
     "Results": ".api.results",
     "UserError": ".errors",
+    "compare": ".api.compare",
     "describe_plan": ".api.study",
+    "diagnose": ".api.diagnosis",
     "load_study": ".api.study",
     "make_demos": ".api.demos",
     "run": ".api.results",
@@ -28,7 +30,9 @@ PUBLIC = {
 
 if TYPE_CHECKING:
     from . import tokenizers
+    from .api.compare import compare
     from .api.demos import make_demos
+    from .api.diagnosis import diagnose
     from .api.results import Results, run
     from .api.study import describe_plan, load_study, status
     from .demos import DemoSet
@@ -40,7 +44,9 @@ __all__ = [
     "Policy",
     "Results",
     "UserError",
+    "compare",
     "describe_plan",
+    "diagnose",
     "load_study",
     "make_demos",
     "run",

@@ -16,7 +16,7 @@ from tyro.extras import SubcommandApp
 
 from .. import __version__
 from ..errors import UserError
-from . import demos, diagnosis, information, policy, study, tables, tokenizers
+from . import compare, demos, diagnosis, information, policy, study, tables, tokenizers
 
 DESCRIPTION = (
     "Which stage of a robot policy is the bottleneck: encoder, policy or action code, in success and bits."
@@ -46,6 +46,7 @@ VERBS: dict[str, Verb[Any]] = {
     "demos import": Verb(demos.ImportOptions, demos.import_recordings),
     "demos export": Verb(demos.ExportOptions, demos.export),
     "diagnose": Verb(diagnosis.DiagnoseOptions, diagnosis.diagnose),
+    "compare": Verb(compare.CompareOptions, compare.compare),
     "rollout": Verb(policy.RolloutOptions, policy.rollout),
     "serve": Verb(policy.ServeOptions, policy.serve),
     "policy export": Verb(policy.ExportOptions, policy.export),

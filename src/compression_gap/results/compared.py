@@ -1,0 +1,199 @@
+"""Policies compared on the episodes that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from .. import __version__
+from ..errors import UserError, counted
+from ..statistics.bottleneck import locate
+from ..statistics.intervals import contrast, holm, rate_interval
+from ..statistics.paired import further_pairs, paired_difference
+from .outcomes.record import Episode, PolicyOutcomes
+from .records.compared import ComparedPair, ComparedPolicies, ComparedPolicy, Difference
+
+
+def compare_policies(policies: Sequence[PolicyOutcomes]) -> ComparedPolicies:
+    """Every pair of policies. Raises ``UserError`` for fewer than two, and for two that share no episode."""
+    names = [p.name for p in policies]
+    if len(policies) < 2:
+        raise UserError("one policy has nothing to be compared with; name two or more files")
+    if double := sorted({n for n in names if names.count(n) > 1}):
+        raise UserError(f"two policies are called {double[0]}; name them apart, as in NAME=FILE")
+    if len({p.protocol for p in policies if p.protocol is not None}) > 1:
+        raise UserError(
+            "the policies were evaluated under different protocols (their hashes differ): rates of different "
+            "protocols cannot be compared; roll them out alike"
+        )
+    rates = [_policy(p) for p in policies]
+    pairs = [_pair(a, b) for a, b in combinations(policies, 2)]
+    adjusted = holm([p.pooled.p for p in pairs])
+    every = [ComparedPair(**{**vars(p), "holm": h}) for p, h in zip(pairs, adjusted, strict=True)]
+    return ComparedPolicies(
+        version=__version__,
+        policies=rates,
+        pairs=every,
+        notes=_notes(policies, every),
+    )
+
+
+def _episodes(policy: PolicyOutcomes) -> list[Episode]:
+    """Those that every training seed has, in order."""
+    shared = set.intersection(*(set(of) for of in policy.seeds.values()))
+    return sorted(shared)
+
+
+def _outcomes(policy: PolicyOutcomes, episodes: Sequence[Episode]) -> np.ndarray:
+    """[seeds, episodes]."""
+    return np.array([[of[e] for e in episodes] for of in policy.seeds.values()])
+
+
+def _strata(episodes: Sequence[Episode]) -> np.ndarray:
+    return np.unique([e.task for e in episodes], return_inverse=True)[1]
+
+
+def _policy(policy: PolicyOutcomes) -> ComparedPolicy:
+    episodes = _episodes(policy)
+    if not episodes:
+        raise UserError(
+            f"the training seeds of {policy.name} share no episode: each must be run on the same states"
+        )
+    values, tasks = _outcomes(policy, episodes), np.array([e.task for e in episodes])
+    return ComparedPolicy(
+        name=policy.name,
+        seeds=len(values),
+        episodes=len(episodes),
+        rate=rate_interval(values, _strata(episodes)),
+        per_task={
+            str(t): rate_interval(values[:, tasks == t], np.zeros((tasks == t).sum(), int))
+            for t in dict.fromkeys(tasks)
+        },
+    )
+
+
+def _pair(a: PolicyOutcomes, b: PolicyOutcomes) -> ComparedPair:
+    own, other = _episodes(a), _episodes(b)
+    shared = sorted({*own} & {*other})
+    if not shared:
+        raise UserError(
+            f"{a.name} and {b.name} share no episode: {a.name} has {_example(own)}, {b.name} {_example(other)}; run both "
+            "on the same tasks and initial states"
+        )
+    first, second = _outcomes(a, shared), _outcomes(b, shared)
+    tasks = np.array([e.task for e in shared])
+    pooled = _difference(first, second, _strata(shared))
+    known = len(first) > 1 and len(second) > 1
+    episodes, seeds = _further(first, second, pooled, _strata(shared))
+    return ComparedPair(
+        first=a.name,
+        second=b.name,
+        pooled=pooled,
+        holm=pooled.p,
+        per_task={
+            str(t): _difference(
+                first[:, tasks == t], second[:, tasks == t], np.zeros((tasks == t).sum(), int)
+            )
+            for t in dict.fromkeys(tasks)
+        },
+        only_first=len(own) - len(shared),
+        only_second=len(other) - len(shared),
+        seeds_known=known,
+        further_episodes=episodes,
+        further_seeds=seeds,
+        sentence=_sentence(a.name, b.name, pooled, len(first), len(second), episodes, seeds),
+    )
+
+
+def _example(episodes: Sequence[Episode]) -> str:
+    return f"{episodes[0].task} from initial state {episodes[0].state} on"
+
+
+def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Difference:
+    """One run of each: exact over episodes. More: training seeds are a level of their own."""
+    if len(first) == len(second) == 1:
+        found = paired_difference(first[0], second[0])
+        return Difference(
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            p=found.p,
+            pairs=found.pairs,
+            method=found.method,
+        )
+    over = contrast([first, second], (1.0, -1.0), strata)
+    return Difference(
+        value=over.value, low=over.low, high=over.high, p=over.p, pairs=first.shape[1], method=over.method
+    )
+
+
+def _further(
+    first: np.ndarray, second: np.ndarray, pooled: Difference, strata: np.ndarray
+) -> tuple[int | None, int | None]:
+    """Episodes, and seeds, that would separate the two; None where they are separated, or none would."""
+    if pooled.p < 0.05 or pooled.value == 0:
+        return None, None
+    if len(first) == len(second) == 1:
+        return further_pairs(first[0], second[0]), None
+    if len(first) == 1 or len(second) == 1:
+        return None, None
+    better, worse = (first, second) if pooled.value > 0 else (second, first)
+    advice = locate(worse, {"policy": (better, "the other")}, None, strata)
+    return advice.further_episodes, advice.further_seeds
+
+
+def _sentence(
+    a: str, b: str, found: Difference, seeds: int, others: int, episodes: int | None, more_seeds: int | None
+) -> str:
+    points = f"{abs(round(100 * found.value))} point{'' if abs(round(100 * found.value)) == 1 else 's'}"
+    low, high = (round(100 * x) + 0 for x in (found.low, found.high))
+    if found.value < 0:
+        low, high = -high, -low
+    word = "more" if found.value >= 0 else "less"
+    runs = "" if seeds == others == 1 else f", {seeds} and {others} training seeds"
+    exact = "exact p" if seeds == others == 1 else "p"
+    text = (
+        (
+            f"{a} succeeds {points} {word} often than {b} (95 % CI {low} to {high}; {exact} {found.p:.2g}) on "
+            f"{counted(found.pairs, 'shared episode')}{runs}."
+        )
+        .replace("CI -", "CI −")
+        .replace("to -", "to −")
+    )
+    if found.p < 0.05:
+        return text + (
+            ""
+            if seeds > 1 and others > 1
+            else " This is about these two trainings: seed variance is unknown."
+        )
+    more = [f"{episodes} more episodes"] if episodes else []
+    more += [f"{counted(more_seeds, 'more training seed')} each"] if more_seeds else []
+    if more:
+        return (
+            text
+            + f" They are not separated; about {' or '.join(more)} would, if the difference is as measured."
+        )
+    return text + " They are not separated."
+
+
+def _notes(policies: Sequence[PolicyOutcomes], pairs: Sequence[ComparedPair]) -> list[str]:
+    out = []
+    if ordered := [p.name for p in policies if p.numbering == "by order"]:
+        out.append(
+            f"The episodes of {', '.join(ordered)} are paired by their order: the file does not number initial states. "
+            "If they did not start alike, the intervals are too narrow or too wide."
+        )
+    for pair in pairs:
+        if pair.only_first or pair.only_second:
+            out.append(
+                f"Of {pair.first}, {counted(pair.only_first, 'episode')} and of {pair.second} {pair.only_second} do not "
+                "pair up: they count in the rates, not in the difference."
+            )
+    if any(not p.seeds_known for p in pairs):
+        out.append(
+            "Where a policy has one training seed, seed variance is unknown: the difference is one of these trainings, "
+            "not of the methods."
+        )
+    return out
