@@ -1,7 +1,9 @@
 """Every command in the README and in docs/ runs, at the tiny preset's scale."""
 
+import json
 import re
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,16 @@ import yaml
 from compression_gap.cli.main import main
 from compression_gap.policies import Policy
 from compression_gap.study.file import parse_study
+from strange_server import Strange, heads_for_the_goal
 
 ROOT = Path(__file__).parent.parent
 LEDGER = "ledger: {steps: 4, batch_size: 8, prior_steps: 2, episodes_per_sigma: 3, sigma: 0.2}\n"
+CHANNEL_BINDING = """\
+cameras: {channel: observation/image}
+image_size: 16
+state: {key: observation/state}
+execute: 4
+"""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -117,10 +126,17 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("docs") / "store"
 
 
+def is_best(spec, file):
+    """The first seed's Diffusion Policy with the oracle."""
+    meta = json.loads((file.parent / "artifact.json").read_text())
+    return spec["encoder"] == "oracle" and spec["head"] == "diffusion" and meta["spec"]["seed"] == 0
+
+
 @pytest.mark.parametrize("command", commands())
 def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
     """As written, but with the tiny preset for the demo's, and a small finished study for a user's file."""
     monkeypatch.chdir(tmp_path)
+    stack = ExitStack()
     words = ["tiny" if w == "demo" else w for w in shlex.split(command)[1:]]
     if words[0] in ("ledger", "locate"):
         study = tmp_path / "bits.yaml"
@@ -132,6 +148,29 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
     elif any(w.endswith(".yaml") for w in words):
         words = [str(finished.file) if w.endswith(".yaml") else w for w in words]
         words += ["--store", str(finished.store)]
+    elif words[0] == "compare":
+        rows = "task,initial state,success\n" + "".join(f"t,{i},{i % 2}\n" for i in range(20))
+        for i in (1, 2):
+            name, _, path = words[i].partition("=")
+            file = tmp_path / Path(path).with_name(f"{name}.csv")
+            file.parent.mkdir(parents=True)
+            file.write_text(rows)
+            words[i] = f"{name}={file}"
+    elif words[1].startswith("ws://"):
+        (tmp_path / "mine.yaml").write_text(CHANNEL_BINDING)
+        words[1] = stack.enter_context(Strange(lambda n, m: heads_for_the_goal(m))).url
+        words[words.index("--binding") + 1], words[words.index("--suite") + 1] = "mine.yaml", "channel"
+        if words[0] == "diagnose":
+            words += ["--episodes", "3", "--tokenizer-steps", "3", "--processes", "0"]
+    elif words[0] == "diagnose":
+        assert (
+            main(["study", "run", "--preset", "tiny", "--store", str(store)]) == 0
+        )  # one that succeeds at times
+        (policy,) = (
+            f.parent for f in store.glob("policy/*/policy.json") if is_best(json.loads(f.read_text()), f)
+        )
+        words = [str(policy) if w.endswith("policy/KEY") else w for w in words]
+        words += ["--store", str(store)]
     elif words[0] == "rollout":
         words = [str(finished.policy) if w.endswith("policy/KEY") else w for w in words]
         words[words.index("--episodes") + 1] = "1"
@@ -148,6 +187,7 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
     elif words[0] not in ("published", "power"):
         words += ["--store", str(store)]
     code = main(words)
+    stack.close()
     assert capsys.readouterr().out.strip()
     # doctor may find the machine wanting, and then says so with exit code 2.
     assert code == 0 or words[0] == "doctor"

@@ -4,12 +4,20 @@ import ast
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import compression_gap as cg
 
+POLICY = """
+from strange_server import heads_for_the_goal
+
+def load():
+    return lambda observation: heads_for_the_goal(observation)["actions"]
+"""
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -70,3 +78,29 @@ def test_the_python_of_the_readme_runs_as_written(here, finished):
     names: dict = {}
     exec(compile(text, "README.md", "exec"), names)
     assert list(names["cells"]["label"]) == [c["label"] for c in finished.summary["cells"]]
+
+
+def test_any_function_is_served_and_rolled_out(tmp_path, monkeypatch, capsys):
+    from compression_gap.cli.main import main
+
+    (tmp_path / "my_policy.py").write_text(POLICY)
+    (tmp_path / "mine.yaml").write_text(
+        "{cameras: {channel: observation/image}, image_size: 16, state: {key: observation/state}, execute: 4}"
+    )
+    program = [sys.executable, str(EXAMPLES / "serve_any_policy.py"), "my_policy:load", "--port", "0"]
+    path = f"{tmp_path}:{Path(__file__).parent}"
+    monkeypatch.setenv("PYTHONPATH", path)
+    serving = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    try:
+        address = serving.stdout.readline().split()[-1]
+        assert address.startswith("ws://127.0.0.1:")
+        command = ["rollout", address, "--suite", "channel", "--episodes", "3", "--json"]
+        assert main([*command, "--binding", str(tmp_path / "mine.yaml")]) == 0
+    finally:
+        serving.kill()
+        serving.communicate()
+    rows = json.loads(capsys.readouterr().out)["episodes"]
+    assert [r["success"] for r in rows] == [True] * 3
+    source = (EXAMPLES / "serve_any_policy.py").read_text()
+    assert "compression_gap" not in source
+    assert len(source.splitlines()) <= 60
