@@ -42,7 +42,7 @@ def rows_of(store):
 
 def how(*groups, **changes):
     return DiagnosisOptions(
-        spec=DiagnosisSpec(groups=groups, tokenizers=("bins",)), **{"episodes": 4, **changes}
+        spec=DiagnosisSpec(groups=groups, tokenizers=("bins",)), **{"episodes": 4, "videos": 0, **changes}
     )
 
 
@@ -58,7 +58,7 @@ def test_a_policy_of_someone_elses_is_diagnosed(tmp_path, binding):
     with Strange(lambda n, m: heads_for_the_goal(m)) as server:
         made = diagnose(
             [server.url],
-            how("code", "precision", "vision", "horizon", "state", "language", suite="channel", name="six lines", episodes=12, policy=binding),
+            how("code", "precision", "vision", "horizon", "state", "language", suite="channel", name="six lines", episodes=12, policy=binding, videos=2),
             store=tmp_path / "store",
             running=HERE,
         )  # fmt: skip
@@ -88,6 +88,8 @@ def test_a_policy_of_someone_elses_is_diagnosed(tmp_path, binding):
     page = (made.folder / "diagnosis.html").read_text()
     assert found.sentences[1] in page
     assert page.count("<svg") == 2
+    assert page.count("<video") == 4  # two changes: as it was, and under the change
+    assert page.index("as it is: reach, success") < page.index("images of 1 × 1: reach, failure")
     assert "own</b> undisturbed chunks" in page
     assert json.loads((made.folder / "diagnosis.json").read_text())["policy"] == "six lines"
 
@@ -154,7 +156,7 @@ def test_the_verb_prints_the_sentences_the_table_and_the_page(tmp_path, binding,
     with Strange(lambda n, m: heads_for_the_goal(m)) as server:
         command = (
             f"diagnose {server.url} --suite channel --binding {binding.binding} --episodes 4 --changes state vision "
-            f"--name mine --processes 0 --store {tmp_path / 'store'}"
+            f"--name mine --processes 0 --videos 0 --store {tmp_path / 'store'}"
         )
         assert main(command.split()) == 0
         said = capsys.readouterr().out

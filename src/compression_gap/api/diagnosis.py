@@ -11,6 +11,7 @@ from ..artifacts.demonstrations import Demonstrations, open_demos
 from ..artifacts.policy_episodes import PolicyIdentity, Where
 from ..errors import UserError
 from ..results.diagnosis import read_diagnosis
+from ..results.films import film_changes
 from ..results.records.diagnosis import Diagnosed
 from ..results.records.json import as_json
 from ..serving.remote import RemoteActor
@@ -18,12 +19,14 @@ from ..store.store import Store, write_json
 from ..study.diagnosis import Diagnosis, DiagnosisSpec, Subject, plan_diagnosis
 from .actors import OpenPolicy, PolicyOptions, open_policy
 from .build import build_all
-from .options import Running, at_least, folder_of
+from .options import Running, at_least, can_film, folder_of
 
 
 @dataclass(frozen=True)
 class DiagnosisOptions:
-    """How a policy is diagnosed. ``name``: what it is called; ``episodes``: of each task and change."""
+    """How a policy is diagnosed. ``name``: what it is called; ``episodes``: of each task and change;
+    ``videos``: changes of which the page shows an episode.
+    """
 
     suite: str | None = None
     name: str | None = None
@@ -32,6 +35,7 @@ class DiagnosisOptions:
     spec: DiagnosisSpec = field(default_factory=DiagnosisSpec)
     demos: tuple[Path, ...] = ()
     policy: PolicyOptions = field(default_factory=PolicyOptions)
+    videos: int = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def diagnose(
     build_all(made, place, folder, running or Running())
     found = read_diagnosis(made, place)
     write_json(folder / "diagnosis.json", as_json(found))
-    write_diagnosis(found, folder / "diagnosis.html")
+    videos = film_changes(made, found, place, o.videos) if o.videos and can_film() else []
+    write_diagnosis(found, folder / "diagnosis.html", videos)
     return MadeDiagnosis(found, folder)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import UserError
@@ -50,6 +52,14 @@ def check_sigma(sigma: float | None) -> None:
     """Refuse a resolution that is none."""
     if sigma is not None and not 0 < sigma < float("inf"):
         raise UserError(f"--sigma {sigma} is no resolution; give standard deviations above 0")
+
+
+def can_film() -> bool:
+    """Whether videos can be made; if not, say what they need."""
+    there = find_spec("av") is not None
+    if not there:
+        print('cgap: no videos: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr)
+    return there
 
 
 def folder_of(path: Path) -> Path:

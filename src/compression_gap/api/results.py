@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
 from .build import ended_early, own_failures
-from .options import Running, folder_of
+from .options import Running, can_film, folder_of
 from .study import OpenStudy, build_study, open_study
 from .table import Table
 
@@ -80,12 +78,7 @@ class Results:
         """One success and one failure each of the best and the worst policies: artefacts, too."""
         from ..results.films import film_cells
 
-        if find_spec("av") is None:
-            print(
-                'cgap: no videos: they need PyAV (pip install "compression-gap[metaworld]")', file=sys.stderr
-            )
-            return []
-        return film_cells(self.opened.plan, self.opened.store, cells)
+        return film_cells(self.opened.plan, self.opened.store, cells) if can_film() else []
 
 
 def run(

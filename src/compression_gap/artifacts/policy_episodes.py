@@ -22,7 +22,7 @@ from ..sims import EvaluationProtocol, sim_info
 from ..sims.base import instruction_of
 from ..store.artifact import Artifact, Job, elided
 from ..store.store import Store, digest
-from .episodes import FILE, read_columns
+from .episodes import FILE, FILM, read_columns
 from .normaliser import FittedNormaliser
 from .tokenizer import FittedTokenizer
 
@@ -266,3 +266,32 @@ class _Kept:
 
     def _file(self, episode: tuple[str, int, int]) -> Path:
         return self.work / f"{digest(list(episode))[:16]}.npz"
+
+
+class PolicyFilm(Artifact, kind="policy-film", version=1, simulated=True):
+    """One episode of a policy's, as it is or under a change, filmed for the page."""
+
+    task: str
+    initial_state: int
+    played: PolicyEpisodes
+
+    @property
+    def label(self) -> str:
+        """Whose, under which change."""
+        return f"video of {self.played.label}"
+
+    def build(self, job: Job) -> None:
+        """Play it once more, and film it."""
+        from ..rollouts.video import record_episode
+
+        actor, protocol = self.played.make_actor(job.store), self.played.protocol
+        try:
+            path = job.out / FILM
+            record_episode(actor, protocol, self.task, self.initial_state, path, actor_key=self.played.key)
+        finally:
+            if close := getattr(actor.inner, "close", None):
+                close()
+
+    def load(self, store: Store) -> Path:
+        """The MP4 file."""
+        return store.open(self) / FILM

@@ -39,6 +39,8 @@ class DiagnoseOptions:
     """training steps of tokenizers that have a network."""
     demos: tuple[Path, ...] = ()
     """folders STORE/demos/KEY that codes and noise are fitted to; by default the policy's own undisturbed chunks."""
+    videos: int = 2
+    """changes of which the page shows an episode as it was and under the change; 0 for none."""
     store: Path = Path("store")
     """folder of all artefacts; what is there is not run again."""
     served: Served = field(default_factory=PolicyOptions)
@@ -57,6 +59,7 @@ def diagnose(options: DiagnoseOptions) -> None:
 
     o = options
     at_least(1, tokenizer_steps=o.tokenizer_steps)
+    at_least(0, videos=o.videos)
     how = DiagnosisOptions(
         suite=o.suite,
         name=o.name,
@@ -67,6 +70,7 @@ def diagnose(options: DiagnoseOptions) -> None:
         ),
         demos=o.demos,
         policy=o.served,
+        videos=o.videos,
     )
     made = run(o.policy, how, store=o.store, running=o.running)
     if o.json:

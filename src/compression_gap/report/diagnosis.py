@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..results.records.diagnosis import Diagnosed
+from ..results.records.study import Video
 from .figures.diagnosis import forest, sensitivity
 from .page import table_csv, template, write_text
 
 
-def write_diagnosis(found: Diagnosed, path: Path) -> None:
-    """Draw a diagnosis into ``path``."""
+def write_diagnosis(found: Diagnosed, path: Path, videos: Sequence[Video] = ()) -> None:
+    """Draw a diagnosis, and videos of episodes that a change cost, into ``path``."""
     text = template("diagnosis.html").render(
         s=found,
         curves=sensitivity(found),
         forest=forest(found),
+        videos=[(v, base64.b64encode(v.path.read_bytes()).decode()) for v in videos],
         csv={"changes": table_csv(_rows(found))},
     )
     write_text(text, path)

@@ -1,4 +1,4 @@
-"""Videos of rollouts for the report: artefacts like any other, so a second report costs nothing."""
+"""Videos of rollouts for pages: artefacts like any other, so a second page costs nothing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts.episodes import Episodes, Film
+from ..artifacts.policy_episodes import PolicyFilm
 from ..encoders.registry import is_limit
 from ..store.artifact import build
 from ..store.store import Store
 from ..study.base import StudyPlan
 from ..study.cells import Cell
+from ..study.diagnosis import Diagnosis
 from .measurement import label
+from .records.diagnosis import Diagnosed
 from .records.study import Video
 
 
@@ -28,6 +31,30 @@ def film_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
             path = _film(store, cell, task, state)
             name = f"{label(cell, plan.study)} · seed {cell.seed}"
             out.append(Video(label=name, task=task, success=success, path=path))
+    return out
+
+
+def film_changes(made: Diagnosis, found: Diagnosed, store: Store, changes: int) -> list[Video]:
+    """Up to ``changes`` changes that cost most, one of each group: an episode that each lost, as it was and with it."""
+    plain, out = made.undisturbed.load(store), []
+    pairs = sorted(
+        zip(found.changes, made.conditions, strict=True), key=lambda pair: pair[0].difference.value
+    )
+    seen: set[str] = set()
+    for changed, condition in pairs:
+        if changed.group in seen or not changed.lost or len(seen) == changes:
+            continue
+        seen.add(changed.group)
+        rows = condition.episodes.load(store)
+        at = int((plain["success"] & ~rows["success"]).nonzero()[0][0])
+        task, state = str(plain["task"][at]), int(plain["initial_state"][at])
+        for played in (made.undisturbed, condition.episodes):
+            film = PolicyFilm(task=task, initial_state=state, played=played)
+            build(film, store, progress=lambda done, total: None, should_stop=lambda: False)
+            name = "as it is" if played is made.undisturbed else changed.name
+            out.append(
+                Video(label=name, task=task, success=played is made.undisturbed, path=film.load(store))
+            )
     return out
 
 
