@@ -156,7 +156,7 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
             file.parent.mkdir(parents=True)
             file.write_text(rows)
             words[i] = f"{name}={file}"
-    elif words[1].startswith("ws://"):
+    elif any(w.startswith("ws://") for w in words):
         (tmp_path / "mine.yaml").write_text(CHANNEL_BINDING)
         words[1] = stack.enter_context(Strange(lambda n, m: heads_for_the_goal(m))).url
         words[words.index("--binding") + 1], words[words.index("--suite") + 1] = "mine.yaml", "channel"
@@ -169,8 +169,10 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
         (policy,) = (
             f.parent for f in store.glob("policy/*/policy.json") if is_best(json.loads(f.read_text()), f)
         )
-        words = [str(policy) if w.endswith("policy/KEY") else w for w in words]
-        words += ["--store", str(store)]
+        demos = json.loads((policy / "artifact.json").read_text())["inputs"]["demos/0"]
+        named = {"store/policy/KEY": policy, "store/demos/KEY": store / "demos" / demos}
+        words = [str(named.get(w, w)) for w in words]
+        words += ["--store", str(store), "--tokenizer-steps", "5"]
     elif words[0] == "rollout":
         words = [str(finished.policy) if w.endswith("policy/KEY") else w for w in words]
         words[words.index("--episodes") + 1] = "1"

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from compression_gap.api.actors import PolicyOptions
-from compression_gap.api.diagnosis import DiagnosisOptions, diagnose
-from compression_gap.api.options import Running
+from compression_gap.api.demos import make_demos
+from compression_gap.api.diagnosis import DiagnosisOptions, diagnose, diagnose_recordings
+from compression_gap.api.options import PolicyOptions, Running
 from compression_gap.artifacts import policy_episodes
 from compression_gap.cli.main import main
+from compression_gap.demos import DemoSet
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.serving import PolicyServer
@@ -44,6 +45,14 @@ def how(*groups, **changes):
     return DiagnosisOptions(
         spec=DiagnosisSpec(groups=groups, tokenizers=("bins",)), **{"episodes": 4, "videos": 0, **changes}
     )
+
+
+@pytest.fixture(scope="module")
+def made_demos(tmp_path_factory):
+    """Recordings of the channel, of which three episodes are held out."""
+    store = tmp_path_factory.mktemp("recorded") / "store"
+    (made,) = make_demos("channel", 30, image_size=16, store=store, running=HERE)
+    return Path(made.folder)
 
 
 @pytest.fixture
@@ -197,6 +206,72 @@ def test_a_server_that_names_no_simulator_needs_a_suite(binding, capsys):
     assert "does not say which simulator it is for: name one with --suite" in said
     assert (
         "does not say how its policy is spoken to; name a --binding: openpi-libero, vla-eval-libero" in said
+    )
+
+
+def test_without_a_simulator_errors_on_recordings_are_measured(made_demos, binding):
+    """Errors are those of a loop written here: chunks of held-out decisions, in standard deviations."""
+    demos = DemoSet.load(made_demos)
+    train = np.concatenate([demos.actions[e.start : e.start + e.length] for e in demos.split("train")])
+    with Strange(lambda n, m: heads_for_the_goal(m)) as server:
+        made = diagnose_recordings(
+            [server.url],
+            [made_demos],
+            how("precision", "vision", "horizon", "state", "language", name="it", policy=binding),
+            points=10_000,
+            running=HERE,
+        )
+    found, expected = made.found, []
+    for e in demos.split("test"):
+        errors = []
+        for t in range(e.length):
+            seen = {
+                "observation/image": demos.images["channel"][e.start + t],
+                "observation/state": demos.proprio[e.start + t],
+            }
+            chunk = heads_for_the_goal(seen)["actions"]
+            recorded = demos.actions[e.start + t : e.start + min(t + 6, e.length)]
+            errors += [((chunk[h] - recorded[h]) / train.std(0)) ** 2 for h in range(len(recorded))]
+        expected.append(np.mean(errors))
+    assert found.episodes == len(expected)
+    assert found.undisturbed == pytest.approx(np.mean(expected), rel=1e-4)
+    by_name = {c.name: c for c in found.changes}
+    assert by_name["grey images"].value == 0
+    assert by_name["all cameras black"].error > found.undisturbed
+    assert by_name["white noise, σ 0.8"].error == pytest.approx(found.undisturbed + 0.64, rel=0.25)
+    assert found.skipped["horizon"] == "nothing is executed on recordings"
+    assert "Nothing was executed" in found.sentences[-1]
+    page = (made.folder / "diagnosis.html").read_text()
+    assert found.sentences[0] in page
+    assert page.count("<svg") == 1
+
+
+def test_the_verb_takes_recordings(made_demos, binding, capsys):
+    with Strange(lambda n, m: heads_for_the_goal(m)) as server:
+        command = f"diagnose {server.url} --binding {binding.binding} --recordings {made_demos} --changes state --processes 0"
+        assert main(command.split()) == 0
+        said = capsys.readouterr().out
+        assert main([*command.split(), "--json"]) == 0
+    assert "own state at its mean" in said
+    assert "-recordings/diagnosis.html" in said
+    assert json.loads(capsys.readouterr().out)["points"] > 10
+
+
+def test_recordings_that_do_not_show_what_the_binding_sends_are_refused(made_demos, tmp_path, capsys):
+    (tmp_path / "other.yaml").write_text(BINDING.replace("channel:", "front:"))
+    with Strange(lambda n, m: heads_for_the_goal(m)) as server:
+        command = [
+            "diagnose",
+            server.url,
+            "--binding",
+            str(tmp_path / "other.yaml"),
+            "--recordings",
+            str(made_demos),
+        ]
+        assert main(command) == 2
+    assert (
+        "the binding sees front, and the recordings have channel: import them with --cameras"
+        in capsys.readouterr().err
     )
 
 

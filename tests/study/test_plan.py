@@ -39,6 +39,10 @@ def study(**changes):
 
 # Kinds of other graphs than the base study's: tables of tokenizers, ledgers, the calibration, text.
 ELSEWHERE = {
+    "acted",
+    "policy-episodes",
+    "policy-errors",
+    "policy-film",
     "wide",
     "frames",
     "encoder",

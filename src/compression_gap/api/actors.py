@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, unknown_name
-from ..sims import EVALUATION_STATES, EvaluationProtocol, SimSpec, default_rendering, sim_info
+from ..sims import EVALUATION_STATES, EvaluationProtocol, SimInfo, SimSpec, default_rendering, sim_info
 from ..sims import suite as suite_named
 from ..study.offline import RECORDINGS
 from ..study.yaml import parse_model
+from .options import PolicyOptions
 
 if TYPE_CHECKING:
     from ..policies import Policy
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from ..serving.remote import RemoteActor
 
 EXECUTE = 8  # actions per decision, where nothing else says so
-
-
-@dataclass(frozen=True)
-class PolicyOptions:
-    """Which policy, and how it is spoken to."""
-
-    binding: str | None = None
-    """of a served policy: openpi-libero, vla-eval-libero, or a YAML file; one of cgap serve needs none."""
-    timeout: float = 60.0
-    """seconds to wait for a served policy's answer; the first may take 15 minutes."""
 
 
 @dataclass(frozen=True)
@@ -103,31 +94,71 @@ def _in_folder(folder: Path, suite: str | None) -> OpenPolicy:
 
 
 def _served(addresses: Sequence[str], suite: str | None, options: PolicyOptions) -> OpenPolicy:
-    from ..serving.binding import own_tasks
-    from ..serving.remote import RemoteActor, binding_for, greet
+    from ..serving.binding import own_setting
 
-    if not options.timeout > 0:
-        raise UserError(f"--timeout {options.timeout} leaves no time to answer; give seconds above 0")
-    known = None if options.binding is None else binding_named(options.binding)
-    metadata = greet(addresses[0], "openpi" if known is None else known.wire)
-    binding = binding_for(metadata, known)
-    own = own_tasks(metadata)
+    metadata, binding = _greeted(addresses[0], options)
+    own = own_setting(metadata)
     if suite is not None:
         sim, tasks = suite_named(suite)
-    elif own is not None and own[0] != RECORDINGS:
-        sim, tasks = own
+    elif own is not None and own.sim != RECORDINGS:
+        sim, tasks = own.sim, own.tasks
     else:
         raise UserError(f"{addresses[0]} does not say which simulator it is for: name one with --suite")
     spec = SimSpec(
         sim=sim,
         tasks=tasks,
-        cameras=tuple(binding.cameras),
+        cameras=tuple(binding.cameras) or (own.cameras if own is not None else ()),
         image_size=binding.image_size,
         rendering=default_rendering(sim),
         protocol=binding.protocol,
     )
-    actor = RemoteActor(tuple(addresses), binding, tasks, sim_info(spec), options.timeout)
+    actor = _connected(addresses, binding, tasks, sim_info(spec), options)
     return OpenPolicy(addresses[0], actor, spec, binding.execute)
+
+
+def open_for_recordings(
+    named: Sequence[str], tasks: tuple[str, ...], info: SimInfo, options: PolicyOptions
+) -> Policy | RemoteActor:
+    """The policy as an actor on recordings of ``tasks``. Raises ``UserError`` where it cannot see what they show."""
+    from ..policies import Policy
+    from ..serving.remote import is_address
+
+    if not named or not all(map(is_address, named)):
+        if len(named) != 1:
+            raise UserError("name one policy: its folder, or ws://HOST:PORT where it is served")
+        policy = Policy.load(Path(named[0])).on_tasks(tasks)
+        _check_cameras(policy.spec.cameras if policy.needs_images else (), info, named[0])
+        return policy
+    _, binding = _greeted(named[0], options)
+    _check_cameras(tuple(binding.cameras), info, "the binding")
+    return _connected(named, binding, tasks, info, options)
+
+
+def _check_cameras(wanted: Sequence[str], info: SimInfo, what: str) -> None:
+    if missing := [c for c in wanted if c not in info.cameras]:
+        raise UserError(
+            f"{what} sees {', '.join(missing)}, and the recordings have {', '.join(info.cameras) or 'no camera'}: import "
+            "them with --cameras, or name a binding of your own"
+        )
+
+
+def _greeted(address: str, options: PolicyOptions) -> tuple[Mapping[str, Any], Binding]:
+    """What a server says of its policy, and the binding that it is spoken to with."""
+    from ..serving.remote import binding_for, greet
+
+    if not options.timeout > 0:
+        raise UserError(f"--timeout {options.timeout} leaves no time to answer; give seconds above 0")
+    known = None if options.binding is None else binding_named(options.binding)
+    metadata = greet(address, "openpi" if known is None else known.wire)
+    return metadata, binding_for(metadata, known)
+
+
+def _connected(
+    addresses: Sequence[str], binding: Binding, tasks: tuple[str, ...], info: SimInfo, options: PolicyOptions
+) -> RemoteActor:
+    from ..serving.remote import RemoteActor
+
+    return RemoteActor(tuple(addresses), binding, tasks, info, options.timeout)
 
 
 def binding_named(name: str) -> Binding:

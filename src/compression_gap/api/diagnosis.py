@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ..artifacts.changed import PolicyIdentity, Where
 from ..artifacts.demonstrations import Demonstrations, open_demos
-from ..artifacts.policy_episodes import PolicyIdentity, Where
+from ..artifacts.policy_errors import recorded_info
 from ..errors import UserError
 from ..results.diagnosis import read_diagnosis
+from ..results.diagnosis_errors import read_recorded
 from ..results.films import film_changes
-from ..results.records.diagnosis import Diagnosed
+from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 from ..results.records.json import as_json
 from ..serving.remote import RemoteActor
 from ..store.store import Store, write_json
-from ..study.diagnosis import Diagnosis, DiagnosisSpec, Subject, plan_diagnosis
-from .actors import OpenPolicy, PolicyOptions, open_policy
+from ..study.diagnosis import DiagnosisSpec, Subject, plan_diagnosis, plan_recorded
+from .actors import EXECUTE, OpenPolicy, open_for_recordings, open_policy
 from .build import build_all
-from .options import Running, at_least, can_film, folder_of
+from .options import PolicyOptions, Running, at_least, can_film, folder_of
+
+if TYPE_CHECKING:
+    from ..policies import Policy
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,14 @@ class DiagnosisOptions:
     videos: int = 2
 
 
+Found = TypeVar("Found", Diagnosed, DiagnosedErrors)
+
+
 @dataclass(frozen=True)
-class MadeDiagnosis:
+class MadeDiagnosis(Generic[Found]):
     """What was found, and the folder with its page and its JSON."""
 
-    found: Diagnosed
+    found: Found
     folder: Path
 
 
@@ -52,7 +61,7 @@ def diagnose(
     *,
     store: str | Path = "store",
     running: Running | None = None,
-) -> MadeDiagnosis:
+) -> MadeDiagnosis[Diagnosed]:
     """Diagnose the policy in a folder, or behind addresses ws://HOST:PORT; finished episodes are kept in the store."""
     from ..report.diagnosis import write_diagnosis
 
@@ -61,7 +70,7 @@ def diagnose(
     opened = open_policy(named, o.suite, o.policy)
     try:
         made = plan_diagnosis(
-            _subject(opened, named, o),
+            _subject(opened.actor, o.name or opened.name, named, o),
             opened.protocol(episodes=o.episodes, execute=o.execute),
             _with_demos(o, opened, place),
         )
@@ -76,29 +85,68 @@ def diagnose(
     return MadeDiagnosis(found, folder)
 
 
-def _subject(opened: OpenPolicy, named: Sequence[str], options: DiagnosisOptions) -> Subject:
-    actor = opened.actor
-    name = options.name or opened.name
+def diagnose_recordings(
+    named: Sequence[str],
+    recordings: Sequence[Path],
+    options: DiagnosisOptions | None = None,
+    *,
+    points: int = 300,
+    running: Running | None = None,
+) -> MadeDiagnosis[DiagnosedErrors]:
+    """Chunk errors of a policy on the held-out episodes of recordings (folders STORE/demos/KEY), under the same changes.
+
+    ``points``: decisions that the policy is asked for under each change, about.
+    """
+    from ..report.diagnosis import write_recorded
+
+    o = options or DiagnosisOptions()
+    at_least(1, points=points, execute=o.execute)
+    place, sets = open_demos(recordings)
+    first, tasks = sets[0].load(place), tuple(dict.fromkeys(t for d in sets for t in d.tasks))
+    actor = open_for_recordings(named, tasks, recorded_info(first), o.policy)
+    try:
+        name = o.name or (named[0] if isinstance(actor, RemoteActor) else Path(named[0]).name)
+        subject = _subject(actor, name, named, o)
+    finally:
+        if isinstance(actor, RemoteActor):
+            actor.close()
+    execute = min(o.execute or EXECUTE, subject.horizon)
+    made = plan_recorded(subject, sets, first, o.spec, execute=execute, points=points)
+    folder = folder_of(place.root / "diagnoses" / f"{_slug(subject.identity)}-recordings")
+    build_all(made, place, folder, running or Running())
+    found = read_recorded(made, place)
+    write_json(folder / "diagnosis.json", as_json(found))
+    write_recorded(found, folder / "diagnosis.html")
+    return MadeDiagnosis(found, folder)
+
+
+def _subject(
+    actor: Policy | RemoteActor, name: str, named: Sequence[str], options: DiagnosisOptions
+) -> Subject:
     if isinstance(actor, RemoteActor):
-        where = Where(None, tuple(named), options.policy.timeout, actor.horizon)
-        identity = PolicyIdentity.served(name, actor.metadata or {})
         binding = actor.binding
         prompted = binding.prompt is not None
-        return Subject(
-            identity, where, binding, actor.horizon, actor.needs_images, prompted,
-            conditioned=prompted or binding.task is not None,
-        )  # fmt: skip
-    folder = Path(named[0]).resolve()
+        where = Where(None, tuple(named), options.policy.timeout, actor.horizon)
+        identity = PolicyIdentity.served(name, actor.metadata or {})
+        conditioned = prompted or binding.task is not None
+    else:
+        binding, prompted, conditioned = None, False, len(actor.spec.tasks) > 1
+        where = Where(Path(named[0]).resolve())
+        identity = PolicyIdentity.in_folder(name, Path(named[0]))
     return Subject(
-        PolicyIdentity.in_folder(name, folder), Where(folder), None, actor.horizon, actor.needs_images,
-        prompted=False, conditioned=len(actor.spec.tasks) > 1,
-    )  # fmt: skip
+        identity=identity,
+        where=where,
+        binding=binding,
+        horizon=actor.horizon,
+        n_obs_steps=actor.n_obs_steps,
+        needs_images=actor.needs_images,
+        prompted=prompted,
+        conditioned=conditioned,
+    )
 
 
 def _with_demos(options: DiagnosisOptions, opened: OpenPolicy, store: Store) -> DiagnosisSpec:
     """What codes are fitted to: sets in the same store."""
-    from dataclasses import replace
-
     if not options.demos:
         return options.spec
     place, sets = open_demos(options.demos)
@@ -123,6 +171,3 @@ def _check_actions(sets: Sequence[Demonstrations], opened: OpenPolicy, store: St
 
 def _slug(identity: PolicyIdentity) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', identity.name.lower()).strip('-')[:60]}-{identity.digest[:8]}"
-
-
-__all__ = ["Diagnosis", "DiagnosisOptions", "MadeDiagnosis", "diagnose"]

@@ -41,6 +41,16 @@ class Running:
         return float(match[1]) * SECONDS[match[2]]
 
 
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Which policy, and how it is spoken to."""
+
+    binding: str | None = None
+    """of a served policy: openpi-libero, vla-eval-libero, or a YAML file; one of cgap serve needs none."""
+    timeout: float = 60.0
+    """seconds to wait for a served policy's answer; the first may take 15 minutes."""
+
+
 def at_least(least: int, **given: int | None) -> None:
     """Refuse options below their least value."""
     for name, value in given.items():

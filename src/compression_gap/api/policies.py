@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..study.file import Study
-from .actors import PolicyOptions, open_policy
+from .actors import open_policy
 from .card import policy_card
-from .options import at_least, folder_of
+from .options import PolicyOptions, at_least, folder_of
 
 if TYPE_CHECKING:
     from ..policies.card import Card

@@ -1,70 +1,30 @@
-"""Kind "policy-episodes": any policy's episodes, as it is or under one change.
-
-The policy lies in a folder, or is served: where is no part of the key. What it is, is its name and a hash: of the
-files of its folder, or of what its server says of it. A remote policy's identity is only as good as that.
-"""
+"""Kind "policy-episodes": any policy's episodes, as it is or under one change; kind "policy-film": one of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..records import parse_json
-from ..rollouts.changes import ChangedActor, Move, Sight
-from ..serving.binding import Binding
+from ..rollouts.changes import ChangedActor
 from ..sims import EvaluationProtocol, sim_info
-from ..sims.base import instruction_of
-from ..store.artifact import Artifact, Job, elided
+from ..store.artifact import Artifact, Job
 from ..store.store import Store, digest
+from .changed import UnderChange
 from .episodes import FILE, FILM, read_columns
-from .normaliser import FittedNormaliser
-from .tokenizer import FittedTokenizer
 
 if TYPE_CHECKING:
-    from ..rollouts.actors import Actor, Turn
+    from ..rollouts.actors import Turn
     from ..rollouts.run import EpisodeRow
 
 TRACE = "trace.npz"
-START = 5.0  # seconds to wait for a server that is not there: every change asks anew
 ROWS = "rows.jsonl"  # of the work folder: the rows of episodes that have ended
-
-
-@dataclass(frozen=True)
-class PolicyIdentity:
-    """A policy: its name, as the user declares it, and a hash of its files, or of what its server says of it."""
-
-    name: str
-    digest: str
-
-    @staticmethod
-    def in_folder(name: str, folder: Path) -> PolicyIdentity:
-        """That of a policy's files."""
-        files = sorted(f for f in folder.rglob("*.*") if f.suffix in (".json", ".safetensors"))
-        return PolicyIdentity(
-            name,
-            digest({str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}),
-        )
-
-    @staticmethod
-    def served(name: str, metadata: Mapping[str, Any]) -> PolicyIdentity:
-        """That of what a server greets with."""
-        return PolicyIdentity(name, digest({str(k): repr(v) for k, v in sorted(metadata.items())}))
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where a policy is found: its folder, or the addresses of its servers and how long to wait for an answer."""
-
-    folder: Path | None = None
-    addresses: tuple[str, ...] = ()
-    timeout: float = 60.0
-    horizon: int = 0  # of a served policy's chunks, known from the first question
 
 
 @dataclass(frozen=True)
@@ -77,24 +37,14 @@ class Trace:
     chunk: np.ndarray
 
 
-class PolicyEpisodes(Artifact, kind="policy-episodes", version=1, simulated=True):
-    """One change at the most: of ``sight`` (``undisturbed``: whose states' mean is shown), or of the chunks.
+class PolicyEpisodes(UnderChange, Artifact, kind="policy-episodes", version=1, simulated=True):
+    """``undisturbed``: the policy's own episodes, whose states' mean it is shown where ``sight`` says so.
 
-    Chunks go through the ``tokenizer`` (``prefix``: its first tokens alone), or get ``noise`` of size ``sigma``. An
-    evaluation that executes more or fewer actions is another ``protocol``.
+    An evaluation that executes more or fewer actions a decision is another ``protocol``.
     """
 
     protocol: EvaluationProtocol
-    policy: PolicyIdentity
-    binding: Binding | None = elided(default=None)
-    sight: Sight | None = elided(default=None)
-    noise: str | None = elided(default=None)
-    sigma: float | None = elided(default=None)
-    prefix: int | None = elided(default=None)
     undisturbed: PolicyEpisodes | None = None
-    normaliser: FittedNormaliser | None = None
-    tokenizer: FittedTokenizer | None = None
-    where: Where = field(default_factory=Where)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -102,27 +52,14 @@ class PolicyEpisodes(Artifact, kind="policy-episodes", version=1, simulated=True
         return {k: v for k, v in super().spec.items() if k != "where"}
 
     @property
-    def label(self) -> str:
-        """Under which change."""
-        return f"episodes of {self.policy.name}, {self.change}"
+    def words(self) -> str:
+        """The change, in words; of none, or of another protocol, the actions a decision."""
+        return self.change or f"{self.protocol.execute} actions a decision"
 
     @property
-    def change(self) -> str:
-        """The change, in words."""
-        if self.tokenizer is not None:
-            kept = "" if self.prefix is None else f", first {self.prefix}"
-            bins = self.tokenizer.options.get("bins")
-            name = self.tokenizer.code.words if bins is None else f"{self.tokenizer.tokenizer} {bins}"
-            return f"chunks through {name}{kept}"
-        if self.noise is not None:
-            return (
-                f"{self.noise} noise, σ {self.sigma:g}"
-                if self.noise == "white"
-                else f"offset, σ {self.sigma:g}"
-            )
-        if self.sight is not None:
-            return self.sight.words
-        return f"{self.protocol.execute} actions a decision"
+    def label(self) -> str:
+        """Under which change."""
+        return f"episodes of {self.policy.name}, {self.words}"
 
     @property
     def cost(self) -> float:
@@ -147,62 +84,28 @@ class PolicyEpisodes(Artifact, kind="policy-episodes", version=1, simulated=True
         from ..rollouts.run import EPISODE_SCHEMA, run_episodes
 
         every = self.protocol.episodes()
-        kept = _Kept(job.work, every, resumes=not self.where.folder)
+        kept = _Kept(job.work, every, resumes=self.where.folder is None)
         left = [e for e in every if e not in kept.rows]
-        actor = self.make_actor(job.store)
-        actor.keep = lambda turn, proprio, chunk: kept.decided(left, turn, proprio, chunk)
 
         def ended(row: EpisodeRow) -> None:
             kept.ended(row)
             job.progress(len(kept.rows), len(every))
 
-        try:
-            if left:
+        if left:
+            with self.played(job.store) as actor:
+                actor.keep = lambda turn, proprio, chunk: kept.decided(left, turn, proprio, chunk)
                 pool = pool_for(self.protocol.sim)
                 run_episodes(actor, self.protocol, pool, actor_key=self.key, episodes=left, record=ended)
-        finally:
-            if close := getattr(actor.inner, "close", None):
-                close()
         table = pa.Table.from_pylist([kept.rows[e] for e in every], schema=EPISODE_SCHEMA)
         parquet.write_table(table, job.out / FILE)
         np.savez(job.out / TRACE, **vars(kept.trace()))
         return {"protocol": self.protocol.hash}
 
-    def make_actor(self, store: Store) -> ChangedActor:
-        """The policy under its change. Of a served policy the caller closes ``inner``."""
-        see = None
-        if self.sight is not None:
-            info = sim_info(self.protocol.sim)
-            words = [instruction_of(t, info.instructions) for t in self.protocol.sim.tasks]
-            mean = None if self.undisturbed is None else self.undisturbed.trace(store).proprio.mean(0)
-            see = self.sight.see(words, mean)
-        return ChangedActor(self._actor(), see, self._move(store))
-
-    def _actor(self) -> Actor:
-        where, tasks = self.where, self.protocol.sim.tasks
-        if where.folder is not None:
-            from ..policies import Policy
-
-            return Policy.load(where.folder).on_tasks(tasks)
-        from ..serving.remote import RemoteActor
-
-        assert self.binding is not None
-        info = sim_info(self.protocol.sim)
-        return RemoteActor(where.addresses, self.binding, tasks, info, where.timeout, START, where.horizon)
-
-    def _move(self, store: Store) -> Move | None:
-        if self.tokenizer is not None:
-            code = self.tokenizer.round_trip(store, self.prefix)
-            return lambda chunks, seeds: code(chunks)
-        if self.noise is None:
-            return None
-        from ..information.resolution import disturbance
-        from ..policies import Emission
-
-        assert self.normaliser is not None
-        assert self.sigma is not None
-        disturb = disturbance(self.noise, self.sigma, self.normaliser.load(store))
-        return lambda chunks, seeds: Emission(disturb(chunks, seeds), np.ones(len(chunks), bool))
+    def played(self, store: Store) -> AbstractContextManager[ChangedActor]:
+        """The actor of these episodes."""
+        sim = self.protocol.sim
+        mean = None if self.undisturbed is None else self.undisturbed.trace(store).proprio.mean(0)
+        return self.acting(store, sim.tasks, sim_info(sim), mean)
 
     def load(self, store: Store) -> dict[str, np.ndarray]:
         """The verified rows, by column."""
@@ -284,13 +187,9 @@ class PolicyFilm(Artifact, kind="policy-film", version=1, simulated=True):
         """Play it once more, and film it."""
         from ..rollouts.video import record_episode
 
-        actor, protocol = self.played.make_actor(job.store), self.played.protocol
-        try:
-            path = job.out / FILM
+        path, protocol = job.out / FILM, self.played.protocol
+        with self.played.played(job.store) as actor:
             record_episode(actor, protocol, self.task, self.initial_state, path, actor_key=self.played.key)
-        finally:
-            if close := getattr(actor.inner, "close", None):
-                close()
 
     def load(self, store: Store) -> Path:
         """The MP4 file."""

@@ -12,7 +12,7 @@ from .options import print_json
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Do these policies differ, and by how much? On the episodes that they share, with exact tests.
+    """Compare policies by their result files, on the episodes that they share, with intervals and exact tests.
 
     Files: episodes of this program (a folder STORE/episodes/KEY, or what rollout --json prints), diffusion_policy's
     eval_log.json, lerobot's eval_info.json, vla-eval's results, or a CSV with the columns policy, training seed, task,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import tyro
 
-from ..api.actors import PolicyOptions
+from ..api.options import PolicyOptions
 from .options import Running, Runs, Served, print_json
 
 
 @dataclass(frozen=True)
 class DiagnoseOptions:
-    """What is a policy sensitive to, what does its success not need, how many bits of action does it use?
+    """Say what a policy is sensitive to, what its success does not need, how many bits of action it uses.
 
     The policy as it is, and under one change at a time, all from the same initial states: codes and noise on its chunks,
     coarser images, other numbers of actions a decision, its state, its prompt.
@@ -39,6 +39,10 @@ class DiagnoseOptions:
     """training steps of tokenizers that have a network."""
     demos: tuple[Path, ...] = ()
     """folders STORE/demos/KEY that codes and noise are fitted to; by default the policy's own undisturbed chunks."""
+    recordings: tuple[Path, ...] = ()
+    """without a simulator: chunk errors on the held-out episodes of these folders STORE/demos/KEY."""
+    points: int = 300
+    """with --recordings: decisions under each change, about."""
     videos: int = 2
     """changes of which the page shows an episode as it was and under the change; 0 for none."""
     store: Path = Path("store")
@@ -51,7 +55,7 @@ class DiagnoseOptions:
 
 def diagnose(options: DiagnoseOptions) -> None:
     """Run what is missing, and print the sentences and the table."""
-    from ..api.diagnosis import DiagnosisOptions
+    from ..api.diagnosis import DiagnosisOptions, diagnose_recordings
     from ..api.diagnosis import diagnose as run
     from ..api.options import at_least
     from ..study.diagnosis import DiagnosisSpec
@@ -72,6 +76,16 @@ def diagnose(options: DiagnoseOptions) -> None:
         policy=o.served,
         videos=o.videos,
     )
+    if o.recordings:
+        recorded = diagnose_recordings(o.policy, o.recordings, how, points=o.points, running=o.running)
+        if o.json:
+            print_json(recorded.found)
+            return
+        from .terminal_diagnosis import recorded_table
+
+        recorded_table(recorded.found)
+        print(f"page: {recorded.folder / 'diagnosis.html'}")
+        return
     made = run(o.policy, how, store=o.store, running=o.running)
     if o.json:
         print_json(made.found)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ..api.actors import PolicyOptions
-from ..api.options import Running
+from ..api.options import PolicyOptions, Running
 
 if TYPE_CHECKING:
     from ..api.study import OpenStudy

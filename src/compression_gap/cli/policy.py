@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ..api.actors import PolicyOptions
+from ..api.options import PolicyOptions
 from ..errors import UserError, counted
 from .options import Served, print_json
 

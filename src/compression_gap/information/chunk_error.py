@@ -64,20 +64,8 @@ def sampled(
     tasks: Sequence[str],
     progress: Callable[[int, int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A chunk per decision point, float32 [N, H, d], standardised, and whether it decoded [N].
-
-    A decision's seed is a hash of its task, episode and step: the same for every policy.
-    """
-    from ..rollouts.run import decision_seed
-
-    at = points.windows
-    seeds = np.array(
-        [
-            decision_seed(tasks[task], int(episode), 0, int(step))
-            for task, episode, step in zip(at.task, at.episode, points.rows.step, strict=True)
-        ],
-        np.int64,
-    )
+    """A chunk per decision point, float32 [N, H, d], standardised, and whether it decoded [N]."""
+    at, seeds = points.windows, decision_seeds(points, tasks)
     chunks, ok = [], []
     for start in range(0, len(at), BATCH):
         batch = at.at(np.arange(start, min(start + BATCH, len(at))))
@@ -95,11 +83,35 @@ def _emit(
     at: Windows,
     seeds: np.ndarray,
 ) -> Any:
-    proprio = _rows([d.proprio for d in demosets], at.frames)
     if features:
+        proprio = _rows([d.proprio for d in demosets], at.frames)
         return policy.emit_from(_rows(features, at.frames), proprio, at.task, seeds)
-    images = {c: _rows([d.images[c] for d in demosets], at.frames) for c in demosets[0].images}
-    return policy.emit(Observation(images=images, proprio=proprio, task=at.task), seeds)
+    return policy.emit(observed(demosets, at), seeds)
+
+
+def observed(demosets: Sequence[DemoSet], at: Windows) -> Observation:
+    """What is seen at decision points of these sets, joined in order: [N, T, ...]."""
+    states = [d.state for d in demosets if d.state is not None]
+    return Observation(
+        images={c: _rows([d.images[c] for d in demosets], at.frames) for c in demosets[0].images},
+        proprio=_rows([d.proprio for d in demosets], at.frames),
+        task=at.task,
+        state=_rows(states, at.frames) if len(states) == len(demosets) else None,
+    )
+
+
+def decision_seeds(points: ChunkSet, tasks: Sequence[str]) -> np.ndarray:
+    """The seed of each decision, int64 [N]: a hash of its task, episode and step, the same for every policy."""
+    from ..rollouts.run import decision_seed
+
+    at = points.windows
+    return np.array(
+        [
+            decision_seed(tasks[task], int(episode), 0, int(step))
+            for task, episode, step in zip(at.task, at.episode, points.rows.step, strict=True)
+        ],
+        np.int64,
+    )
 
 
 def _rows(arrays: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:

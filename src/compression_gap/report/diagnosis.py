@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..results.records.diagnosis import Diagnosed
+from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 from ..results.records.study import Video
-from .figures.diagnosis import forest, sensitivity
+from .figures.diagnosis import errors, forest, sensitivity
 from .page import table_csv, template, write_text
 
 
@@ -44,3 +44,10 @@ def _rows(found: Diagnosed) -> list[dict[str, object]]:
         }
         for c in found.changes
     ]
+
+
+def write_recorded(found: DiagnosedErrors, path: Path) -> None:
+    """Draw a diagnosis on recordings into ``path``."""
+    rows: list[dict[str, object]] = [vars(c) for c in found.changes]
+    csv = {"changes": table_csv(rows)}
+    write_text(template("diagnosis_errors.html").render(s=found, figure=errors(found), csv=csv), path)

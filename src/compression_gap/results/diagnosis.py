@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,8 +30,9 @@ RISING: dict[Curve, bool] = {
 }
 
 
-def read_diagnosis(made: Diagnosis, store: Store) -> Diagnosed:
+def read_diagnosis(made: Diagnosis[PolicyEpisodes], store: Store) -> Diagnosed:
     """All that the page and the terminal show. Raises ``UserError`` where the policy never succeeds as it is."""
+    protocol = made.undisturbed.protocol
     rows = made.undisturbed.load(store)
     plain, tasks = rows["success"].astype(float), rows["task"]
     if not plain.any():
@@ -49,12 +50,12 @@ def read_diagnosis(made: Diagnosis, store: Store) -> Diagnosed:
         version=__version__,
         policy=made.subject.identity.name,
         served=made.subject.where.folder is None,
-        tasks=made.protocol.sim.tasks,
-        suite=made.protocol.sim.sim,
+        tasks=protocol.sim.tasks,
+        suite=protocol.sim.sim,
         episodes=len(plain),
-        execute=made.protocol.execute,
+        execute=protocol.execute,
         horizon=made.subject.horizon,
-        protocol=made.protocol.hash,
+        protocol=protocol.hash,
         own_chunks=made.own_chunks,
         undisturbed=undisturbed,
         per_task={str(t): _rate(plain[tasks == t]) for t in dict.fromkeys(tasks)},
@@ -74,14 +75,16 @@ def _rate(success: np.ndarray) -> Interval:
     return rate_interval(success[None], np.zeros(len(success), int))
 
 
-def _changed(condition: Condition, plain: np.ndarray, tasks: np.ndarray, store: Store) -> Changed:
-    success = _success(store, condition.episodes)
+def _changed(
+    condition: Condition[PolicyEpisodes], plain: np.ndarray, tasks: np.ndarray, store: Store
+) -> Changed:
+    success = _success(store, condition.measured)
     difference = paired_difference(success, plain)
     strata = np.unique(tasks, return_inverse=True)[1]
     return Changed(
         group=condition.group,
-        name=condition.episodes.change,
-        size=_size(condition, store),
+        name=condition.measured.words,
+        size=size_of(condition, store),
         rate=rate_interval(success[None], strata),
         difference=difference,
         p=difference.p,
@@ -94,16 +97,16 @@ def _changed(condition: Condition, plain: np.ndarray, tasks: np.ndarray, store: 
     )
 
 
-def _size(condition: Condition, store: Store) -> float | None:
+def size_of(condition: Condition[Any], store: Store) -> float | None:
     """On the group's axis; of a code, its bits a chunk."""
-    if condition.episodes.tokenizer is None:
+    if condition.measured.tokenizer is None:
         return condition.size
-    fitted, prefix = condition.episodes.tokenizer.load(store), condition.episodes.prefix
+    fitted, prefix = condition.measured.tokenizer.load(store), condition.measured.prefix
     return float(sum(log2(n) for n in fitted.codebook_sizes[:prefix]))
 
 
 def _needed(
-    conditions: Sequence[Condition],
+    conditions: Sequence[Condition[PolicyEpisodes]],
     changes: Sequence[Changed],
     plain: np.ndarray,
     tasks: np.ndarray,
@@ -119,27 +122,27 @@ def _needed(
                 curve = [
                     (c, f)
                     for c, f in curve
-                    if c.episodes.protocol.execute > min(x.episodes.protocol.execute for x, _ in curve)
+                    if c.measured.protocol.execute > min(x.measured.protocol.execute for x, _ in curve)
                 ]
             if len(curve) > 2:
                 out.append(_fall(group, of, curve, plain, tasks, store))
     return out
 
 
-def _family(condition: Condition) -> str:
+def _family(condition: Condition[PolicyEpisodes]) -> str:
     return "" if condition.code is None else condition.code.name
 
 
 def _fall(
     group: Curve,
     of: str,
-    curve: Sequence[tuple[Condition, Changed]],
+    curve: Sequence[tuple[Condition[PolicyEpisodes], Changed]],
     plain: np.ndarray,
     tasks: np.ndarray,
     store: Store,
 ) -> Needed:
     sizes = [found.size or 0.0 for _, found in curve]
-    success = np.stack([_success(store, c.episodes) for c, _ in curve])
+    success = np.stack([_success(store, c.measured) for c, _ in curve])
     value, low, high, bound = fall(sizes, success, plain, tasks, rising=RISING[group])
     return Needed(group=group, of=of, value=value, low=low, high=high, bound=bound, share=SHARE)
 
@@ -195,7 +198,7 @@ def _sentences(
     hurt = [c for c in changes if c.p < ALPHA and c.difference.value < 0]
     sensitive = list(dict.fromkeys(c.group for c in sorted(hurt, key=lambda c: c.difference.value)))
     if sensitive:
-        out.append(f"Its success falls with {_listed([WORDS[g] for g in sensitive])}.")
+        out.append(f"Its success falls with {listed([WORDS[g] for g in sensitive])}.")
     spared = [
         g
         for g in dict.fromkeys(c.group for c in changes)
@@ -203,7 +206,7 @@ def _sentences(
     ]
     if spared:
         out.append(
-            f"It loses less than {100 * LARGE:.0f} points (95 %) with {_listed([WORDS[g] for g in spared])}, "
+            f"It loses less than {100 * LARGE:.0f} points (95 %) with {listed([WORDS[g] for g in spared])}, "
             "as far as was tried."
         )
     told = [n for n in needed if n.group in sensitive or (not n.bound and n.high < WIDE * n.low)]
@@ -212,7 +215,7 @@ def _sentences(
     open_ = [g for g in dict.fromkeys(c.group for c in changes) if g not in known]
     if open_:
         out.append(
-            f"These episodes cannot tell what {_listed([WORDS[g] for g in open_])} cost it; more would."
+            f"These episodes cannot tell what {listed([WORDS[g] for g in open_])} cost it; more would."
         )
     return out + _next(sensitive, needed)
 
@@ -252,5 +255,6 @@ def _next(sensitive: Sequence[Group], needed: Sequence[Needed]) -> list[str]:
     return []
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Words joined by commas and "and"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts.episodes import Episodes, Film
-from ..artifacts.policy_episodes import PolicyFilm
+from ..artifacts.policy_episodes import PolicyEpisodes, PolicyFilm
 from ..encoders.registry import is_limit
 from ..store.artifact import build
 from ..store.store import Store
@@ -34,7 +34,9 @@ def film_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
     return out
 
 
-def film_changes(made: Diagnosis, found: Diagnosed, store: Store, changes: int) -> list[Video]:
+def film_changes(
+    made: Diagnosis[PolicyEpisodes], found: Diagnosed, store: Store, changes: int
+) -> list[Video]:
     """Up to ``changes`` changes that cost most, one of each group: an episode that each lost, as it was and with it."""
     plain, out = made.undisturbed.load(store), []
     pairs = sorted(
@@ -45,10 +47,10 @@ def film_changes(made: Diagnosis, found: Diagnosed, store: Store, changes: int) 
         if changed.group in seen or not changed.lost or len(seen) == changes:
             continue
         seen.add(changed.group)
-        rows = condition.episodes.load(store)
+        rows = condition.measured.load(store)
         at = int((plain["success"] & ~rows["success"]).nonzero()[0][0])
         task, state = str(plain["task"][at]), int(plain["initial_state"][at])
-        for played in (made.undisturbed, condition.episodes):
+        for played in (made.undisturbed, condition.measured):
             film = PolicyFilm(task=task, initial_state=state, played=played)
             build(film, store, progress=lambda done, total: None, should_stop=lambda: False)
             name = "as it is" if played is made.undisturbed else changed.name

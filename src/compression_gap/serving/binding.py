@@ -9,6 +9,7 @@ this program's frames are upright already, so that left and right remain to be m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -237,14 +238,27 @@ def is_own(metadata: Mapping[str, Any]) -> bool:
     return metadata.get("library") == "compression-gap"
 
 
-def own_tasks(metadata: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
-    """The simulator and the tasks of a policy that ``cgap serve`` serves; None of another server's."""
+@dataclass(frozen=True)
+class OwnSetting:
+    """The simulator, tasks and cameras of a policy that ``cgap serve`` serves; it may not look at the cameras."""
+
+    sim: str
+    tasks: tuple[str, ...]
+    cameras: tuple[str, ...]
+
+
+def own_setting(metadata: Mapping[str, Any]) -> OwnSetting | None:
+    """Where a policy of ``cgap serve`` was trained; None of another server's."""
     if not is_own(metadata):
         return None
-    sim, tasks = metadata.get("sim"), metadata.get("tasks")
-    if not isinstance(sim, str) or not isinstance(tasks, list) or not all(isinstance(t, str) for t in tasks):
-        raise UserError("the server's greeting is not that of 'cgap serve' (it names no simulator and tasks)")
-    return sim, tuple(tasks)
+    sim, names = metadata.get("sim"), [metadata.get("tasks"), metadata.get("cameras")]
+    if not isinstance(sim, str) or not all(
+        isinstance(of, list) and all(isinstance(n, str) for n in of) for of in names
+    ):
+        raise UserError(
+            "the server's greeting is not that of 'cgap serve' (it names no simulator, tasks and cameras)"
+        )
+    return OwnSetting(sim, *(tuple(of or ()) for of in names))
 
 
 def own_binding(metadata: Mapping[str, Any]) -> Binding:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from ..artifacts.acted import ActedChunks
+from ..artifacts.changed import PolicyIdentity, Where
 from ..artifacts.demonstrations import Demonstrations
 from ..artifacts.episodes import Episodes
 from ..artifacts.normaliser import FittedNormaliser
-from ..artifacts.policy_episodes import PolicyEpisodes, PolicyIdentity, Where
+from ..artifacts.policy_episodes import PolicyEpisodes
+from ..artifacts.policy_errors import PolicyErrors
 from ..artifacts.tokenizer import FittedTokenizer
+from ..demos import DemoSet
 from ..errors import UserError, unknown_name
 from ..rollouts.changes import Sight
 from ..serving.binding import Binding
@@ -55,6 +58,7 @@ class Subject:
     where: Where
     binding: Binding | None
     horizon: int
+    n_obs_steps: int
     needs_images: bool
     prompted: bool  # by the words of an instruction
     conditioned: bool  # on the task, in words or by its number
@@ -71,91 +75,147 @@ class DiagnosisSpec:
     demos: tuple[Demonstrations, ...] = ()
 
 
+Measured = TypeVar("Measured", PolicyEpisodes, PolicyErrors)
+
+
 @dataclass(frozen=True)
-class Condition:
+class Condition(Generic[Measured]):
     """The policy under one change. ``size``: where it lies on its group's axis; ``code``: of the chunks' tokens.
 
     ``expert``: the expert's chunks through the same code, where there is one.
     """
 
     group: Group
-    episodes: PolicyEpisodes
+    measured: Measured
     size: float | None = None
     code: Code | None = None
     expert: Episodes | None = None
 
 
 @dataclass(kw_only=True)
-class Diagnosis(Graph):
-    """The graph, and what is read from it. ``skipped``: groups that this policy does not have, and why."""
+class Diagnosis(Graph, Generic[Measured]):
+    """The graph, and what is read from it. ``skipped``: groups that this policy does not have, and why.
+
+    ``protocol``: of the episodes; None where errors on recordings are measured. ``measure`` makes a measurement of a
+    change; ``own_chunks``: codes and noise are measured on the policy's own chunks.
+    """
 
     subject: Subject
-    protocol: EvaluationProtocol
-    undisturbed: PolicyEpisodes
-    conditions: list[Condition] = field(default_factory=list)
+    tasks: tuple[str, ...]
+    cameras: tuple[str, ...]
+    image_size: int
+    protocol: EvaluationProtocol | None
+    measure: Callable[..., Measured]
+    undisturbed: Measured
+    conditions: list[Condition[Measured]] = field(default_factory=list)
     references: dict[str, Episodes] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    own_chunks: bool = False  # codes and noise are measured on the policy's own chunks
+    own_chunks: bool = False
 
     @property
     def wanted(self) -> list[Artifact]:
-        """Every rollout."""
-        coded = [c.expert for c in self.conditions if c.expert is not None]
-        return [self.undisturbed, *(c.episodes for c in self.conditions), *self.references.values(), *coded]
+        """Every measurement."""
+        coded: list[Artifact] = [c.expert for c in self.conditions if c.expert is not None]
+        return [self.undisturbed, *(c.measured for c in self.conditions), *self.references.values(), *coded]
 
 
-def plan_diagnosis(subject: Subject, protocol: EvaluationProtocol, spec: DiagnosisSpec) -> Diagnosis:
-    """The graph. Raises ``UserError`` for a group or a tokenizer that is not known."""
-    for name in spec.groups:
-        if name not in GROUPS:
-            raise unknown_name("group of changes", name, GROUPS)
+def plan_diagnosis(
+    subject: Subject, protocol: EvaluationProtocol, spec: DiagnosisSpec
+) -> Diagnosis[PolicyEpisodes]:
+    """The graph in a simulator. Raises ``UserError`` for a group or a tokenizer that is not known."""
+
+    def measure(protocol: EvaluationProtocol = protocol, **change: Any) -> PolicyEpisodes:
+        return PolicyEpisodes(protocol=protocol, **_of(subject), **change)
+
+    whole, sim = measure(), protocol.sim
     made = Diagnosis(
-        subject=subject,
-        protocol=protocol,
-        undisturbed=PolicyEpisodes(
-            protocol=protocol, policy=subject.identity, binding=subject.binding, where=subject.where
-        ),
-    )
-    made.add(made.undisturbed)
-    groups = {group for name in spec.groups for group in GROUPS[name]}
-    expert = not sim_info(protocol.sim).without_expert
-    if expert:
+        subject=subject, tasks=sim.tasks, cameras=sim.cameras, image_size=sim.image_size, protocol=protocol,
+        measure=measure, undisturbed=whole, own_chunks=not spec.demos,
+    )  # fmt: skip
+    made.add(whole)
+    if not sim_info(sim).without_expert:
         made.references["expert"] = made.add(Episodes(protocol=_plain(protocol), actor="expert"))
         made.references["expert-chunked"] = made.add(
             Episodes(protocol=_plain(protocol), actor="expert-chunked", horizon=subject.horizon)
         )
+    groups = _groups(spec)
     if groups & {"code", "white", "offset"}:
-        _add_chunk_changes(made, spec, groups, expert)
-    for group, add in _SEEN.items():
-        if group in groups:
-            add(made)
+        demos: Sequence[Demonstrations] = spec.demos
+        if not demos:
+            if len(protocol.episodes()) < 3:
+                raise UserError(
+                    "codes and noise are fitted to the policy's own chunks here, and a three-way split needs at least "
+                    "3 episodes: raise --episodes, or name --demos"
+                )
+            demos = (made.add(ActedChunks(played=whole)),)
+        _add_chunk_changes(made, spec, groups, add_normaliser(made, demos))
+    _add_seen(made, groups)
     return made
 
 
-def _changed(made: Diagnosis, group: Group, size: float | None = None, **change: Any) -> Condition:
-    protocol = change.pop("protocol", made.protocol)
-    s = made.subject
-    episodes = PolicyEpisodes(
-        protocol=protocol, policy=s.identity, binding=s.binding, where=s.where, **change
-    )
-    condition = Condition(group, made.add(episodes), size)
+def plan_recorded(
+    subject: Subject,
+    sets: Sequence[Demonstrations],
+    first: DemoSet,
+    spec: DiagnosisSpec,
+    *,
+    execute: int,
+    points: int,
+) -> Diagnosis[PolicyErrors]:
+    """The graph on recordings: chunk errors at about ``points`` held-out decisions; ``first``: of the sets, loaded."""
+    steps = {d.key: d for d in sets if d.found is None}
+    normaliser = FittedNormaliser(demos=tuple(sets))
+    tasks = tuple(dict.fromkeys(task for d in sets for task in d.tasks))
+
+    def measure(**change: Any) -> PolicyErrors:
+        return PolicyErrors(
+            **_of(subject), **{"normaliser": normaliser, **change}, tasks=tasks, horizon=subject.horizon,
+            n_obs_steps=subject.n_obs_steps, execute=execute, points=points, demos=tuple(sets),
+        )  # fmt: skip
+
+    whole = measure()
+    made = Diagnosis(
+        steps=dict(steps), subject=subject, tasks=tasks, cameras=tuple(first.images), protocol=None, measure=measure,
+        image_size=next((a.shape[1] for a in first.images.values()), 0), undisturbed=whole,
+    )  # fmt: skip
+    made.add(normaliser)
+    made.add(whole)
+    groups = _groups(spec)
+    _add_chunk_changes(made, spec, groups, normaliser)
+    _add_seen(made, groups)
+    return made
+
+
+def _groups(spec: DiagnosisSpec) -> set[Group]:
+    for name in spec.groups:
+        if name not in GROUPS:
+            raise unknown_name("group of changes", name, GROUPS)
+    return {group for name in spec.groups for group in GROUPS[name]}
+
+
+def _of(subject: Subject) -> dict[str, Any]:
+    return {"policy": subject.identity, "binding": subject.binding, "where": subject.where}
+
+
+def _changed(
+    made: Diagnosis[Measured], group: Group, size: float | None = None, **change: Any
+) -> Condition[Measured]:
+    condition = Condition(group, made.add(made.measure(**change)), size)
     made.conditions.append(condition)
     return condition
 
 
-def _add_chunk_changes(made: Diagnosis, spec: DiagnosisSpec, groups: set[Group], expert: bool) -> None:
+def _add_seen(made: Diagnosis[Any], groups: set[Group]) -> None:
+    for group, add in _SEEN.items():
+        if group in groups:
+            add(made)
+
+
+def _add_chunk_changes(
+    made: Diagnosis[Any], spec: DiagnosisSpec, groups: set[Group], normaliser: FittedNormaliser
+) -> None:
     """Noise on the chunks, and codes; what they are measured in comes from demonstrations, or from the policy."""
     horizon = made.subject.horizon
-    demos: Sequence[Demonstrations] = spec.demos
-    made.own_chunks = not demos
-    if not demos:
-        if len(made.protocol.episodes()) < 3:
-            raise UserError(
-                "codes and noise are fitted to the policy's own chunks here, and a three-way split needs at least 3 "
-                "episodes: raise --episodes, or name --demos"
-            )
-        demos = (made.add(ActedChunks(played=made.undisturbed)),)
-    normaliser = add_normaliser(made, demos)
     noises: tuple[Group, ...] = ("white", "offset")
     for noise in noises:
         if noise in groups:
@@ -163,13 +223,13 @@ def _add_chunk_changes(made: Diagnosis, spec: DiagnosisSpec, groups: set[Group],
                 _changed(made, noise, sigma, noise=noise, sigma=sigma, normaliser=normaliser)
     if "code" not in groups:
         return
-    stride = horizon if made.own_chunks else 1
     for name in dict.fromkeys(spec.tokenizers):
         for section in _ladder(name, spec.section):
             for code in codes_of(name, spec.codebooks, (0,)):
                 check_code(code, section, horizon)
+                stride = horizon if made.own_chunks else 1
                 tokenizer = add_tokens(made, normaliser, code, section, horizon, stride).tokenizer
-                _add_code(made, normaliser, code, tokenizer, section, expert)
+                _add_code(made, normaliser, code, tokenizer, section)
 
 
 def _ladder(tokenizer: str, section: Tokenizer) -> list[Tokenizer]:
@@ -180,19 +240,18 @@ def _ladder(tokenizer: str, section: Tokenizer) -> list[Tokenizer]:
 
 
 def _add_code(
-    made: Diagnosis,
+    made: Diagnosis[Any],
     normaliser: FittedNormaliser,
     code: Code,
     tokenizer: FittedTokenizer,
     section: Tokenizer,
-    expert: bool,
 ) -> None:
     option = tokenizer_entry(code.tokenizer).ordered_by
     shorter = prefix_lengths(getattr(section, option))[:-1] if option else []
     for prefix in (*shorter, None):
         condition = _changed(made, "code", tokenizer=tokenizer, normaliser=normaliser, prefix=prefix)
         coded = None
-        if expert:
+        if made.protocol is not None and made.references:
             coded = made.add(
                 Episodes(
                     protocol=_plain(made.protocol),
@@ -206,61 +265,65 @@ def _add_code(
         made.conditions[-1] = replace(condition, code=code, expert=coded)
 
 
-def _add_averaged(made: Diagnosis) -> None:
+def _add_averaged(made: Diagnosis[Any]) -> None:
     if _sees(made, "vision"):
         for r in RESOLUTIONS:
-            if r < made.protocol.sim.image_size:
+            if r < made.image_size:
                 _changed(made, "averaged", r, sight=Sight("averaged", float(r)))
 
 
-def _add_blurred(made: Diagnosis) -> None:
+def _add_blurred(made: Diagnosis[Any]) -> None:
     if _sees(made, "vision"):
         for share in BLURS:
             _changed(made, "blurred", share, sight=Sight("blurred", share))
 
 
-def _add_colour(made: Diagnosis) -> None:
+def _add_colour(made: Diagnosis[Any]) -> None:
     if _sees(made, "vision"):
         _changed(made, "colour", sight=Sight("grey"))
 
 
-def _add_cameras(made: Diagnosis) -> None:
+def _add_cameras(made: Diagnosis[Any]) -> None:
     if not _sees(made, "vision"):
         return
-    cameras = made.protocol.sim.cameras
+    cameras = made.cameras
     for camera in cameras if len(cameras) > 1 else ():
         _changed(made, "camera", sight=Sight("black", camera=camera))
     _changed(made, "camera", sight=Sight("black"))
 
 
-def _sees(made: Diagnosis, group: str) -> bool:
+def _sees(made: Diagnosis[Any], group: str) -> bool:
     if not made.subject.needs_images:
         made.skipped[group] = "the policy sees no images"
     return made.subject.needs_images
 
 
-def _add_horizons(made: Diagnosis) -> None:
-    own = made.protocol.execute
+def _add_horizons(made: Diagnosis[Any]) -> None:
+    protocol = made.protocol
+    if protocol is None:
+        made.skipped["horizon"] = "nothing is executed on recordings"
+        return
     if made.subject.horizon == 1:
         made.skipped["horizon"] = "the policy's server answers one action at a time"
     for n in EXECUTED:
-        if n <= made.subject.horizon and n != own:
-            _changed(made, "horizon", n, protocol=made.protocol.model_copy(update={"execute": n}))
+        if n <= made.subject.horizon and n != protocol.execute:
+            _changed(made, "horizon", n, protocol=protocol.model_copy(update={"execute": n}))
 
 
-def _add_state(made: Diagnosis) -> None:
+def _add_state(made: Diagnosis[Any]) -> None:
     binding = made.subject.binding
     if binding is not None and binding.state is None:
         made.skipped["state"] = "the binding sends no state"
         return
-    _changed(made, "state", sight=Sight("mean state"), undisturbed=made.undisturbed)
+    source: dict[str, Any] = {} if made.protocol is None else {"undisturbed": made.undisturbed}
+    _changed(made, "state", sight=Sight("mean state"), **source)
 
 
-def _add_prompts(made: Diagnosis) -> None:
+def _add_prompts(made: Diagnosis[Any]) -> None:
     if not made.subject.conditioned:
         made.skipped["language"] = "the policy is not told the task"
         return
-    if len(made.protocol.sim.tasks) > 1:
+    if len(made.tasks) > 1:
         _changed(made, "prompt", sight=Sight("other prompt"))
     else:
         made.skipped["language"] = "one task has no other task's prompt"
@@ -268,7 +331,7 @@ def _add_prompts(made: Diagnosis) -> None:
         _changed(made, "prompt", sight=Sight("empty prompt"))
 
 
-_SEEN: dict[Group, Callable[[Diagnosis], None]] = {
+_SEEN: dict[Group, Callable[[Diagnosis[Any]], None]] = {
     "averaged": _add_averaged,
     "blurred": _add_blurred,
     "colour": _add_colour,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib import rc_context
 from matplotlib.ticker import LogLocator
 
-from ...results.records.diagnosis import Changed, Diagnosed
+from ...results.records.diagnosis import Changed, Diagnosed, DiagnosedErrors
 from .style import GREY, PALETTE, STYLE, bars, subplots, svg
 
 AXES = {
@@ -100,3 +100,22 @@ def forest(found: Diagnosed) -> str:
         axes.set_xlabel("success under the change less success as it is, points")
         figure.tight_layout()
         return svg(figure, "Differences")
+
+
+def errors(found: DiagnosedErrors) -> str:
+    """Chunk error under every change, over the policy's own, on a logarithmic axis."""
+    with rc_context(STYLE):
+        figure, axes = subplots(figsize=(9.0, 0.8 + 0.26 * len(found.changes)))
+        own = found.undisturbed
+        for y, c in enumerate(reversed(found.changes)):
+            ends = [max(own + x, own / 50) / own for x in (c.low, c.value, c.high)]
+            colour = PALETTE[1] if c.p < 0.05 and c.value > 0 else GREY
+            axes.plot([ends[0], ends[2]], [y, y], color=colour, lw=1.5)
+            axes.plot(ends[1], y, "o", color=colour, ms=4)
+        axes.axvline(1, color="#111827", lw=0.8)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(found.changes)), [c.name for c in reversed(found.changes)], fontsize=8)
+        axes.grid(axis="x")
+        axes.set_xlabel("chunk error under the change, times the policy's own")
+        figure.tight_layout()
+        return svg(figure, "Errors")

@@ -50,6 +50,41 @@ class Needed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChangedError:
+    """Chunk error on held-out recordings under one change, less the policy's own: standard deviations², per episode.
+
+    ``p``: Holm-adjusted over all changes.
+    """
+
+    group: Group
+    name: str
+    size: float | None
+    error: float
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosedErrors:
+    """All that a diagnosis on recordings found; ``undisturbed``: the policy's own error."""
+
+    version: str
+    policy: str
+    served: bool
+    tasks: Sequence[str]
+    recordings: Sequence[str]
+    episodes: int
+    points: int
+    horizon: int
+    undisturbed: float
+    changes: Sequence[ChangedError]
+    skipped: Mapping[str, str]
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diagnosed:
     """All that a diagnosis found."""
 
