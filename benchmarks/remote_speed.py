@@ -133,7 +133,8 @@ def episodes(count: int, rounds: int, workers: int) -> None:
     here, there = (statistics.median(of) for of in rates.values())
     print(
         f"libero_object, {count} episodes of {info.step_limit} steps, {workers} workers, median of {rounds}: {here:.1f} a "
-        f"minute in process, {there:.1f} served ({100 * (1 - there / here):.0f} % fewer)"
+        f"minute in process, {there:.1f} served ({100 * (1 - there / here):.0f} % fewer); rounds "
+        + ", ".join(f"{a:.1f} and {b:.1f}" for a, b in zip(*rates.values(), strict=True))
     )
 
 
