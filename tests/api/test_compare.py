@@ -182,6 +182,26 @@ def test_episodes_that_do_not_pair_up_are_counted(tmp_path):
     assert found.policies[0].episodes == 60
 
 
+def test_tasks_of_unequal_size_count_equally(tmp_path):
+    """The rate is the mean over tasks, and so is the difference."""
+    lines = [[f"{task},{i},{x}" for task, of in (("t", a), ("u", b)) for i, x in enumerate(of)] for a, b in (
+        ([1] * 6, [0, 0]), ([0] * 6, [0, 0]),
+    )]  # fmt: skip
+    files = [
+        write(tmp_path / f"{i}.csv", "\n".join([ROWS.removeprefix("policy,").strip(), *of]))
+        for i, of in enumerate(lines)
+    ]
+    found = compare(files)
+    assert found.pairs[0].pooled.value == pytest.approx(0.5)
+    assert found.policies[0].rate.value == pytest.approx(0.5)
+
+
+def test_vla_evals_seed_is_part_of_what_is_compared(tmp_path):
+    files = [vla_eval(tmp_path / f"{i}.json", A, seed=i) for i in (0, 1)]
+    with pytest.raises(UserError, match="under different protocols"):
+        compare(files)
+
+
 def test_scores_between_0_and_1_take_students_t(tmp_path):
     a, b = RNG.random(30), RNG.random(30)
     found = compare([diffusion_policy(tmp_path / "a.json", a), diffusion_policy(tmp_path / "b.json", b)])

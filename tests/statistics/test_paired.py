@@ -51,6 +51,22 @@ def test_tangos_ends_are_where_the_score_reaches_the_normal_quantile(b, c, n):
     assert score(b, c, n, high) == pytest.approx(-norm.ppf(0.975), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("counts", "level", "published"),
+    [
+        ((0, 1, 44), 0.90, (-0.096, 0.037)),  # Tango 1998: two disinfections of contact lenses
+        ((9, 3, 32), 0.95, (-0.027, 0.390)),  # Tango 1998, the second example
+        (
+            (1, 7, 21),
+            0.95,
+            (-0.517, -0.026),
+        ),  # Fagerland, Lydersen and Laake 2014: airway hyper-responsiveness
+    ],
+)
+def test_tangos_interval_is_the_published_one(counts, level, published):
+    assert tango(*counts, level) == pytest.approx(published, abs=5e-4)
+
+
 def test_without_a_discordant_pair_the_interval_is_that_of_a_rate_of_nothing():
     """θ = z² / (n + z²): the score of 0 of n in either direction."""
     z2 = norm.ppf(0.975) ** 2

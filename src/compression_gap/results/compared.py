@@ -112,8 +112,11 @@ def _example(episodes: Sequence[Episode]) -> str:
 
 
 def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Difference:
-    """One run of each: exact over episodes. More: training seeds are a level of their own."""
-    if len(first) == len(second) == 1:
+    """One run of each, and as many episodes of every task: exact over episodes. Else training seeds are a level.
+
+    A rate is the mean over tasks: where tasks differ in their episodes, episodes do not count alike.
+    """
+    if len(first) == len(second) == 1 and len(set(np.bincount(strata))) == 1:
         found = paired_difference(first[0], second[0])
         return Difference(
             value=found.value,

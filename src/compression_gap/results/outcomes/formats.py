@@ -142,7 +142,8 @@ def _vla_eval(content: Mapping[str, Any], path: Path) -> PolicyOutcomes:
         for of in content["tasks"]
         for e in of["episodes"]
     ]
-    return collect(_name(path), rows, str(path))
+    seed = content.get("seed")
+    return collect(_name(path), rows, str(path), protocol=None if seed is None else f"vla-eval's seed {seed}")
 
 
 def _of_vla_eval(episode: Mapping[str, Any]) -> Any:
