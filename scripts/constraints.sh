@@ -9,6 +9,6 @@ EXTRAS=metaworld,libero,data,serve,text,dev CONSTRAINTS= bash scripts/setup.sh "
 {
   echo "# Made by scripts/constraints.sh with Python $("$work/venv/bin/python" -c 'import platform; print(platform.python_version())')"
   "$work/venv/bin/python" -m pip freeze --local --exclude-editable 2>/dev/null |
-    grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(torch|torchvision|triton|openpi-client|openpi-server|vla-eval)==|^(nvidia|cuda)-'
+    grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(torch|torchvision|triton|openpi-client|openpi-server|vla-eval|efficientnet-lite-pytorch)==|^(nvidia|cuda)-'
 } > "$work/constraints.txt"
 mv "$work/constraints.txt" constraints.txt

@@ -26,8 +26,9 @@ fi
 if [ "${ONLY:-}" = torch ]; then exit; fi
 pip install --quiet ${constraints:+--constraint "$constraints"} --editable ".${extras:+[$extras]}" \
   2> >(grep -v '^WARNING: Location' >&2)
-case ",$extras," in *,dev,*)  # oracles of the tests; their own bounds on NumPy are older than what they import
+case ",$extras," in *,dev,*)  # oracles of the tests, and what an example rests on; some bound NumPy from above without need
   pip install --quiet --no-deps openpi-client==0.1.2 openpi-server==0.1.0 vla-eval==0.8.0 \
+    efficientnet-lite-pytorch==0.1.0 \
     2> >(grep -v '^WARNING: Location' >&2) ;;
 esac
 "$venv/bin/python" -c 'import compression_gap, torch'
