@@ -14,9 +14,9 @@ from ..artifacts.policy_errors import recorded_info
 from ..errors import UserError
 from ..results.diagnosis import read_diagnosis
 from ..results.diagnosis_errors import read_recorded
-from ..results.films import film_changes
 from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 from ..results.records.json import as_json
+from ..results.videos import videos_of_changes
 from ..serving.remote import RemoteActor
 from ..store.store import Store, write_json
 from ..study.diagnosis import DiagnosisSpec, Subject, plan_diagnosis, plan_recorded
@@ -80,7 +80,7 @@ def diagnose(
     build_all(made, place, folder, running or Running())
     found = read_diagnosis(made, place)
     write_json(folder / "diagnosis.json", as_json(found))
-    videos = film_changes(made, found, place, o.videos) if o.videos and can_film() else []
+    videos = videos_of_changes(made, found, place, o.videos) if o.videos and can_film() else []
     write_diagnosis(found, folder / "diagnosis.html", videos)
     return MadeDiagnosis(found, folder)
 

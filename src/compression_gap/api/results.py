@@ -70,15 +70,15 @@ class Results:
         folder, plan = self.opened.folder, self.opened.plan
         path = folder / "report.html" if out is None else Path(out)
         folder_of(path.parent)
-        write_page(self.summary, self._films(videos) if videos and plan.rolled_out is not None else [], path)
+        write_page(self.summary, self._videos(videos) if videos and plan.rolled_out is not None else [], path)
         write_json(folder / "summary.json", self.to_json())
         return path
 
-    def _films(self, cells: int) -> list[Video]:
+    def _videos(self, cells: int) -> list[Video]:
         """One success and one failure each of the best and the worst policies: artefacts, too."""
-        from ..results.films import film_cells
+        from ..results.videos import videos_of_cells
 
-        return film_cells(self.opened.plan, self.opened.store, cells) if can_film() else []
+        return videos_of_cells(self.opened.plan, self.opened.store, cells) if can_film() else []
 
 
 def run(

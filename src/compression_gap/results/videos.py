@@ -18,7 +18,7 @@ from .records.diagnosis import Diagnosed
 from .records.study import Video
 
 
-def film_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
+def videos_of_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
     """Up to ``cells`` policies, one success and one failure each where there are such; none on recordings."""
     out = []
     for cell in _choose(plan, store, cells):
@@ -28,13 +28,13 @@ def film_cells(plan: StudyPlan[Any], store: Store, cells: int) -> list[Video]:
             if not len(hits):
                 continue
             task, state = str(rows["task"][hits[0]]), int(rows["initial_state"][hits[0]])
-            path = _film(store, cell, task, state)
+            path = _video(store, cell, task, state)
             name = f"{label(cell, plan.study)} · seed {cell.seed}"
             out.append(Video(label=name, task=task, success=success, path=path))
     return out
 
 
-def film_changes(
+def videos_of_changes(
     made: Diagnosis[PolicyEpisodes], found: Diagnosed, store: Store, changes: int
 ) -> list[Video]:
     """Up to ``changes`` changes that cost most, one of each group: an episode that each lost, as it was and with it."""
@@ -72,7 +72,7 @@ def _choose(plan: StudyPlan[Any], store: Store, cells: int) -> list[Cell[Episode
     return list(chosen.values())[:cells]
 
 
-def _film(store: Store, cell: Cell[Episodes], task: str, state: int) -> Path:
+def _video(store: Store, cell: Cell[Episodes], task: str, state: int) -> Path:
     film = Film(
         protocol=cell.evidence.protocol,
         task=task,
