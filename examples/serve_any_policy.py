@@ -2,12 +2,13 @@
 
     python serve_any_policy.py my_module:load_policy --port 8000
 
-`load_policy()` returns a function from an observation (a dict of arrays and the prompt) to an action chunk [H, d]. For
-lerobot: build the batch from the observation, and return `policy.predict_action_chunk(batch)[0].cpu().numpy()`.
+`load_policy()` returns a function from an observation (a dict of arrays and the prompt) to an action chunk [H, d]. It
+keeps nothing from one call to the next: the observations of several episodes come in turn. For lerobot: build the batch from the observation, and return `policy.predict_action_chunk(batch)[0].cpu().numpy()`.
 """
 
 import argparse
 import importlib
+import threading
 
 import msgpack
 import numpy as np
@@ -36,10 +37,13 @@ def main():
     module, _, function = given.policy.partition(":")
     act = getattr(importlib.import_module(module), function)()
 
+    one_at_a_time = threading.Lock()
+
     def answer(connection):
         connection.send(msgpack.packb({"policy": given.policy}))  # what tells this policy from another
         for data in connection:
-            chunk = act(msgpack.unpackb(data, object_hook=from_message))
+            with one_at_a_time:
+                chunk = act(msgpack.unpackb(data, object_hook=from_message))
             connection.send(msgpack.packb({"actions": np.asarray(chunk, np.float32)}, default=to_message))
 
     with serve(answer, "127.0.0.1", given.port, compression=None, max_size=None) as server:

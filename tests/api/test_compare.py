@@ -202,10 +202,37 @@ def test_vla_evals_seed_is_part_of_what_is_compared(tmp_path):
         compare(files)
 
 
+def test_different_runs_that_happen_to_be_called_alike_are_not_taken_for_training_seeds(tmp_path):
+    for run, outcomes in (("small", A), ("large", B)):
+        (tmp_path / run / "eval").mkdir(parents=True)
+        lerobot(tmp_path / run / "eval" / "eval_info.json", outcomes)
+    files = [str(tmp_path / r / "eval" / "eval_info.json") for r in ("small", "large")]
+    with pytest.raises(
+        UserError, match="two files are of a policy called 'eval' by their folder or their name; name them"
+    ):
+        compare(files)
+
+
+def test_of_many_pairs_the_corrected_p_decides(tmp_path):
+    """Six policies with one pair at p = 0.03: not separated after Holm over fifteen."""
+    base = np.array([1] * 20 + [0] * 20)
+    better = base.copy()
+    better[20:26] = 1  # six discordant pairs
+    files = [f"{n}={table(tmp_path / f'{n}.csv', base)}" for n in "abcde"]
+    found = compare([*files, f"best={table(tmp_path / 'best.csv', better)}"])
+    pair = found.pairs[-1]
+    assert pair.pooled.p == pytest.approx(2 * 0.5**6)
+    assert pair.holm > 0.05
+    assert "after Holm" in pair.sentence
+    assert "They are not separated" in pair.sentence
+
+
 def test_scores_between_0_and_1_take_students_t(tmp_path):
     a, b = RNG.random(30), RNG.random(30)
     found = compare([diffusion_policy(tmp_path / "a.json", a), diffusion_policy(tmp_path / "b.json", b)])
     assert "scores" in found.pairs[0].pooled.method
+    assert "exact" not in found.pairs[0].sentence
+    assert " scores " in found.pairs[0].sentence
     assert found.pairs[0].pooled.value == pytest.approx((a - b).mean())
 
 

@@ -1,5 +1,6 @@
 """A policy diagnosed end to end, from its folder and over the websocket, on the channel."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from compression_gap.api.demos import make_demos
 from compression_gap.api.diagnosis import DiagnosisOptions, diagnose, diagnose_recordings
 from compression_gap.api.options import PolicyOptions, Running
 from compression_gap.artifacts import policy_episodes
+from compression_gap.artifacts.changed import PolicyIdentity
 from compression_gap.cli.main import main
 from compression_gap.demos import DemoSet
 from compression_gap.errors import UserError
@@ -86,15 +88,16 @@ def test_a_policy_of_someone_elses_is_diagnosed(tmp_path, binding):
     assert by_name["all cameras black"].lost == 12
     assert by_name["own state at its mean"].rate.value < 0.5
     assert by_name["images of 1 × 1"].rate.value < 0.5
-    assert by_name["chunks through bins 256"].rate.value == 1.0
+    fine, coarse = (by_name[f"chunks through bins {n}"].rate.value for n in (256, 2))
+    assert fine > 0.7 > coarse  # fitted to other episodes, whose range some chunks leave
     assert [c.size for c in found.changes if c.group == "horizon"] == [1, 2]
     assert found.skipped == {"language": "one task has no other task's prompt"}
     needed = {n.group: n for n in found.needed}
     assert needed["averaged"].value > 2
-    assert needed["code"].bound == ""
+    assert needed["averaged"].bound == ""
     assert found.sentences[0] == "As it is, the policy succeeds in 100 % [76, 100] of 12 episodes."
     assert "Its success falls with" in found.sentences[1]
-    page = (made.folder / "diagnosis.html").read_text()
+    page = html.unescape((made.folder / "diagnosis.html").read_text())
     assert found.sentences[1] in page
     assert page.count("<svg") == 2
     assert page.count("<video") == 4  # two changes: as it was, and under the change
@@ -119,7 +122,7 @@ def test_a_studys_policy_is_diagnosed_alike_from_its_folder_and_served(finished,
     ):
         diagnose([server.url], options, store=tmp_path / "there", running=HERE)
     here, there = rows_of(tmp_path / "here"), rows_of(tmp_path / "there")
-    assert len(here) == 80
+    assert len(here) == 84
     assert here == there
     traces = [
         sorted(np.load(f)["chunk"].tobytes() for f in (tmp_path / s).glob("policy-episodes/*/trace.npz"))
@@ -161,6 +164,53 @@ def test_the_name_and_the_greeting_are_a_served_policys_key(tmp_path, binding):
     assert keys[0] == keys[1] < keys[2] < keys[3]
 
 
+def test_a_served_policy_that_says_nothing_of_its_weights_needs_a_name(binding):
+    with (
+        Strange(lambda n, m: heads_for_the_goal(m)) as server,
+        pytest.raises(UserError, match="does not say which weights it serves: give the policy a --name"),
+    ):
+        diagnose([server.url], how("state", suite="channel", policy=binding), running=HERE)
+
+
+def test_two_trainings_of_one_design_are_two_policies_where_they_are_served(finished):
+    """Their greetings differ by the hash of the weights alone; how they are served is no part of what they are."""
+    folders = [f for c in finished.summary["cells"][:4] for f in c["policies"]]
+    told = {}
+    for folder in folders:
+        with (
+            PolicyServer(Policy.load(folder)) as server,
+            PolicyServer(Policy.load(folder), execute=3) as other,
+        ):
+            own, same = (PolicyIdentity.served("it", s.about) for s in (server, other))
+            assert own == same
+            told[folder] = own.digest
+    assert len(set(told.values())) == len(folders) > 3
+
+
+def test_a_server_that_was_given_another_policy_during_a_run_is_refused(binding, tmp_path):
+    from compression_gap.api.actors import open_policy
+    from compression_gap.api.diagnosis import _subject
+    from compression_gap.artifacts.policy_episodes import PolicyEpisodes
+    from compression_gap.store.store import Store
+
+    with Strange(lambda n, m: heads_for_the_goal(m), {"checkpoint": 1}) as server:
+        opened = open_policy([server.url], "channel", binding)
+        subject = _subject(opened.actor, [server.url], how(name="it", policy=binding))
+        opened.close()
+        server.metadata = {"checkpoint": 2}
+        episodes = PolicyEpisodes(
+            protocol=opened.protocol(episodes=2),
+            policy=subject.identity,
+            binding=subject.binding,
+            where=subject.where,
+        )
+        with (
+            pytest.raises(UserError, match="serves another policy than the one that this run began with"),
+            episodes.played(Store(tmp_path / "store")),
+        ):
+            pass
+
+
 def test_the_verb_prints_the_sentences_the_table_and_the_page(tmp_path, binding, capsys):
     with Strange(lambda n, m: heads_for_the_goal(m)) as server:
         command = (
@@ -191,7 +241,7 @@ def test_the_verb_prints_the_sentences_the_table_and_the_page(tmp_path, binding,
 )  # fmt: skip
 def test_a_users_mistake_is_one_sentence(more, sentence, tmp_path, binding, capsys):
     with Strange(lambda n, m: heads_for_the_goal(m)) as server:
-        command = f"diagnose {server.url} --suite channel --binding {binding.binding} --processes 0 --store {tmp_path / 's'}"
+        command = f"diagnose {server.url} --suite channel --binding {binding.binding} --processes 0 --name it --store {tmp_path / 's'}"
         assert main([*command.split(), *more.split()]) == 2
     error = capsys.readouterr().err
     assert sentence in error
@@ -238,17 +288,17 @@ def test_without_a_simulator_errors_on_recordings_are_measured(made_demos, bindi
     by_name = {c.name: c for c in found.changes}
     assert by_name["grey images"].value == 0
     assert by_name["all cameras black"].error > found.undisturbed
-    assert by_name["white noise, σ 0.8"].error == pytest.approx(found.undisturbed + 0.64, rel=0.25)
+    assert not any("noise" in name for name in by_name)  # it would measure itself
     assert found.skipped["horizon"] == "nothing is executed on recordings"
     assert "Nothing was executed" in found.sentences[-1]
-    page = (made.folder / "diagnosis.html").read_text()
+    page = html.unescape((made.folder / "diagnosis.html").read_text())
     assert found.sentences[0] in page
     assert page.count("<svg") == 1
 
 
 def test_the_verb_takes_recordings(made_demos, binding, capsys):
     with Strange(lambda n, m: heads_for_the_goal(m)) as server:
-        command = f"diagnose {server.url} --binding {binding.binding} --recordings {made_demos} --changes state --processes 0"
+        command = f"diagnose {server.url} --binding {binding.binding} --recordings {made_demos} --changes state --processes 0 --name it"
         assert main(command.split()) == 0
         said = capsys.readouterr().out
         assert main([*command.split(), "--json"]) == 0

@@ -188,9 +188,9 @@ def test_a_report_goes_where_it_is_asked_to(finished, where, capsys, tmp_path):
 
 
 def test_a_report_without_pyav_has_no_films_and_says_why(where, capsys, tmp_path, monkeypatch):
-    from compression_gap.api import results
+    from compression_gap.api import options
 
-    monkeypatch.setattr(results, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     out = tmp_path / "page.html"
     assert cli.main(["report", *where, "--out", str(out)]) == 0
     said = capsys.readouterr().err

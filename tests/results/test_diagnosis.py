@@ -5,8 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from compression_gap.results.diagnosis import SHARE, fall
+from compression_gap.results.diagnosis import SHARE, fall, sentences
+from compression_gap.results.records.diagnosis import Changed, Needed
 from compression_gap.sims.channel import EPSILON
+from compression_gap.statistics.intervals import Interval
+from compression_gap.statistics.paired import PairedDifference
 from compression_gap.study.diagnosis import BINS
 
 PIXELS = np.array([1, 2, 4, 8, 16, 32, 64])
@@ -67,6 +70,45 @@ def test_resolutions_that_are_known_are_found():
         true = 8 if own == 8 else 10
         right.append(true / 2 <= found[0] <= 2 * true)
     assert np.mean(right) >= 0.95
+
+
+def changed(group, size, value, p=0.001, low=None):
+    d = PairedDifference(
+        value=value, low=value - 0.05 if low is None else low, high=value + 0.05, p=p, pairs=100, only_first=0,
+        only_second=0, method="",
+    )  # fmt: skip
+    rate = Interval(0.7 + value, 0.6, 0.8, "")
+    return Changed(
+        group=group, name=group, size=size, rate=rate, difference=d, p=p, per_task={}, lost=0, gained=0
+    )
+
+
+def need(of, bound):
+    return Needed(group="code", of=of, value=50, low=40, high=60, bound=bound, share=SHARE)
+
+
+def test_fewer_actions_a_decision_are_advised_only_where_more_of_them_hurt():
+    whole = Interval(0.7, 0.6, 0.8, "")
+    fewer = sentences(whole, 100, [changed("horizon", 1, -0.5), changed("horizon", 16, 0.0, 1.0)], [], 8)
+    more = sentences(whole, 100, [changed("horizon", 1, 0.0, 1.0), changed("horizon", 16, -0.5)], [], 8)
+    assert not any("Try fewer actions" in s for s in fewer)
+    assert any("Try fewer actions" in s for s in more)
+
+
+def test_no_code_keeps_its_success_only_where_none_does():
+    whole, hurt = Interval(0.7, 0.6, 0.8, ""), [changed("code", 32, -0.5)]
+    some = sentences(whole, 100, hurt, [need("bins", ""), need("oat", "none")], 8)
+    none = sentences(whole, 100, hurt, [need("bins", "none"), need("oat", "none")], 8)
+    assert not any("No code tried" in s for s in some)
+    assert any("No code tried" in s for s in none)
+
+
+def test_a_weak_policy_is_not_said_to_do_without_what_may_be_all_of_its_success():
+    said = sentences(
+        Interval(0.05, 0.02, 0.1, ""), 200, [changed("camera", None, -0.05, 0.08, low=-0.09)], [], 8
+    )
+    assert not any("It loses less than" in s for s in said)
+    assert any("cannot tell" in s for s in said)
 
 
 def test_what_never_falls_and_what_falls_at_once_are_bounds():

@@ -168,6 +168,7 @@ def test_signs_scale_and_offset():
     np.testing.assert_allclose(binding.chunk(answer, 2), [[-0.5, -1], [0, 1]])
     with pytest.raises(UserError, match=r"actions\.scale has 2 numbers; give 1, or 3"):
         binding.chunk({"actions": np.zeros((2, 3))}, 3)
+    assert np.isnan(binding.chunk({"actions": np.array([[0.1, np.nan]])}, 2)[0, 1])
     with pytest.raises(UserError, match=r"actions\.signs names column 1 of 1"):
         Binding(actions=Actions(signs=(1,))).chunk({"actions": np.zeros((2, 1))}, 1)
 

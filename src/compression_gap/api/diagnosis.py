@@ -17,6 +17,7 @@ from ..results.diagnosis_errors import read_recorded
 from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 from ..results.records.json import as_json
 from ..results.videos import videos_of_changes
+from ..serving.binding import is_own
 from ..serving.remote import RemoteActor
 from ..store.store import Store, write_json
 from ..study.diagnosis import DiagnosisSpec, Subject, plan_diagnosis, plan_recorded
@@ -70,7 +71,7 @@ def diagnose(
     opened = open_policy(named, o.suite, o.policy)
     try:
         made = plan_diagnosis(
-            _subject(opened.actor, o.name or opened.name, named, o),
+            _subject(opened.actor, named, o),
             opened.protocol(episodes=o.episodes, execute=o.execute),
             _with_demos(o, opened, place),
         )
@@ -105,8 +106,7 @@ def diagnose_recordings(
     first, tasks = sets[0].load(place), tuple(dict.fromkeys(t for d in sets for t in d.tasks))
     actor = open_for_recordings(named, tasks, recorded_info(first), o.policy)
     try:
-        name = o.name or (named[0] if isinstance(actor, RemoteActor) else Path(named[0]).name)
-        subject = _subject(actor, name, named, o)
+        subject = _subject(actor, named, o)
     finally:
         if isinstance(actor, RemoteActor):
             actor.close()
@@ -120,9 +120,23 @@ def diagnose_recordings(
     return MadeDiagnosis(found, folder)
 
 
-def _subject(
-    actor: Policy | RemoteActor, name: str, named: Sequence[str], options: DiagnosisOptions
-) -> Subject:
+def _name(actor: Policy | RemoteActor, named: Sequence[str], given: str | None) -> str:
+    """What the policy is called. A server that does not say what its weights are needs a name from the user."""
+    if given is not None:
+        return given
+    if not isinstance(actor, RemoteActor):
+        return Path(named[0]).name
+    about = actor.metadata or {}
+    if not is_own(about):
+        raise UserError(
+            f"{named[0]} does not say which weights it serves: give the policy a --name of its own, and another one when "
+            "you load others, since finished episodes are kept under it"
+        )
+    return f"{about['head']} {about['encoder']}"
+
+
+def _subject(actor: Policy | RemoteActor, named: Sequence[str], options: DiagnosisOptions) -> Subject:
+    name = _name(actor, named, options.name)
     if isinstance(actor, RemoteActor):
         binding = actor.binding
         prompted = binding.prompt is not None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from ..rollouts.actors import Actor
 from ..rollouts.changes import ChangedActor, Move, Sight
 from ..serving.binding import Binding
@@ -24,6 +25,13 @@ from ..store.store import Store, digest
 from .normaliser import FittedNormaliser
 from .tokenizer import FittedTokenizer
 
+HOW_SERVED = {
+    "version",
+    "history",
+    "execute",
+    "task",
+    "max_message_bytes",
+}  # of cgap serve: no part of the policy
 ELIDED = {"elided": True}  # as ``store.artifact.elided``, which ruff knows in a kind alone
 START = 5.0  # seconds to wait for a server that is not there: every change asks anew
 
@@ -37,8 +45,9 @@ class PolicyIdentity:
 
     @staticmethod
     def in_folder(name: str, folder: Path) -> PolicyIdentity:
-        """That of a policy's files."""
-        files = sorted(f for f in folder.rglob("*.*") if f.suffix in (".json", ".safetensors"))
+        """That of a policy's files, without what says when and where it was made."""
+        every = sorted(f for f in folder.rglob("*.*") if f.suffix in (".json", ".safetensors"))
+        files = [f for f in every if f.name != "artifact.json"]
         return PolicyIdentity(
             name,
             digest({str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}),
@@ -46,8 +55,9 @@ class PolicyIdentity:
 
     @staticmethod
     def served(name: str, metadata: Mapping[str, Any]) -> PolicyIdentity:
-        """That of what a server greets with."""
-        return PolicyIdentity(name, digest({str(k): repr(v) for k, v in sorted(metadata.items())}))
+        """That of what a server greets with, but for how it serves."""
+        told = {str(k): repr(v) for k, v in sorted(metadata.items()) if k not in HOW_SERVED}
+        return PolicyIdentity(name, digest(told))
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,14 @@ class UnderChange:
         from ..serving.remote import RemoteActor
 
         assert self.binding is not None
-        return RemoteActor(where.addresses, self.binding, tasks, info, where.timeout, START, where.horizon)
+        actor = RemoteActor(where.addresses, self.binding, tasks, info, where.timeout, START, where.horizon)
+        if PolicyIdentity.served(self.policy.name, actor.metadata or {}) != self.policy:
+            actor.close()
+            raise UserError(
+                f"{', '.join(where.addresses)} serves another policy than the one that this run began with (its greeting "
+                "has changed); serve the first one again, or begin anew under another --name"
+            )
+        return actor
 
     def _move(self, store: Store) -> Move | None:
         if self.tokenizer is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import Interrupted
 from ..records import parse_json
 from ..rollouts.changes import ChangedActor
 from ..sims import EvaluationProtocol, sim_info
@@ -90,6 +91,8 @@ class PolicyEpisodes(UnderChange, Artifact, kind="policy-episodes", version=1, s
         def ended(row: EpisodeRow) -> None:
             kept.ended(row)
             job.progress(len(kept.rows), len(every))
+            if kept.resumes and len(kept.rows) < len(every) and job.should_stop():
+                raise Interrupted
 
         if left:
             with self.played(job.store) as actor:
@@ -183,13 +186,16 @@ class PolicyFilm(Artifact, kind="policy-film", version=1, simulated=True):
         """Whose, under which change."""
         return f"video of {self.played.label}"
 
-    def build(self, job: Job) -> None:
-        """Play it once more, and film it."""
+    def build(self, job: Job) -> Mapping[str, Any]:
+        """Play it once more, and film it: how it ended this time."""
         from ..rollouts.video import record_episode
 
         path, protocol = job.out / FILM, self.played.protocol
         with self.played.played(job.store) as actor:
-            record_episode(actor, protocol, self.task, self.initial_state, path, actor_key=self.played.key)
+            row = record_episode(
+                actor, protocol, self.task, self.initial_state, path, actor_key=self.played.key
+            )
+        return {"success": row.success}
 
     def load(self, store: Store) -> Path:
         """The MP4 file."""

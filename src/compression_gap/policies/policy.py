@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import time
@@ -199,6 +200,16 @@ class Policy:
         made = Policy(self.spec, module, self.normaliser, self.tokenizer)
         made.task_index = self.task_index
         return made
+
+    def digest(self) -> str:
+        """A hash of its parameters and of its normaliser: what tells two trainings of one design apart."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for array in (self.normaliser.mean, self.normaliser.std):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:20]
 
     def parameter_counts(self) -> dict[str, int]:
         """Trained parameters: encoder, adapter without it, trunk, the head's own layers, and all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from .. import __version__
 from ..errors import UserError, counted
 from ..statistics.bottleneck import locate
 from ..statistics.intervals import contrast, holm, rate_interval
-from ..statistics.paired import further_pairs, paired_difference
+from ..statistics.paired import EXACT, further_pairs, paired_difference
 from .outcomes.record import Episode, PolicyOutcomes
 from .records.compared import ComparedPair, ComparedPolicies, ComparedPolicy, Difference
 
@@ -31,7 +32,7 @@ def compare_policies(policies: Sequence[PolicyOutcomes]) -> ComparedPolicies:
     rates = [_policy(p) for p in policies]
     pairs = [_pair(a, b) for a, b in combinations(policies, 2)]
     adjusted = holm([p.pooled.p for p in pairs])
-    every = [ComparedPair(**{**vars(p), "holm": h}) for p, h in zip(pairs, adjusted, strict=True)]
+    every = [_told(p, h, len(pairs)) for p, h in zip(pairs, adjusted, strict=True)]
     return ComparedPolicies(
         version=__version__,
         policies=rates,
@@ -103,7 +104,8 @@ def _pair(a: PolicyOutcomes, b: PolicyOutcomes) -> ComparedPair:
         seeds_known=known,
         further_episodes=episodes,
         further_seeds=seeds,
-        sentence=_sentence(a.name, b.name, pooled, len(first), len(second), episodes, seeds),
+        seeds=(len(first), len(second)),
+        sentence="",
     )
 
 
@@ -147,38 +149,41 @@ def _further(
     return advice.further_episodes, advice.further_seeds
 
 
-def _sentence(
-    a: str, b: str, found: Difference, seeds: int, others: int, episodes: int | None, more_seeds: int | None
-) -> str:
-    points = f"{abs(round(100 * found.value))} point{'' if abs(round(100 * found.value)) == 1 else 's'}"
+def _told(pair: ComparedPair, holm: float, pairs: int) -> ComparedPair:
+    """The pair with its p corrected over all of them, and its sentence."""
+    found, (own, other) = pair.pooled, pair.seeds
+    size = abs(round(100 * found.value))
     low, high = (round(100 * x) + 0 for x in (found.low, found.high))
     if found.value < 0:
         low, high = -high, -low
-    word = "more" if found.value >= 0 else "less"
-    runs = "" if seeds == others == 1 else f", {seeds} and {others} training seeds"
-    exact = "exact p" if seeds == others == 1 else "p"
+    p = f"{'exact ' if EXACT in found.method else ''}p {found.p:.2g}" + (
+        f", {holm:.2g} after Holm" if pairs > 1 else ""
+    )
+    runs = "" if own == other == 1 else f", {own} and {other} training seeds"
+    if "scores" in found.method:
+        said = f"scores {counted(size, 'point')} {'higher' if found.value >= 0 else 'lower'} than"
+    else:
+        said = f"succeeds {counted(size, 'point')} {'more' if found.value >= 0 else 'less'} often than"
     text = (
         (
-            f"{a} succeeds {points} {word} often than {b} (95 % CI {low} to {high}; {exact} {found.p:.2g}) on "
-            f"{counted(found.pairs, 'shared episode')}{runs}."
+            f"{pair.first} {said} {pair.second} (95 % CI {low} to {high}; {p}) on {counted(found.pairs, 'shared episode')}{runs}."
         )
         .replace("CI -", "CI −")
         .replace("to -", "to −")
     )
-    if found.p < 0.05:
-        return text + (
-            ""
-            if seeds > 1 and others > 1
-            else " This is about these two trainings: seed variance is unknown."
+    told = holm < 0.05
+    if not told:
+        more = [f"{pair.further_episodes} more episodes"] if pair.further_episodes else []
+        more += [f"{counted(pair.further_seeds, 'more training seed')} each"] if pair.further_seeds else []
+        advice = (
+            f"; about {' or '.join(more)} would separate one pair, if the difference is as measured"
+            if more
+            else ""
         )
-    more = [f"{episodes} more episodes"] if episodes else []
-    more += [f"{counted(more_seeds, 'more training seed')} each"] if more_seeds else []
-    if more:
-        return (
-            text
-            + f" They are not separated; about {' or '.join(more)} would, if the difference is as measured."
-        )
-    return text + " They are not separated."
+        text += f" They are not separated{advice}."
+    elif not pair.seeds_known:
+        text += " This is about these two trainings: seed variance is unknown."
+    return replace(pair, holm=holm, sentence=text)
 
 
 def _notes(policies: Sequence[PolicyOutcomes], pairs: Sequence[ComparedPair]) -> list[str]:

@@ -43,7 +43,7 @@ def read_diagnosis(made: Diagnosis[PolicyEpisodes], store: Store) -> Diagnosed:
     found = [_changed(c, plain, tasks, store) for c in made.conditions]
     adjusted = holm([c.p for c in found])
     changes = [Changed(**{**vars(c), "p": p}) for c, p in zip(found, adjusted, strict=True)]
-    needed = _needed(made.conditions, changes, plain, tasks, store)
+    needed = _needed(made.conditions, changes, plain, tasks, store, protocol.execute)
     strata = np.unique(tasks, return_inverse=True)[1]
     undisturbed = rate_interval(plain[None], strata)
     return Diagnosed(
@@ -63,7 +63,7 @@ def read_diagnosis(made: Diagnosis[PolicyEpisodes], store: Store) -> Diagnosed:
         changes=changes,
         needed=needed,
         skipped=made.skipped,
-        sentences=_sentences(undisturbed, len(plain), changes, needed),
+        sentences=sentences(undisturbed, len(plain), changes, needed, protocol.execute),
     )
 
 
@@ -102,6 +102,8 @@ def size_of(condition: Condition[Any], store: Store) -> float | None:
     if condition.measured.tokenizer is None:
         return condition.size
     fitted, prefix = condition.measured.tokenizer.load(store), condition.measured.prefix
+    if prefix is None:
+        return float(fitted.capacity_bits)
     return float(sum(log2(n) for n in fitted.codebook_sizes[:prefix]))
 
 
@@ -111,19 +113,19 @@ def _needed(
     plain: np.ndarray,
     tasks: np.ndarray,
     store: Store,
+    made: int,
 ) -> list[Needed]:
-    """Where success falls below ``SHARE`` of the undisturbed one, on each axis with three points or more."""
+    """Where success falls below ``SHARE`` of the undisturbed one, on each axis with three points or more.
+
+    ``made``: actions a decision that the policy is made for.
+    """
     out = []
     for group in RISING:
         own = [(c, found) for c, found in zip(conditions, changes, strict=True) if c.group == group]
         for of in dict.fromkeys(_family(c) for c, _ in own):
             curve = [(c, found) for c, found in own if _family(c) == of and found.size is not None]
             if group == "horizon":  # fewer actions a decision than it is made for are no greater change
-                curve = [
-                    (c, f)
-                    for c, f in curve
-                    if c.measured.protocol.execute > min(x.measured.protocol.execute for x, _ in curve)
-                ]
+                curve = [(c, f) for c, f in curve if (f.size or 0) > made]
             if len(curve) > 2:
                 out.append(_fall(group, of, curve, plain, tasks, store))
     return out
@@ -187,14 +189,15 @@ ALPHA = 0.05
 WIDE = 4.0  # a place on an axis whose interval's ends differ by this factor is not told
 
 
-def _sentences(
-    undisturbed: Interval, episodes: int, changes: Sequence[Changed], needed: Sequence[Needed]
+def sentences(
+    undisturbed: Interval, episodes: int, changes: Sequence[Changed], needed: Sequence[Needed], execute: int
 ) -> list[str]:
     """What the policy is sensitive to, what it does not need, how many bits it uses, and what to try next."""
     rate = undisturbed.points()
     out = [
         f"As it is, the policy succeeds in {rate.value:.0f} % [{rate.low:.0f}, {rate.high:.0f}] of {episodes} episodes."
     ]
+    small = min(LARGE, (1 - SHARE) * undisturbed.value)
     hurt = [c for c in changes if c.p < ALPHA and c.difference.value < 0]
     sensitive = list(dict.fromkeys(c.group for c in sorted(hurt, key=lambda c: c.difference.value)))
     if sensitive:
@@ -202,11 +205,11 @@ def _sentences(
     spared = [
         g
         for g in dict.fromkeys(c.group for c in changes)
-        if all(c.difference.low > -LARGE for c in changes if c.group == g)
+        if all(c.difference.low > -small for c in changes if c.group == g)
     ]
     if spared:
         out.append(
-            f"It loses less than {100 * LARGE:.0f} points (95 %) with {listed([WORDS[g] for g in spared])}, "
+            f"It loses less than {100 * small:.0f} points (95 %) with {listed([WORDS[g] for g in spared])}, "
             "as far as was tried."
         )
     told = [n for n in needed if n.group in sensitive or (not n.bound and n.high < WIDE * n.low)]
@@ -217,7 +220,7 @@ def _sentences(
         out.append(
             f"These episodes cannot tell what {listed([WORDS[g] for g in open_])} cost it; more would."
         )
-    return out + _next(sensitive, needed)
+    return out + _next(hurt, needed, execute)
 
 
 UNITS: dict[Group, tuple[str, str]] = {
@@ -237,20 +240,16 @@ def _need(found: Needed) -> str:
     if found.bound == "none":
         return f"{kept} at none of the changes tried: the mildest, {found.value:.2g} {unit}{of}, costs more."
     if found.bound == "all":
-        return f"{kept} at all of the changes tried, to {found.value:.2g} {unit}{of}."
+        return f"No fall below {100 * found.share:.0f} % of it was seen, to {found.value:.2g} {unit}{of}."
     return f"{kept} with {least} {found.value:.2g} [{found.low:.2g}, {found.high:.2g}] {unit}{of}."
 
 
-def _next(sensitive: Sequence[Group], needed: Sequence[Needed]) -> list[str]:
+def _next(hurt: Sequence[Changed], needed: Sequence[Needed], execute: int) -> list[str]:
     """What the sensitivities suggest to look at; they prove no gain."""
-    finest = {n.group for n in needed if n.bound == "none" and n.group in sensitive}
-    if "averaged" in finest:
-        return [
-            "It uses the finest detail that its images show: try a larger image or a finer encoder first."
-        ]
-    if "code" in finest:
+    codes = [n for n in needed if n.group == "code"]
+    if codes and all(n.bound == "none" for n in codes):
         return ["No code tried keeps its success: a tokenizer for it needs more bits than these."]
-    if "horizon" in sensitive and "averaged" not in sensitive:
+    if any(c.group == "horizon" and (c.size or 0) > execute for c in hurt):
         return ["Try fewer actions a decision before a larger encoder: it costs nothing to train."]
     return []
 

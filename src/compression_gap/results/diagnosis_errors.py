@@ -61,7 +61,8 @@ def read_recorded(made: Diagnosis[PolicyErrors], store: Store) -> DiagnosedError
 
 def _sentences(own: float, episodes: int, changes: list[ChangedError]) -> list[str]:
     out = [
-        f"On {counted(episodes, 'held-out episode')} its chunks are {own:.3g} standard deviations² from the recorded ones."
+        f"On {counted(episodes, 'episode')} of the recordings' test split its chunks are {own:.3g} standard deviations² from "
+        "the recorded ones."
     ]
     moved = sorted((c for c in changes if c.p < ALPHA and c.value > 0), key=lambda c: -c.value)
     if groups := list(dict.fromkeys(c.group for c in moved)):
@@ -69,6 +70,7 @@ def _sentences(own: float, episodes: int, changes: list[ChangedError]) -> list[s
     if still := [g for g in dict.fromkeys(c.group for c in changes) if g not in groups]:
         out.append(f"No change is told from none with {listed([WORDS[g] for g in still])}.")
     out.append(
-        "Nothing was executed: a chunk error says whether the policy reacts to a change, not whether it would fail."
+        "Nothing was executed: a chunk error says whether the policy reacts to a change, not whether it would fail. Whether "
+        "it was trained on these episodes is not known here."
     )
     return out

@@ -55,7 +55,7 @@ def videos_of_changes(
             build(film, store, progress=lambda done, total: None, should_stop=lambda: False)
             name = "as it is" if played is made.undisturbed else changed.name
             out.append(
-                Video(label=name, task=task, success=played is made.undisturbed, path=film.load(store))
+                Video(label=name, task=task, success=bool(store.meta(film)["success"]), path=film.load(store))
             )
     return out
 

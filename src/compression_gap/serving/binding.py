@@ -128,7 +128,8 @@ class Binding(_Frozen):
         for column in self.actions.signs:
             if column >= action_dim:
                 raise UserError(f"the binding's actions.signs names column {column} of {action_dim}")
-            chunk[:, column] = np.where(chunk[:, column] < 0, -1.0, 1.0)
+            values = chunk[:, column]
+            chunk[:, column] = np.where(np.isnan(values), np.nan, np.where(values < 0, -1.0, 1.0))
         return chunk.astype(np.float32)
 
     def _each(self, name: str, action_dim: int) -> np.ndarray:

@@ -44,7 +44,11 @@ class Connection:
             )
         except self._failures as error:
             raise Lost(_words(error)) from error
-        self.metadata = self._greeted()
+        try:
+            self.metadata = self._greeted()
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, message: Message) -> None:
         """Ask for a chunk. Raises ``Lost``."""
@@ -140,7 +144,7 @@ class Connection:
 def _line(words: object) -> str:
     """What a server says, in one line: of a traceback, its last."""
     lines = [line for line in str(words).splitlines() if line.strip()] or ["nothing"]
-    return " ".join(lines[-1].split())[:400]
+    return "".join(c for c in " ".join(lines[-1].split()) if c.isprintable())[:400]
 
 
 def _words(error: BaseException) -> str:

@@ -79,8 +79,13 @@ class RemoteActor:
         self.words = [instruction_of(t, self.info.instructions) for t in self.tasks]
         for address in self.addresses:  # one connection each: a server that is not there is found out now
             self.idle.append(self._open(address, self.patience))
-        if not self.horizon:
-            self.horizon = self._ask_once()
+        if not self.horizon:  # each is asked once, since a server may compile its model then
+            lengths = {self._ask_once(number) for number in range(len(self.addresses))}
+            if len(lengths) > 1:
+                raise UserError(
+                    f"{', '.join(self.addresses)} answer chunks of different lengths: one policy is needed"
+                )
+            self.horizon = lengths.pop()
 
     def act(self, asked: Observation, seeds: np.ndarray) -> Emission:
         """Chunks float32 [B, H, d] for B observations, each the first of an episode of its own.
@@ -204,7 +209,7 @@ class RemoteActor:
             )
         return connection
 
-    def _ask_once(self) -> int:
+    def _ask_once(self, number: int) -> int:
         """How many actions the policy answers, on an observation of zeros."""
         size, steps, info = self.binding.image_size, self.n_obs_steps, self.info
         blank = Observation(
@@ -213,13 +218,13 @@ class RemoteActor:
             task=np.zeros(1, np.int64),
             state=np.zeros((1, steps, info.state_dim), np.float32),
         )
-        turn, chunk = Turn(0, 0), None
+        turn, chunk = Turn(number, 0), None
         while chunk is None:
             chunk = self._receive(turn, FIRST) if self._send(turn, blank, 0, 0) else None
         self.end(turn.episode)
         if len(chunk) < self.binding.execute:
             raise UserError(
-                f"the policy at {self.addresses[0]} answers chunks of {len(chunk)} actions, and the binding executes "
+                f"the policy at {self.addresses[number]} answers chunks of {len(chunk)} actions, and the binding executes "
                 f"{self.binding.execute} of them: lower 'execute'"
             )
         return len(chunk)

@@ -60,6 +60,7 @@ def metadata(policy: Policy) -> Message:
         "proprio_dim": spec.proprio_dim,
         "horizon": spec.horizon,
         "action_dim": spec.action_dim,
+        "weights": policy.digest(),
     }
 
 

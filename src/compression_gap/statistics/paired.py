@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from .distributions import binomial_cdf, normal_quantile, t_quantile, t_tail
 
+EXACT = "McNemar's exact test"
 HALVINGS = 60  # of the bracket of an end of the interval
 
 
@@ -56,7 +57,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
             pairs=n,
             only_first=more,
             only_second=less,
-            method="Tango's score interval, McNemar's exact test",
+            method=f"Tango's score interval, {EXACT}",
         )
     return _scores(a - b, more, less, level)
 

@@ -21,7 +21,7 @@ from ..demos import DemoSet
 from ..errors import UserError, unknown_name
 from ..rollouts.changes import Sight
 from ..serving.binding import Binding
-from ..sims import EvaluationProtocol, sim_info
+from ..sims import TUNING_STATES, EvaluationProtocol, sim_info
 from ..store.artifact import Artifact
 from ..store.graph import Graph
 from ..tokenizers import tokenizer_entry
@@ -147,7 +147,9 @@ def plan_diagnosis(
                     "codes and noise are fitted to the policy's own chunks here, and a three-way split needs at least "
                     "3 episodes: raise --episodes, or name --demos"
                 )
-            demos = (made.add(ActedChunks(played=whole)),)
+            # From other initial states than those that codes are judged on.
+            other = protocol.model_copy(update={"first_initial_state": TUNING_STATES})
+            demos = (made.add(ActedChunks(played=made.add(measure(other)))),)
         _add_chunk_changes(made, spec, groups, add_normaliser(made, demos))
     _add_seen(made, groups)
     return made
@@ -180,7 +182,8 @@ def plan_recorded(
     )  # fmt: skip
     made.add(normaliser)
     made.add(whole)
-    groups = _groups(spec)
+    groups = _groups(spec) - {"white", "offset"}
+    made.skipped["precision"] = "noise on an answer is as large as it is made, whatever the policy"
     _add_chunk_changes(made, spec, groups, normaliser)
     _add_seen(made, groups)
     return made

@@ -38,8 +38,9 @@ def sensitivity(found: Diagnosed) -> str:
             own = [c for c in found.changes if c.group == group and c.size is not None]
             for i, family in enumerate(dict.fromkeys(_family(c) for c in own)):
                 _curve(axes, sorted((c for c in own if _family(c) == family), key=_size), i, family)
-            for i, n in enumerate(n for n in found.needed if n.group == group and not n.bound):
-                axes.axvline(n.value, color=PALETTE[i], lw=1, ls=":")
+            for i, n in enumerate(n for n in found.needed if n.group == group):
+                if not n.bound:
+                    axes.axvline(n.value, color=PALETTE[i], lw=1, ls=":")
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
             axes.xaxis.set_major_formatter("{x:g}")

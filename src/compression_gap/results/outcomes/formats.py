@@ -85,7 +85,11 @@ def _own_rows(rows: Sequence[Mapping[str, Any]], path: Path, name: str) -> Polic
     return collect(
         name,
         [
-            (0, Episode(r["task"], r["initial_state"], r["repeat"]), outcome(r["success"], str(path)))
+            (
+                0,
+                Episode(str(r["task"]), int(r["initial_state"]), int(r["repeat"])),
+                outcome(r["success"], str(path)),
+            )
             for r in rows
         ],
         str(path),

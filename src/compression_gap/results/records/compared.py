@@ -35,7 +35,7 @@ class Difference:
 class ComparedPair:
     """Two policies on the episodes that pair up.
 
-    ``only_first``, ``only_second``: episodes that one of them alone has; ``holm``: p corrected over all pairs;
+    ``only_first``, ``only_second``: episodes that one of them alone has; ``seeds``: training seeds of each; ``holm``: p corrected over all pairs;
     ``further_episodes``, ``further_seeds``: about so many more would separate them with a chance of 80 %, if the
     difference is as measured; None where it is separated, or nothing in reach would.
     """
@@ -47,6 +47,7 @@ class ComparedPair:
     per_task: Mapping[str, Difference]
     only_first: int
     only_second: int
+    seeds: tuple[int, int]
     seeds_known: bool
     further_episodes: int | None
     further_seeds: int | None
