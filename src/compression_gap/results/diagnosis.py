@@ -233,15 +233,24 @@ UNITS: dict[Group, tuple[str, str]] = {
 }
 
 
+def _short(value: float) -> str:
+    """Two digits, and no powers of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
 def _need(found: Needed) -> str:
     least, unit = UNITS[found.group]
     of = f" ({found.of})" if found.of else ""
     kept = f"It keeps {100 * found.share:.0f} % of its success"
     if found.bound == "none":
-        return f"{kept} at none of the changes tried: the mildest, {found.value:.2g} {unit}{of}, costs more."
+        return (
+            f"{kept} at none of the changes tried: the mildest, {_short(found.value)} {unit}{of}, costs more."
+        )
     if found.bound == "all":
-        return f"No fall below {100 * found.share:.0f} % of it was seen, to {found.value:.2g} {unit}{of}."
-    return f"{kept} with {least} {found.value:.2g} [{found.low:.2g}, {found.high:.2g}] {unit}{of}."
+        return f"No fall below {100 * found.share:.0f} % of it was seen, to {_short(found.value)} {unit}{of}."
+    return (
+        f"{kept} with {least} {_short(found.value)} [{_short(found.low)}, {_short(found.high)}] {unit}{of}."
+    )
 
 
 def _next(hurt: Sequence[Changed], needed: Sequence[Needed], execute: int) -> list[str]:
