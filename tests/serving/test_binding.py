@@ -10,7 +10,7 @@ import pytest
 from openpi_client import image_tools
 from openpi_client.base_policy import BasePolicy
 from openpi_server.websocket_policy_server import WebsocketPolicyServer
-from test_remote import CHANNEL, PLAIN, rows
+from test_remote import CHANNEL, PLAIN, STEPWISE, rows
 from vla_eval.benchmarks.libero.benchmark import LIBEROBenchmark
 from vla_eval.model_servers.predict import PredictModelServer
 from vla_eval.model_servers.serve import serve_async
@@ -147,15 +147,7 @@ def test_vla_evals_own_server_is_spoken_to():
 
     threading.Thread(target=anyio.run, args=(run,), daemon=True).start()
     assert known.wait(30)
-    binding = Binding(
-        wire="vla-eval",
-        cameras={"channel": "image"},
-        image_size=16,
-        state=State(key="states"),
-        prompt="task_description",
-        execute=1,
-    )
-    actor = RemoteActor([f"ws://127.0.0.1:{port[0]}"], binding, CHANNEL.tasks, sim_info(CHANNEL))
+    actor = RemoteActor([f"ws://127.0.0.1:{port[0]}"], STEPWISE, CHANNEL.tasks, sim_info(CHANNEL))
     found = rows(actor, execute=1)
     actor.close()
     assert all(r["success"] and r["decisions"] == r["length"] == 16 for r in found)

@@ -23,6 +23,15 @@ PLAIN = Binding(
     execute=4,
 )
 
+STEPWISE = Binding(
+    wire="vla-eval",
+    cameras={"channel": "image"},
+    image_size=16,
+    state=State(key="states"),
+    prompt="task_description",
+    execute=1,
+)
+
 
 def protocol(spec=CHANNEL, **changes):
     info = sim_info(spec)
@@ -218,15 +227,7 @@ def test_frames_of_vla_eval_go_step_by_step_and_episodes_are_announced(policy):
                 frame = {"type": reply[0], "payload": reply[1], "seq": m["seq"], "timestamp": 0.0}
                 await connection.send(msgpack.packb(frame))
 
-    binding = Binding(
-        wire="vla-eval",
-        cameras={"channel": "image"},
-        image_size=16,
-        state=State(key="states"),
-        prompt="task_description",
-        execute=1,
-    )
-    with Harnessed(None) as server, actor_of(server, binding=binding) as actor:
+    with Harnessed(None) as server, actor_of(server, binding=STEPWISE) as actor:
         found = rows(actor, workers=1, execute=1)
     assert all(r["success"] and r["decisions"] == r["length"] for r in found)
     assert heard.count("episode_start") == heard.count("episode_end") == 1 + len(found)

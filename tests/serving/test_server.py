@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from compression_gap.errors import UserError
 from compression_gap.serving import PolicyServer, metadata, server
+from compression_gap.serving.binding import HOW_SERVED
 from compression_gap.serving.messages import FIELDS
 from compression_gap.serving.session import Session
 from compression_gap.serving.wire import pack, unpack
@@ -64,6 +65,7 @@ def test_the_greeting_says_what_the_policy_is(served, policy):
         about = {"task": None, "max_message_bytes": 2**18, "history": "consecutive", "execute": 4}
         hello = {"type", "payload", "seq", "timestamp"}  # for clients of vla-eval
         assert {k: v for k, v in client.greeting.items() if k not in hello} == {**metadata(policy), **about}
+        assert {"version", *about} == HOW_SERVED  # no part of what the policy is
     assert client.greeting["cameras"] == ["wrist", "front"]
     assert (client.greeting["n_obs_steps"], client.greeting["horizon"]) == (2, 4)
     assert (client.greeting["needs_images"], client.greeting["needs_true_state"]) == (True, False)

@@ -11,6 +11,7 @@ from ..errors import UserError, unknown_name
 from ..sims import EVALUATION_STATES, EvaluationProtocol, SimInfo, SimSpec, default_rendering, sim_info
 from ..sims import suite as suite_named
 from ..study.offline import RECORDINGS
+from ..study.setting import EXECUTE, protocol_of
 from ..study.yaml import parse_model
 from .options import PolicyOptions
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..serving.binding import Binding
     from ..serving.remote import RemoteActor
-
-EXECUTE = 8  # actions per decision, where nothing else says so
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,12 @@ class OpenPolicy:
         self, *, episodes: int, execute: int | None = None, first_initial_state: int | None = None
     ) -> EvaluationProtocol:
         """Its evaluation; by default from the evaluation's initial states."""
-        info = sim_info(self.sim)
-        return EvaluationProtocol(
-            sim=self.sim,
-            episodes_per_task=episodes,
-            first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
+        return protocol_of(
+            self.sim,
+            episodes,
             execute=min(self.execute if execute is None else execute, self.actor.horizon),
             n_obs_steps=self.actor.n_obs_steps,
-            step_limit=info.step_limit,
-            versions=info.versions,
-            settings=info.settings,
+            first_initial_state=EVALUATION_STATES if first_initial_state is None else first_initial_state,
         )
 
     def close(self) -> None:

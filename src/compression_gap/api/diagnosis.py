@@ -21,7 +21,8 @@ from ..serving.binding import is_own
 from ..serving.remote import RemoteActor
 from ..store.store import Store, write_json
 from ..study.diagnosis import DiagnosisSpec, Subject, plan_diagnosis, plan_recorded
-from .actors import EXECUTE, OpenPolicy, open_for_recordings, open_policy
+from ..study.setting import tasks_of
+from .actors import OpenPolicy, open_for_recordings, open_policy
 from .build import build_all
 from .options import PolicyOptions, Running, at_least, can_film, folder_of
 
@@ -103,15 +104,14 @@ def diagnose_recordings(
     o = options or DiagnosisOptions()
     at_least(1, points=points, execute=o.execute)
     place, sets = open_demos(recordings)
-    first, tasks = sets[0].load(place), tuple(dict.fromkeys(t for d in sets for t in d.tasks))
+    first, tasks = sets[0].load(place), tasks_of(sets)
     actor = open_for_recordings(named, tasks, recorded_info(first), o.policy)
     try:
         subject = _subject(actor, named, o)
     finally:
         if isinstance(actor, RemoteActor):
             actor.close()
-    execute = min(o.execute or EXECUTE, subject.horizon)
-    made = plan_recorded(subject, sets, first, o.spec, execute=execute, points=points)
+    made = plan_recorded(subject, sets, first, o.spec, points=points)
     folder = folder_of(place.root / "diagnoses" / f"{_slug(subject.identity)}-recordings")
     build_all(made, place, folder, running or Running())
     found = read_recorded(made, place)

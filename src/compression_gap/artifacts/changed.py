@@ -18,21 +18,14 @@ import numpy as np
 from ..errors import UserError
 from ..rollouts.actors import Actor
 from ..rollouts.changes import ChangedActor, Move, Sight
-from ..serving.binding import Binding
+from ..serving.binding import HOW_SERVED, Binding
 from ..sims import SimInfo
 from ..sims.base import instruction_of
+from ..store.artifact import ELIDED, UNKEYED
 from ..store.store import Store, digest
 from .normaliser import FittedNormaliser
 from .tokenizer import FittedTokenizer
 
-HOW_SERVED = {
-    "version",
-    "history",
-    "execute",
-    "task",
-    "max_message_bytes",
-}  # of cgap serve: no part of the policy
-ELIDED = {"elided": True}  # as ``store.artifact.elided``, which ruff knows in a kind alone
 START = 5.0  # seconds to wait for a server that is not there: every change asks anew
 
 
@@ -86,7 +79,7 @@ class UnderChange:
     prefix: int | None = field(default=None, metadata=ELIDED)
     normaliser: FittedNormaliser | None = None
     tokenizer: FittedTokenizer | None = None
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, metadata=UNKEYED)
 
     @property
     def change(self) -> str:

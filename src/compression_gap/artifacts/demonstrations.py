@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ..demos import DemoSet
 from ..errors import UserError, counted
 from ..sims import SimSpec
-from ..store.artifact import Artifact, Job, elided
+from ..store.artifact import UNKEYED, Artifact, Job, elided
 from ..store.store import Recipe, Store, read_manifest, recipe_in
 
 
@@ -27,16 +28,12 @@ class Demonstrations(Artifact, kind="demos", version=2, simulated=True):
     episodes: int = 0
     versions: Mapping[str, str]
     origin: str = elided(default="expert")
-    found: Recipe | None = None
+    found: Recipe | None = field(default=None, metadata=UNKEYED)
 
     @property
     def spec(self) -> dict[str, Any]:
         """The specification; of a set that was found, the one in its manifest."""
-        return (
-            {k: v for k, v in super().spec.items() if k != "found"}
-            if self.found is None
-            else dict(self.found.spec)
-        )
+        return super().spec if self.found is None else dict(self.found.spec)
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -7,7 +7,7 @@ which is pretrained on frames from the simulator and tasks of the demonstrations
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..encoders.ladder import PRETRAINING, is_pose
 from ..encoders.pin import AbsentPin, Pin
 from ..encoders.registry import reads_scaled_state
 from ..sims import SimSpec
-from ..store.artifact import Artifact, Job, elided
+from ..store.artifact import UNKEYED, Artifact, Job, elided
 from ..store.store import Store
 from .demonstrations import Demonstrations, load_all
 
@@ -67,7 +67,7 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
     """
 
     encoder: str
-    pin: Pin | AbsentPin | None = None
+    pin: Pin | AbsentPin | None = field(default=None, metadata=UNKEYED)
     cameras: tuple[str, ...] = elided(default=())
     image_size: int = elided(default=0)
     pretraining: Mapping[str, Any] | None = elided(default=None)
@@ -79,7 +79,7 @@ class PreparedEncoder(Artifact, kind="encoder", version=1):
     @property
     def spec(self) -> dict[str, Any]:
         """The specification."""
-        return {k: v for k, v in super().spec.items() if k != "pin"} if self.pin is None else asdict(self.pin)
+        return super().spec if self.pin is None else asdict(self.pin)
 
     @property
     def label(self) -> str:

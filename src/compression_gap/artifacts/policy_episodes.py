@@ -48,11 +48,6 @@ class PolicyEpisodes(UnderChange, Artifact, kind="policy-episodes", version=1, s
     undisturbed: PolicyEpisodes | None = None
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """The specification: not where the policy is found."""
-        return {k: v for k, v in super().spec.items() if k != "where"}
-
-    @property
     def words(self) -> str:
         """The change, in words; of none, or of another protocol, the actions a decision."""
         return self.change or f"{self.protocol.execute} actions a decision"

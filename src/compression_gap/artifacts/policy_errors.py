@@ -20,21 +20,14 @@ BATCH = 32
 class PolicyErrors(UnderChange, Artifact, kind="policy-errors", version=1):
     """Errors of ``information.chunk_error``, at about so many ``points`` of the recordings' test split.
 
-    ``execute``: the first actions of a chunk, whose error stands beside that of the whole. ``normaliser`` is needed: the
-    unit of errors is the standard deviation of the recordings' actions.
+    ``normaliser`` is needed: the unit of errors is the standard deviation of the recordings' actions.
     """
 
     tasks: tuple[str, ...]
     horizon: int
     n_obs_steps: int
-    execute: int
     points: int
     demos: tuple[Demonstrations, ...]
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """The specification: not where the policy is found."""
-        return {k: v for k, v in super().spec.items() if k != "where"}
 
     @property
     def words(self) -> str:
@@ -52,7 +45,7 @@ class PolicyErrors(UnderChange, Artifact, kind="policy-errors", version=1):
         return 5 + 0.05 * self.points
 
     def build(self, job: Job) -> Mapping[str, Any]:
-        """``errors.npy`` float64 [2, E], of whole chunks and of their executed steps; ``episode.npy`` int64 [E]."""
+        """``errors.npy`` float64 [E]: of whole chunks, one a held-out episode."""
         from ..information.chunk_error import decision_seeds, error_sums, held_out, observed
 
         assert self.normaliser is not None
@@ -70,16 +63,14 @@ class PolicyErrors(UnderChange, Artifact, kind="policy-errors", version=1):
                 chunks.append(normaliser.normalise(np.asarray(emitted.chunk, np.float32)))
                 ok.append(np.asarray(emitted.ok, bool))
                 job.progress(int(rows[-1]) + 1, len(points))
-        found = error_sums(np.concatenate(chunks), points.chunks, points, self.execute)
-        errors = (found["sums"] / found["counts"][..., None]).mean(2)
+        found = error_sums(np.concatenate(chunks), points.chunks, points, self.horizon)
+        errors = (found["sums"][0] / found["counts"][0][:, None]).mean(1)
         np.save(job.out / "errors.npy", errors, allow_pickle=False)
-        np.save(job.out / "episode.npy", found["episode"], allow_pickle=False)
         return {"points": len(points), "decode_failures": float(1 - np.concatenate(ok).mean())}
 
-    def load(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of whole chunks per held-out episode, float64 [E], standard deviations²; and those of executed steps."""
-        errors = np.load(store.open(self) / "errors.npy", allow_pickle=False)
-        return errors[0], errors[1]
+    def load(self, store: Store) -> np.ndarray:
+        """Errors of whole chunks per held-out episode, float64 [E], standard deviations²."""
+        return np.asarray(np.load(store.open(self) / "errors.npy", allow_pickle=False))
 
 
 def recorded_info(first: DemoSet) -> SimInfo:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from ..api.options import PolicyOptions
 from .options import Running, Runs, Served, print_json
+
+if TYPE_CHECKING:
+    from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 
 
 @dataclass(frozen=True)
@@ -78,19 +82,17 @@ def diagnose(options: DiagnoseOptions) -> None:
     )
     if o.recordings:
         recorded = diagnose_recordings(o.policy, o.recordings, how, points=o.points, running=o.running)
-        if o.json:
-            print_json(recorded.found)
-            return
-        from .terminal_diagnosis import recorded_table
+        _show(o, recorded.found, recorded.folder)
+    else:
+        made = run(o.policy, how, store=o.store, running=o.running)
+        _show(o, made.found, made.folder)
 
-        recorded_table(recorded.found)
-        print(f"page: {recorded.folder / 'diagnosis.html'}")
-        return
-    made = run(o.policy, how, store=o.store, running=o.running)
-    if o.json:
-        print_json(made.found)
-        return
-    from .terminal_diagnosis import diagnosis_table
 
-    diagnosis_table(made.found)
-    print(f"page: {made.folder / 'diagnosis.html'}")
+def _show(options: DiagnoseOptions, found: Diagnosed | DiagnosedErrors, folder: Path) -> None:
+    if options.json:
+        print_json(found)
+        return
+    from .terminal_diagnosis import show
+
+    show(found)
+    print(f"page: {folder / 'diagnosis.html'}")

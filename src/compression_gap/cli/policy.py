@@ -146,7 +146,7 @@ class ServeOptions:
 def serve(options: ServeOptions) -> None:
     """Serve until it is interrupted."""
     from ..policies import Policy
-    from ..serving.server import PolicyServer, is_loopback, metadata, serve_forever
+    from ..serving.server import PolicyServer, is_loopback, serve_forever
 
     o = options
     policy = Policy.from_pretrained(o.policy, revision=o.revision)
@@ -163,7 +163,7 @@ def serve(options: ServeOptions) -> None:
         )
 
     def ready() -> None:
-        about = metadata(policy)
+        about = server.metadata
         if o.json:
             print(json.dumps({"url": server.url, **about}, allow_nan=False), flush=True)
             return

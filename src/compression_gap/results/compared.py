@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,15 +30,13 @@ def compare_policies(policies: Sequence[PolicyOutcomes]) -> ComparedPolicies:
             "protocols cannot be compared; roll them out alike"
         )
     rates = [_policy(p) for p in policies]
-    pairs = [_pair(a, b) for a, b in combinations(policies, 2)]
-    adjusted = holm([p.pooled.p for p in pairs])
-    every = [_told(p, h, len(pairs)) for p, h in zip(pairs, adjusted, strict=True)]
-    return ComparedPolicies(
-        version=__version__,
-        policies=rates,
-        pairs=every,
-        notes=_notes(policies, every),
-    )
+    shared = [_shared(a, b) for a, b in combinations(policies, 2)]
+    pooled = [_difference(s.first, s.second, _strata(s.episodes)) for s in shared]
+    pairs = [
+        _pair(s, d, p, len(shared))
+        for s, d, p in zip(shared, pooled, holm([d.p for d in pooled]), strict=True)
+    ]
+    return ComparedPolicies(version=__version__, policies=rates, pairs=pairs, notes=_notes(policies, pairs))
 
 
 def _episodes(policy: PolicyOutcomes) -> list[Episode]:
@@ -75,37 +73,51 @@ def _policy(policy: PolicyOutcomes) -> ComparedPolicy:
     )
 
 
-def _pair(a: PolicyOutcomes, b: PolicyOutcomes) -> ComparedPair:
+class _Shared(NamedTuple):
+    """Two policies' outcomes [seeds, episodes] on the episodes that both have, and how many each has besides."""
+
+    names: tuple[str, str]
+    episodes: list[Episode]
+    first: np.ndarray
+    second: np.ndarray
+    besides: tuple[int, int]
+
+
+def _shared(a: PolicyOutcomes, b: PolicyOutcomes) -> _Shared:
     own, other = _episodes(a), _episodes(b)
-    shared = sorted({*own} & {*other})
-    if not shared:
+    both = sorted({*own} & {*other})
+    if not both:
         raise UserError(
             f"{a.name} and {b.name} share no episode: {a.name} has {_example(own)}, {b.name} {_example(other)}; run both "
             "on the same tasks and initial states"
         )
-    first, second = _outcomes(a, shared), _outcomes(b, shared)
-    tasks = np.array([e.task for e in shared])
-    pooled = _difference(first, second, _strata(shared))
-    known = len(first) > 1 and len(second) > 1
-    episodes, seeds = _further(first, second, pooled, _strata(shared))
+    besides = (len(own) - len(both), len(other) - len(both))
+    return _Shared((a.name, b.name), both, _outcomes(a, both), _outcomes(b, both), besides)
+
+
+def _pair(of: _Shared, pooled: Difference, corrected: float, pairs: int) -> ComparedPair:
+    """The pair, its p ``corrected`` over so many ``pairs``."""
+    tasks = np.array([e.task for e in of.episodes])
+    seeds = (len(of.first), len(of.second))
+    further = _further(of.first, of.second, pooled, _strata(of.episodes))
     return ComparedPair(
-        first=a.name,
-        second=b.name,
+        first=of.names[0],
+        second=of.names[1],
         pooled=pooled,
-        holm=pooled.p,
+        holm=corrected,
         per_task={
             str(t): _difference(
-                first[:, tasks == t], second[:, tasks == t], np.zeros((tasks == t).sum(), int)
+                of.first[:, tasks == t], of.second[:, tasks == t], np.zeros((tasks == t).sum(), int)
             )
             for t in dict.fromkeys(tasks)
         },
-        only_first=len(own) - len(shared),
-        only_second=len(other) - len(shared),
-        seeds_known=known,
-        further_episodes=episodes,
-        further_seeds=seeds,
-        seeds=(len(first), len(second)),
-        sentence="",
+        only_first=of.besides[0],
+        only_second=of.besides[1],
+        seeds=seeds,
+        seeds_known=min(seeds) > 1,
+        further_episodes=further.episodes,
+        further_seeds=further.seeds,
+        sentence=_sentence(of.names, pooled, corrected if pairs > 1 else None, seeds, further),
     )
 
 
@@ -134,56 +146,52 @@ def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Di
     )
 
 
-def _further(
-    first: np.ndarray, second: np.ndarray, pooled: Difference, strata: np.ndarray
-) -> tuple[int | None, int | None]:
-    """Episodes, and seeds, that would separate the two; None where they are separated, or none would."""
+class _Further(NamedTuple):
+    """Episodes, and seeds, that would separate two policies; None where they are separated, or none would."""
+
+    episodes: int | None = None
+    seeds: int | None = None
+
+
+def _further(first: np.ndarray, second: np.ndarray, pooled: Difference, strata: np.ndarray) -> _Further:
     if pooled.p < 0.05 or pooled.value == 0:
-        return None, None
+        return _Further()
     if len(first) == len(second) == 1:
-        return further_pairs(first[0], second[0]), None
+        return _Further(further_pairs(first[0], second[0]))
     if len(first) == 1 or len(second) == 1:
-        return None, None
+        return _Further()
     better, worse = (first, second) if pooled.value > 0 else (second, first)
     advice = locate(worse, {"policy": (better, "the other")}, None, strata)
-    return advice.further_episodes, advice.further_seeds
+    return _Further(advice.further_episodes, advice.further_seeds)
 
 
-def _told(pair: ComparedPair, holm: float, pairs: int) -> ComparedPair:
-    """The pair with its p corrected over all of them, and its sentence."""
-    found, (own, other) = pair.pooled, pair.seeds
+def _sentence(
+    names: tuple[str, str], found: Difference, holm: float | None, seeds: tuple[int, int], further: _Further
+) -> str:
+    """``holm``: the corrected p, where there are several pairs."""
     size = abs(round(100 * found.value))
     low, high = (round(100 * x) + 0 for x in (found.low, found.high))
     if found.value < 0:
         low, high = -high, -low
-    p = f"{'exact ' if EXACT in found.method else ''}p {found.p:.2g}" + (
-        f", {holm:.2g} after Holm" if pairs > 1 else ""
-    )
-    runs = "" if own == other == 1 else f", {own} and {other} training seeds"
+    p = f"{'exact ' if EXACT in found.method else ''}p {found.p:.2g}"
+    p += "" if holm is None else f", {holm:.2g} after Holm"
+    runs = "" if seeds == (1, 1) else f", {seeds[0]} and {seeds[1]} training seeds"
     if "scores" in found.method:
         said = f"scores {counted(size, 'point')} {'higher' if found.value >= 0 else 'lower'} than"
     else:
         said = f"succeeds {counted(size, 'point')} {'more' if found.value >= 0 else 'less'} often than"
+    interval = f"95 % CI {low} to {high}".replace("-", "−")
     text = (
-        (
-            f"{pair.first} {said} {pair.second} (95 % CI {low} to {high}; {p}) on {counted(found.pairs, 'shared episode')}{runs}."
-        )
-        .replace("CI -", "CI −")
-        .replace("to -", "to −")
+        f"{names[0]} {said} {names[1]} ({interval}; {p}) on {counted(found.pairs, 'shared episode')}{runs}."
     )
-    told = holm < 0.05
-    if not told:
-        more = [f"{pair.further_episodes} more episodes"] if pair.further_episodes else []
-        more += [f"{counted(pair.further_seeds, 'more training seed')} each"] if pair.further_seeds else []
-        advice = (
-            f"; about {' or '.join(more)} would separate one pair, if the difference is as measured"
-            if more
-            else ""
-        )
-        text += f" They are not separated{advice}."
-    elif not pair.seeds_known:
-        text += " This is about these two trainings: seed variance is unknown."
-    return replace(pair, holm=holm, sentence=text)
+    if (found.p if holm is None else holm) < 0.05:
+        known = min(seeds) > 1
+        return text + ("" if known else " This is about these two trainings: seed variance is unknown.")
+    more = [f"{further.episodes} more episodes"] if further.episodes else []
+    more += [f"{counted(further.seeds, 'more training seed')} each"] if further.seeds else []
+    if not more:
+        return f"{text} They are not separated."
+    return f"{text} They are not separated; about {' or '.join(more)} would separate one pair, if the difference is as measured."
 
 
 def _notes(policies: Sequence[PolicyOutcomes], pairs: Sequence[ComparedPair]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,11 +40,34 @@ def read_diagnosis(made: Diagnosis[PolicyEpisodes], store: Store) -> Diagnosed:
             f"{made.subject.identity.name} succeeds in none of {len(plain)} episodes as it is, so no change can be told "
             "from it: see whether the binding, the camera and the actions are right (cgap rollout --out videos)"
         )
-    found = [_changed(c, plain, tasks, store) for c in made.conditions]
-    adjusted = holm([c.p for c in found])
-    changes = [Changed(**{**vars(c), "p": p}) for c, p in zip(found, adjusted, strict=True)]
-    needed = _needed(made.conditions, changes, plain, tasks, store, protocol.execute)
+    outcomes = [_success(store, c.measured) for c in made.conditions]
     strata = np.unique(tasks, return_inverse=True)[1]
+    differences = [paired_difference(success, plain) for success in outcomes]
+    adjusted = holm([d.p for d in differences])
+    changes = [
+        Changed(
+            group=c.group,
+            name=c.measured.words,
+            size=size_of(c, store),
+            rate=rate_interval(success[None], strata),
+            difference=difference,
+            p=p,
+            per_task={
+                str(t): paired_difference(success[tasks == t], plain[tasks == t])
+                for t in dict.fromkeys(tasks)
+            },
+            lost=int((success < plain).sum()),
+            gained=int((success > plain).sum()),
+            expert=None if c.expert is None else float(_success(store, c.expert).mean()),
+        )
+        for c, success, difference, p in zip(made.conditions, outcomes, differences, adjusted, strict=True)
+    ]
+    points = [
+        Point(c.group, "" if c.code is None else c.code.name, found.size, success)
+        for c, found, success in zip(made.conditions, changes, outcomes, strict=True)
+        if found.size is not None
+    ]
+    needed = _needed(points, plain, tasks, protocol.execute)
     undisturbed = rate_interval(plain[None], strata)
     return Diagnosed(
         version=__version__,
@@ -75,28 +98,6 @@ def _rate(success: np.ndarray) -> Interval:
     return rate_interval(success[None], np.zeros(len(success), int))
 
 
-def _changed(
-    condition: Condition[PolicyEpisodes], plain: np.ndarray, tasks: np.ndarray, store: Store
-) -> Changed:
-    success = _success(store, condition.measured)
-    difference = paired_difference(success, plain)
-    strata = np.unique(tasks, return_inverse=True)[1]
-    return Changed(
-        group=condition.group,
-        name=condition.measured.words,
-        size=size_of(condition, store),
-        rate=rate_interval(success[None], strata),
-        difference=difference,
-        p=difference.p,
-        per_task={
-            str(t): paired_difference(success[tasks == t], plain[tasks == t]) for t in dict.fromkeys(tasks)
-        },
-        lost=int((success < plain).sum()),
-        gained=int((success > plain).sum()),
-        expert=None if condition.expert is None else float(_success(store, condition.expert).mean()),
-    )
-
-
 def size_of(condition: Condition[Any], store: Store) -> float | None:
     """On the group's axis; of a code, its bits a chunk."""
     if condition.measured.tokenizer is None:
@@ -107,46 +108,32 @@ def size_of(condition: Condition[Any], store: Store) -> float | None:
     return float(sum(log2(n) for n in fitted.codebook_sizes[:prefix]))
 
 
-def _needed(
-    conditions: Sequence[Condition[PolicyEpisodes]],
-    changes: Sequence[Changed],
-    plain: np.ndarray,
-    tasks: np.ndarray,
-    store: Store,
-    made: int,
-) -> list[Needed]:
+class Point(NamedTuple):
+    """A change with a place on its group's axis, and its outcomes [states]; ``of``: the tokenizer, of codes."""
+
+    group: Group
+    of: str
+    size: float
+    success: np.ndarray
+
+
+def _needed(points: Sequence[Point], plain: np.ndarray, tasks: np.ndarray, made: int) -> list[Needed]:
     """Where success falls below ``SHARE`` of the undisturbed one, on each axis with three points or more.
 
-    ``made``: actions a decision that the policy is made for.
+    ``made``: actions a decision that the policy is made for; fewer are no greater change.
     """
     out = []
-    for group in RISING:
-        own = [(c, found) for c, found in zip(conditions, changes, strict=True) if c.group == group]
-        for of in dict.fromkeys(_family(c) for c, _ in own):
-            curve = [(c, found) for c, found in own if _family(c) == of and found.size is not None]
-            if group == "horizon":  # fewer actions a decision than it is made for are no greater change
-                curve = [(c, f) for c, f in curve if (f.size or 0) > made]
+    for group, rising in RISING.items():
+        own = [p for p in points if p.group == group and (group != "horizon" or p.size > made)]
+        for of in dict.fromkeys(p.of for p in own):
+            curve = [p for p in own if p.of == of]
             if len(curve) > 2:
-                out.append(_fall(group, of, curve, plain, tasks, store))
+                success = np.stack([p.success for p in curve])
+                value, low, high, bound = fall([p.size for p in curve], success, plain, tasks, rising=rising)
+                out.append(
+                    Needed(group=group, of=of, value=value, low=low, high=high, bound=bound, share=SHARE)
+                )
     return out
-
-
-def _family(condition: Condition[PolicyEpisodes]) -> str:
-    return "" if condition.code is None else condition.code.name
-
-
-def _fall(
-    group: Curve,
-    of: str,
-    curve: Sequence[tuple[Condition[PolicyEpisodes], Changed]],
-    plain: np.ndarray,
-    tasks: np.ndarray,
-    store: Store,
-) -> Needed:
-    sizes = [found.size or 0.0 for _, found in curve]
-    success = np.stack([_success(store, c.measured) for c, _ in curve])
-    value, low, high, bound = fall(sizes, success, plain, tasks, rising=RISING[group])
-    return Needed(group=group, of=of, value=value, low=low, high=high, bound=bound, share=SHARE)
 
 
 def fall(

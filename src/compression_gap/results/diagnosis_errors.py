@@ -17,7 +17,7 @@ from .records.diagnosis import ChangedError, DiagnosedErrors
 
 def read_recorded(made: Diagnosis[PolicyErrors], store: Store) -> DiagnosedErrors:
     """All that the page and the terminal show. Raises ``UserError`` for fewer than two held-out episodes."""
-    whole, _ = made.undisturbed.load(store)
+    whole = made.undisturbed.load(store)
     if len(whole) < 2:
         raise UserError(
             "one held-out episode has no spread to judge by: name recordings of at least 20 episodes, of which two are held "
@@ -26,7 +26,7 @@ def read_recorded(made: Diagnosis[PolicyErrors], store: Store) -> DiagnosedError
     strata = np.zeros(len(whole), int)
     found = []
     for c in made.conditions:
-        errors, _ = c.measured.load(store)
+        errors = c.measured.load(store)
         d = contrast([errors[None], whole[None]], (1.0, -1.0), strata, outcomes=ERRORS)
         found.append((c, float(errors.mean()), d))
     adjusted = holm([d.p for *_, d in found])

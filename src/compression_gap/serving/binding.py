@@ -231,7 +231,8 @@ BINDINGS: dict[str, Binding] = {
         actions=Actions(signs=(6,)),
     ),
 }
-OWN = "cgap"  # of ``cgap serve``: what it greets with says all
+# What ``cgap serve`` says of itself in its greeting, and not of the policy.
+HOW_SERVED = {"version", "history", "execute", "task", "max_message_bytes"}
 
 
 def is_own(metadata: Mapping[str, Any]) -> bool:

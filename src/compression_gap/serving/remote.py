@@ -92,13 +92,7 @@ class RemoteActor:
 
         Raises ``UserError`` if the server goes away.
         """
-        chunks = []
-        for row, seed in enumerate(seeds):
-            turn = Turn(-1 - row, 0)
-            while (made := self._one(turn, asked, row, int(seed))) is None:
-                pass
-            chunks.append(made)
-            self.end(turn.episode)
+        chunks = [self._one(Turn(-1 - row, 0), asked, row, int(seed)) for row, seed in enumerate(seeds)]
         return Emission(np.stack(chunks), np.ones(len(chunks), bool))
 
     def act_in(
@@ -131,8 +125,14 @@ class RemoteActor:
         self.running.clear()
         self.idle.clear()
 
-    def _one(self, turn: Turn, asked: Observation, row: int, seed: int) -> np.ndarray | None:
-        return self._receive(turn) if self._send(turn, asked, row, seed) else None
+    def _one(
+        self, turn: Turn, asked: Observation, row: int, seed: int, timeout: float | None = None
+    ) -> np.ndarray:
+        """The chunk of an episode's first decision, asked for until it is not lost."""
+        while True:
+            if self._send(turn, asked, row, seed) and (made := self._receive(turn, timeout)) is not None:
+                self.end(turn.episode)
+                return made
 
     def _send(self, turn: Turn, asked: Observation, row: int, seed: int) -> bool:
         """Ask for a decision; whether that went out."""
@@ -162,9 +162,8 @@ class RemoteActor:
             chunk = self.binding.chunk(answer, self.info.action_dim)
             if self.horizon and len(chunk) != self.horizon:
                 raise UserError(f"it answered {len(chunk)} actions now, and {self.horizon} before")
-            if (
-                self.horizon and not np.isfinite(chunk).all()
-            ):  # what it makes of a blank scene is not executed
+            # What it makes of a blank scene, when it is asked for its horizon, is not executed.
+            if self.horizon and not np.isfinite(chunk).all():
                 raise UserError("it answered actions that are NaN or infinite")
         except UserError as error:
             raise UserError(f"the policy at {connection.url}: {error}") from error
@@ -218,10 +217,7 @@ class RemoteActor:
             task=np.zeros(1, np.int64),
             state=np.zeros((1, steps, info.state_dim), np.float32),
         )
-        turn, chunk = Turn(number, 0), None
-        while chunk is None:
-            chunk = self._receive(turn, FIRST) if self._send(turn, blank, 0, 0) else None
-        self.end(turn.episode)
+        chunk = self._one(Turn(number, 0), blank, 0, 0, FIRST)
         if len(chunk) < self.binding.execute:
             raise UserError(
                 f"the policy at {self.addresses[number]} answers chunks of {len(chunk)} actions, and the binding executes "

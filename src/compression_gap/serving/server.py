@@ -101,8 +101,9 @@ class PolicyServer:
         self.history, self.budget = check_history(history), Budget(int(max_total_mb * 2**20))
         self.limit = int(max_message_mb * 2**20)
         self.task = None if task is None else check_task(policy, task)
+        self.metadata = metadata(policy)
         self.about = {
-            **metadata(policy),
+            **self.metadata,
             "history": history,
             "execute": self.execute,
             "task": task,

@@ -76,16 +76,6 @@ def further_pairs(first: ArrayLike, second: ArrayLike, power: float = 0.8) -> in
     return max(int(np.ceil((ends / delta) ** 2)) - len(gap), 0) or None
 
 
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """The exact two-sided p that two policies succeed equally often on the same episodes."""
-    a, b = np.asarray(first), np.asarray(second)
-    if a.shape != b.shape:
-        raise ValueError("the two must be paired")
-    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
-        raise ValueError("outcomes must be 0 or 1")
-    return _exact(int(np.sum(a > b)), int(np.sum(b > a)))
-
-
 def tango(only_first: int, only_second: int, pairs: int, level: float = 0.95) -> tuple[float, float]:
     """The ends of Tango's interval for (only_first − only_second) / pairs."""
     z = normal_quantile((1 + level) / 2)

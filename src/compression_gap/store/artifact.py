@@ -39,9 +39,15 @@ Progress = Callable[[int, int], None]
 Value = TypeVar("Value")
 
 
+ELIDED = {"elided": True}  # a field's metadata: see ``elided``
+UNKEYED = {
+    "unkeyed": True
+}  # of a field that is no part of the specification: where a thing is found, not what it is
+
+
 def elided(*, default: Value) -> Value:
     """A field that is left out of the specification at its default, so that the keys of older artefacts hold."""
-    made: Value = field(default=default, metadata={"elided": True})
+    made: Value = field(default=default, metadata=ELIDED)
     return made
 
 
@@ -103,7 +109,9 @@ class Artifact:
         """The specification, as JSON."""
         own = {f.name: getattr(self, f.name) for f in _fields(type(self)) if f.name not in _needs(type(self))}
         left_out = {
-            f.name for f in _fields(type(self)) if f.metadata.get("elided") and own.get(f.name) == f.default
+            f.name
+            for f in _fields(type(self))
+            if f.metadata.get("unkeyed") or (f.metadata.get("elided") and own.get(f.name) == f.default)
         }
         return {name: _json(value) for name, value in own.items() if name not in left_out}
 

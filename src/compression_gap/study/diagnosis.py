@@ -29,8 +29,9 @@ from ..tokenizers.code import Code
 from ..tokenizers.levels import Levels, prefix_lengths
 from .actions import check_code, codes_of
 from .file import Tokenizer
-from .parts import add_normaliser, add_tokens
+from .parts import add_normaliser, add_tokens, to_collect
 from .resolution import GRID
+from .setting import tasks_of
 
 Group = Literal[
     "code", "white", "offset", "averaged", "blurred", "colour", "camera", "horizon", "state", "prompt"
@@ -156,28 +157,20 @@ def plan_diagnosis(
 
 
 def plan_recorded(
-    subject: Subject,
-    sets: Sequence[Demonstrations],
-    first: DemoSet,
-    spec: DiagnosisSpec,
-    *,
-    execute: int,
-    points: int,
+    subject: Subject, sets: Sequence[Demonstrations], first: DemoSet, spec: DiagnosisSpec, *, points: int
 ) -> Diagnosis[PolicyErrors]:
     """The graph on recordings: chunk errors at about ``points`` held-out decisions; ``first``: of the sets, loaded."""
-    steps = {d.key: d for d in sets if d.found is None}
-    normaliser = FittedNormaliser(demos=tuple(sets))
-    tasks = tuple(dict.fromkeys(task for d in sets for task in d.tasks))
+    normaliser, tasks = FittedNormaliser(demos=tuple(sets)), tasks_of(sets)
 
     def measure(**change: Any) -> PolicyErrors:
         return PolicyErrors(
             **_of(subject), **{"normaliser": normaliser, **change}, tasks=tasks, horizon=subject.horizon,
-            n_obs_steps=subject.n_obs_steps, execute=execute, points=points, demos=tuple(sets),
+            n_obs_steps=subject.n_obs_steps, points=points, demos=tuple(sets),
         )  # fmt: skip
 
     whole = measure()
     made = Diagnosis(
-        steps=dict(steps), subject=subject, tasks=tasks, cameras=tuple(first.images), protocol=None, measure=measure,
+        steps=to_collect(sets), subject=subject, tasks=tasks, cameras=tuple(first.images), protocol=None, measure=measure,
         image_size=next((a.shape[1] for a in first.images.values()), 0), undisturbed=whole,
     )  # fmt: skip
     made.add(normaliser)

@@ -90,12 +90,17 @@ def evaluation_of(study: Study, spec: SimSpec, info: SimInfo) -> EvaluationProto
     )
 
 
+def tasks_of(demos: Sequence[Demonstrations]) -> tuple[str, ...]:
+    """Their tasks, in order of first appearance."""
+    return tuple(dict.fromkeys(task for d in demos for task in d.tasks))
+
+
 def simulator_of(demos: Sequence[Demonstrations]) -> tuple[SimSpec | None, tuple[str, ...]]:
     """The simulator that the demonstrations come from, if it is one and the same, and their tasks.
 
     Official recordings have none: their initial states have no numbers here.
     """
-    tasks = tuple(dict.fromkeys(task for d in demos for task in d.tasks))
+    tasks = tasks_of(demos)
     sims = {d.sim.model_copy(update={"tasks": ()}) if d.sim else None for d in demos if d.origin == "expert"}
     if len(sims) != 1 or any(d.origin != "expert" for d in demos) or (sim := sims.pop()) is None:
         return None, tasks
@@ -108,13 +113,25 @@ def reference_protocol(
     """How the expert's chunks are rolled out, where there is no study to say it."""
     if execute > horizon:
         raise UserError(f"--execute {execute} is longer than --horizon {horizon}")
+    return protocol_of(sim, episodes_per_task, execute=execute)
+
+
+def protocol_of(
+    sim: SimSpec,
+    episodes_per_task: int,
+    *,
+    execute: int,
+    n_obs_steps: int = 1,
+    first_initial_state: int = EVALUATION_STATES,
+) -> EvaluationProtocol:
+    """An evaluation to the simulator's own limits, where there is no study to say it."""
     info = sim_info(sim)
     return EvaluationProtocol(
         sim=sim,
         episodes_per_task=episodes_per_task,
-        first_initial_state=EVALUATION_STATES,
+        first_initial_state=first_initial_state,
         execute=execute,
-        n_obs_steps=1,
+        n_obs_steps=n_obs_steps,
         step_limit=info.step_limit,
         versions=info.versions,
         settings=info.settings,
