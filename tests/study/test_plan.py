@@ -412,13 +412,19 @@ def test_the_swap_s_head_joins_the_actions():
     [
         ({"swap": {"head": ["oat"], "tokenizer": ["oat"]}}, "swap.head.0: 'oat' is no continuous head; known: diffusion"),
         ({"swap": {"head": ["flow"], "tokenizer": ["oats"]}}, "unknown tokenizer 'oats'"),
-        ({"factors__codebook": [[[8, 5], [8, 8]]]}, "a codebook for each of 2 positions, but 8 tokens a chunk"),
         ({"factors__action": ["quest"], "tokenizer__tokens": 3}, "quest halves the horizon until its tokens remain"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_at_once(change, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         plan(**change)
+
+
+def test_a_codebook_for_each_position_says_how_many_tokens_there_are():
+    made = plan(factors__action=["oat"], factors__codebook=[[[8, 5], [8, 5]], "fsq-1000"])
+    options = {s.options["tokens"]: s.options["levels"] for s in made.steps.values() if s.kind == "tokenizer"}
+    assert options == {2: [[8, 5], [8, 5]], 8: [[8, 5, 5, 5]]}
+    assert {c.code.name for c in made.cells if c.code} == {"oat 2 × 40", "oat 1000"}
 
 
 # How the task enters

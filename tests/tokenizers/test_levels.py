@@ -70,6 +70,7 @@ def test_a_number_of_tokens_that_cannot_be(tokens):
 def test_names_in_words():
     assert codebook_name(as_levels("fsq-1000")) == "1000"
     assert codebook_name(as_levels(["fsq-240", "fsq-1000", "fsq-4375"])) == "240→4375"
+    assert codebook_name(as_levels(["fsq-240", "fsq-240"])) == "2 × 240"
     among = [as_levels("fsq-1000"), as_levels([10, 10, 10]), as_levels("fsq-240"), None]
     assert [codebook_name(levels, among) for levels in among[:3]] == [
         "1000 (8x5x5x5)",

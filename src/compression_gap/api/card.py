@@ -117,7 +117,7 @@ def _measured_in(file: Path, key: str) -> Measured:
 def _recipe(folder: Path) -> Recipe:
     """The recipe in an artefact's manifest."""
     with _readable(folder / MANIFEST):
-        return recipe_in(read_manifest(folder))
+        return recipe_in(read_manifest(folder / MANIFEST))
 
 
 def _demonstrations(store: Store, inputs: dict[str, str]) -> Iterator[str]:

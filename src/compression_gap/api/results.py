@@ -13,6 +13,7 @@ from ..results.records.study import ErrorSummary, SuccessSummary, Video
 from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
+from ..study.plan import Plan
 from .build import ended_early, own_failures
 from .options import Running, can_film, folder_of
 from .study import OpenStudy, build_study, open_study
@@ -62,6 +63,15 @@ class Results:
     def contrasts(self) -> Table:
         """One row a comparison of two configurations, with a 95 % interval and Holm's p."""
         return Table.of(as_json(self.summary.contrasts))
+
+    @property
+    def episodes(self) -> Table:
+        """One row an episode, with the levels of the policy that played it. Raises ``UserError`` for recordings."""
+        from ..results.rows import episode_rows
+
+        if not isinstance(self.opened.plan, Plan):
+            raise UserError(f"{self.opened.study.name} is a study of recordings: it has rolled nothing out")
+        return Table(episode_rows(self.opened.plan, self.opened.store))
 
     def write_report(self, out: str | Path | None = None, videos: int = 2) -> Path:
         """Write the page ``out`` (by default in the store) and ``summary.json``; film rollouts of ``videos`` cells."""

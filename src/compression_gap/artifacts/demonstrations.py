@@ -13,7 +13,7 @@ from ..demos import DemoSet
 from ..errors import UserError, counted
 from ..sims import SimSpec
 from ..store.artifact import UNKEYED, Artifact, Job, elided
-from ..store.store import Recipe, Store, read_manifest, recipe_in
+from ..store.store import MANIFEST, Recipe, Store, read_manifest, recipe_in
 
 
 class Demonstrations(Artifact, kind="demos", version=2, simulated=True):
@@ -103,7 +103,7 @@ def open_demos(folders: Sequence[Path]) -> tuple[Store, list[Demonstrations]]:
                 f"there is no folder {folder}: name folders STORE/demos/KEY as 'cgap demos make' prints them"
             )
         try:
-            recipe = recipe_in(read_manifest(folder))
+            recipe = recipe_in(read_manifest(folder / MANIFEST))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{folder} holds no demonstrations: name a suite, or folders STORE/demos/KEY "

@@ -19,6 +19,8 @@ from .tokenizer import FittedTokenizer
 from .tokens import TargetTokens
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..information.resolution import Disturbance
     from ..rollouts.actors import Actor
 
@@ -196,13 +198,19 @@ class Replay(Artifact, kind="replay", version=1, simulated=True):
         return read_columns(self, store)
 
 
-def read_columns(of: Keyed, store: Store) -> dict[str, np.ndarray]:
-    """The verified rows of episodes, by column of ``EPISODE_SCHEMA``."""
-    import pyarrow as pa
+def read_table(of: Keyed, store: Store) -> pa.Table:
+    """The verified rows of episodes (``EPISODE_SCHEMA``)."""
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(store.open(of) / FILE) as file:
-        table = file.read()
+        return file.read()
+
+
+def read_columns(of: Keyed, store: Store) -> dict[str, np.ndarray]:
+    """The verified rows of episodes, by column of ``EPISODE_SCHEMA``."""
+    import pyarrow as pa
+
+    table = read_table(of, store)
     columns = zip(table.column_names, table.columns, strict=True)
     return {n: np.asarray(c.to_pylist() if pa.types.is_string(c.type) else c) for n, c in columns}
 

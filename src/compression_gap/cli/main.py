@@ -16,7 +16,7 @@ from tyro.extras import SubcommandApp
 
 from .. import __version__
 from ..errors import UserError
-from . import compare, demos, diagnosis, information, policy, study, tables, tokenizers
+from . import compare, demos, diagnosis, information, policy, store, study, tables, tokenizers
 
 DESCRIPTION = (
     "Which stage of a robot policy is the bottleneck: encoder, policy or action code, in success and bits."
@@ -50,6 +50,8 @@ VERBS: dict[str, Verb[Any]] = {
     "rollout": Verb(policy.RolloutOptions, policy.rollout),
     "serve": Verb(policy.ServeOptions, policy.serve),
     "policy export": Verb(policy.ExportOptions, policy.export),
+    "store export": Verb(store.StoreExportOptions, store.export),
+    "store import": Verb(store.StoreImportOptions, store.import_),
     "published": Verb(tables.PublishedOptions, tables.published),
     "power": Verb(tables.PowerOptions, tables.power),
     "calibrate": Verb(information.CalibrateOptions, information.calibrate),
@@ -57,6 +59,7 @@ VERBS: dict[str, Verb[Any]] = {
 NOUNS = {
     "demos": "Make, import and export demonstrations.",
     "policy": "Export policies.",
+    "store": "Export and import studies.",
     "study": "Plan, run and follow studies.",
 }
 

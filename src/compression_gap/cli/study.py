@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError, counted
 from .options import OneStudy, Running, Runs, print_json
+
+if TYPE_CHECKING:
+    from ..api.study import OpenStudy
 
 
 @dataclass(frozen=True)
@@ -102,23 +106,34 @@ def status(options: StatusOptions) -> None:
 
 @dataclass(frozen=True)
 class ReportOptions(OneStudy):
-    """Write the one-page HTML report of what a study has measured so far.
+    """Write the one-page HTML report of what a study has measured so far; of an exported study, from its folder alone.
 
     Example: cgap report --preset demo --out report.html
     """
 
     out: Path | None = None
-    """the page; by default in the store, under studies/."""
+    """the page; by default in the store, under studies/, or in the folder of an exported study."""
     videos: int = 2
     """cells whose rollouts are filmed (one success, one failure each); 0 for none."""
 
 
 def report(options: ReportOptions) -> None:
     """Write the page, and print the tables."""
+    if options.file is None or not options.file.is_dir():
+        _report(options, options.open(), options.command, options.out)
+        return
+    from ..api.exported import opened_export
+
+    with opened_export(options.file) as opened:
+        out = options.file / "report.html" if options.out is None else options.out
+        _report(options, opened, f"cgap report {options.file}", out)
+
+
+def _report(options: ReportOptions, opened: OpenStudy, command: str, out: Path | None) -> None:
     from ..api.results import Results
 
-    results = Results(options.open(), options.command)
-    path = results.write_report(options.out, options.videos)
+    results = Results(opened, command)
+    path = results.write_report(out, options.videos)
     if options.json:
         print_json(results.summary)
     else:

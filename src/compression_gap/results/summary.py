@@ -112,7 +112,7 @@ def probes(of: Mapping[str, Probe], store: Store) -> list[ProbeScore]:
     """What a linear reader recovers of the true state from each frozen encoder's features (``encoders.probe``)."""
     out = []
     for encoder, probe in of.items():
-        if store.has(probe):
+        if store.recorded(probe):
             found = probe.load(store)
             if found.mean is not None:  # something moves in these demonstrations
                 own = ProbeScore(encoder=encoder, mean=found.mean, tasks=found.tasks, features=found.features)
@@ -134,12 +134,12 @@ def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison])
 
 def trained(cells: Sequence[StudyCell[Any]], store: Store) -> Trainings:
     """What the trainings of one cell's replicates report."""
-    there = [(c, store.meta(c.policy)) for c in cells if store.has(c.policy)]
+    there = [(c, store.meta(c.policy)) for c in cells if store.recorded(c.policy)]
     metas = [meta for _, meta in there]
     failures = []
     for c in cells:
         file = failure_file(store, c.policy)
-        if file.exists() and not store.has(c.policy):
+        if file.exists() and not store.recorded(c.policy):
             failures.append(Failure(seed=c.seed, record=file.read_text()))
     ends = [convergence(m["curve"]["validation"]) for m in metas]
     return Trainings(
@@ -151,7 +151,7 @@ def trained(cells: Sequence[StudyCell[Any]], store: Store) -> Trainings:
         latency_seconds=float(np.median([m["latency_seconds"] for m in metas])) if metas else None,
         train_seconds=float(np.mean([m["train_seconds"] for m in metas])) if metas else None,
         curves=[Curve(seed=c.seed, **meta["curve"]) for c, meta in there],
-        policies=[str(store.path(c.policy)) for c, _ in there],
+        policies=[str(store.path(c.policy)) for c, _ in there if store.has(c.policy)],
     )
 
 
@@ -174,7 +174,7 @@ def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
     """The fitted tokenizers of a graph: capacity, held-out distortion, convergence."""
     out = []
     for step in plan.steps.values():
-        if isinstance(step, FittedTokenizer) and store.has(step):
+        if isinstance(step, FittedTokenizer) and store.recorded(step):
             meta = store.meta(step)
             out.append(
                 TokenizerFit(
@@ -191,6 +191,6 @@ def tokenizers(plan: Graph, store: Store) -> list[TokenizerFit]:
 def machine(cells: Sequence[StudyCell[Any]], store: Store) -> dict[str, str]:
     """What the first policy that is there was trained on."""
     for cell in cells:
-        if store.has(cell.policy):
+        if store.recorded(cell.policy):
             return dict(store.meta(cell.policy)["machine"])
     return {}

@@ -21,7 +21,7 @@ def version_words(graph: Graph, store: Store, sets: Sequence[Artifact] = ()) -> 
     ``sets``: demonstrations that the graph takes as they are.
     """
     seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for of in (*sets, *(s for s in graph.steps.values() if store.has(s))):
+    for of in (*sets, *(s for s in graph.steps.values() if store.recorded(s))):
         for package, version in _versions_of(of, store):
             seen[package][version] += 1
     return [*_mixtures(seen), *_untested({package: set(counts) for package, counts in seen.items()})]

@@ -63,7 +63,7 @@ def videos_of_changes(
 def _choose(plan: StudyPlan[Any], store: Store, cells: int) -> list[Cell[Episodes]]:
     """One policy per action representation: the best encoder of the file that is not a limit."""
     there = (c for c in plan.cells if isinstance(c.evidence, Episodes) and not c.swapped)
-    ready: list[Cell[Episodes]] = [c for c in there if store.has(c.evidence)]
+    ready: list[Cell[Episodes]] = [c for c in there if store.has(c.evidence) and store.has(c.policy)]
     own = [c for c in ready if not is_limit(c.encoder)] or ready
     chosen: dict[str, Cell[Episodes]] = {}
     for cell in own:

@@ -21,7 +21,10 @@ from .workers import Pool
 
 
 def missing_steps(plan: Graph, store: Store) -> list[Artifact]:
-    """The steps still to run: those that a result needs, directly or not, and that are not in the store."""
+    """The steps still to run: those that a result needs, directly or not, and that are not in the store.
+
+    What is wanted for itself and has left its record (``Store.keep_record``) is done; an input's files are needed.
+    """
     missing: dict[str, Artifact] = {}
 
     def visit(step: Artifact) -> None:
@@ -34,7 +37,8 @@ def missing_steps(plan: Graph, store: Store) -> list[Artifact]:
         missing[step.key] = step
 
     for step in plan.wanted:
-        visit(step)
+        if not store.recorded(step):
+            visit(step)
     return list(missing.values())
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -27,6 +28,7 @@ from ..records import read_object
 
 STORE_VERSION = 1
 MANIFEST = "artifact.json"
+KIND = re.compile("[a-z][a-z0-9-]*")
 
 
 def canonical_json(value: Any) -> str:
@@ -135,6 +137,10 @@ class Store:
         """Whether the artefact has been committed (its content is verified when it is opened)."""
         return (self.path(of) / MANIFEST).is_file()
 
+    def recorded(self, of: Keyed) -> bool:
+        """Whether its manifest can be read: the artefact is here, or its record alone was kept (``keep_record``)."""
+        return self.has(of) or self._record(of).is_file()
+
     def open(self, of: Keyed) -> Path:
         """The artefact's folder, verified against its checksums once per process.
 
@@ -145,7 +151,7 @@ class Store:
         if not self.has(of):
             raise UserError(f"{of.kind} {of.key} is not in the store {self.root}; run the study first")
         if (of.kind, of.key) not in self._verified:
-            problem = _damage(folder)
+            problem = _damage(folder, of.key)
             if problem:
                 aside = self._set_aside(folder)
                 raise UserError(
@@ -161,15 +167,32 @@ class Store:
         The files beside it are not read, so not verified either: ``open`` does that. Raises as ``open`` does.
         """
         with suppress(OSError, ValueError):
-            about = read_manifest(self.path(of))
+            about = read_manifest(self.manifest_file(of))
             if about["key"] == of.key:
                 return about
-        return read_manifest(self.open(of))  # which says what is wrong
+        return read_manifest(self.open(of) / MANIFEST)  # which says what is wrong
+
+    def manifest_file(self, of: Keyed) -> Path:
+        """Where the artefact's manifest lies; that of a record, where this alone is there."""
+        record, own = self._record(of), self.path(of) / MANIFEST
+        return record if record.is_file() and not own.is_file() else own
 
     def meta(self, of: Keyed) -> dict[str, Any]:
         """What the artefact's builder reported. Raises as ``open`` does."""
         found: dict[str, Any] = self.manifest(of)["meta"]
         return found
+
+    def keep_record(self, manifest: Mapping[str, Any]) -> None:
+        """Keep the manifest of an artefact whose files are not here: what it was made from, and what it reported.
+
+        Results go on naming it, and a plan that wants it for itself does not build it again (``engine.missing_steps``).
+        """
+        file = self._record(recipe_in(manifest))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, manifest)
+
+    def _record(self, of: Keyed) -> Path:
+        return self.root / "records" / of.kind / f"{of.key}.json"
 
     def work(self, of: Keyed) -> Path:
         """A folder for checkpoints of a build that is under way; it outlives a crash, not the commit."""
@@ -191,8 +214,15 @@ class Store:
         except OSError as error:
             raise disk_error(error, self.root) from error
 
+    def adopt(self, folder: Path) -> None:
+        """Commit a folder that has its manifest, such as another store's. Raises ``ValueError`` if it is damaged."""
+        about = read_manifest(folder / MANIFEST)
+        if problem := _damage(folder, about["key"]):
+            raise ValueError(problem)
+        self._place(recipe_in(about), folder)
+
     def _commit(self, recipe: Recipe, folder: Path, meta: Mapping[str, Any]) -> None:
-        """Write the manifest, bring everything to the disk, and rename the folder to its place."""
+        """Write the manifest, and place the folder."""
         commit_point(f"{recipe.kind}:built")
         manifest = {
             "kind": recipe.kind,
@@ -208,6 +238,10 @@ class Store:
             "meta": meta,
         }
         write_json(folder / MANIFEST, manifest)
+        self._place(recipe, folder)
+
+    def _place(self, recipe: Recipe, folder: Path) -> None:
+        """Bring everything to the disk, and rename the folder to its place."""
         for file in [*folder.rglob("*"), folder]:
             _fsync(file)
         target = self.path(recipe)
@@ -223,6 +257,7 @@ class Store:
                 raise
         _fsync(target.parent)
         commit_point(f"{recipe.kind}:after-rename")
+        self._record(recipe).unlink(missing_ok=True)
         shutil.rmtree(self.root / "work" / f"{recipe.kind}-{recipe.key}", ignore_errors=True)
 
     def sweep(self) -> None:
@@ -240,12 +275,18 @@ class Store:
         return target
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in an artefact's folder, its fields of the right types. The files beside it are not looked at.
+def read_manifest(file: Path) -> dict[str, Any]:
+    """A manifest, its fields of the right types. The files beside it are not looked at.
 
     Raises ``OSError`` if it cannot be read, and ``ValueError``, one line, if it is none.
     """
-    about = read_object(folder / MANIFEST)
+    return check_manifest(read_object(file))
+
+
+def check_manifest(about: Any) -> dict[str, Any]:
+    """A manifest's content, its fields of the right types. Raises ``ValueError``, one line, if it is none."""
+    if not isinstance(about, dict):
+        raise ValueError("it is no object")
     kinds = {
         "kind": str,
         "key": str,
@@ -263,6 +304,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name, want in about["files"].items():
         if not isinstance(want, dict) or set(want) != {"sha256", "bytes"} or not _is_inside(name):
             raise ValueError(f"what it says of the file {name!r} is no checksum")
+    if not KIND.fullmatch(about["kind"]):
+        raise ValueError("its 'kind' is no name")
     if recipe_in(about).key != about["key"]:
         raise ValueError("its recipe is not that of its key")
     return about
@@ -278,13 +321,13 @@ def _is_inside(name: str) -> bool:
     return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a committed folder, or None."""
+def _damage(folder: Path, key: str) -> str | None:
+    """What is wrong with an artefact's folder, or None."""
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder / MANIFEST)
     except (OSError, ValueError) as error:
         return f"{MANIFEST} cannot be read: {error}"
-    if manifest["key"] != folder.name:
+    if manifest["key"] != key:
         return f"the recipe in {MANIFEST} is not that of its key"
     for name, want in manifest["files"].items():
         file = folder / name

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..policies.registry import HEADS, action_parts
 from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code, OwnSeed
-from ..tokenizers.levels import Levels
+from ..tokenizers.levels import Levels, prefix_lengths
 from .file import Study, Tokenizer
 from .yaml import of_key
 
@@ -40,18 +40,19 @@ def codes_of(tokenizer: str, codebooks: Sequence[Levels], seeds: Sequence[int] |
 
 def check_code(code: Code, section: Tokenizer, horizon: int) -> None:
     """Refuse at once what fitting would refuse after hours of other steps."""
-    positions = len(code.codebook or ())
-    if positions > 1 and positions != section.tokens:
-        raise UserError(
-            f"a codebook for each of {positions} positions, but {section.tokens} tokens a chunk "
-            "(tokenizer.tokens): make the two agree"
-        )
-    stride = horizon / section.tokens
+    tokens = code.tokens(section.tokens)
+    stride = horizon / tokens
     if code.tokenizer == "quest" and (stride < 1 or not math.log2(stride).is_integer()):
         raise UserError(
             f"quest halves the horizon until its tokens remain; {horizon} steps do not become "
-            f"{section.tokens} tokens so: take a power of two times as many steps as tokens"
+            f"{tokens} tokens so: take a power of two times as many steps as tokens"
         )
+
+
+def shorter_prefixes(code: Code, section: Tokenizer) -> list[int]:
+    """Lengths of the prefixes that are looked at beside the whole, of codes whose prefixes decode."""
+    option = tokenizer_entry(code.tokenizer).ordered_by
+    return prefix_lengths(code.tokens(getattr(section, option)))[:-1] if option else []
 
 
 def study_codes(study: Study, tokenizer: str | None = None) -> list[Code]:

@@ -24,10 +24,9 @@ from ..serving.binding import Binding
 from ..sims import TUNING_STATES, EvaluationProtocol, sim_info
 from ..store.artifact import Artifact
 from ..store.graph import Graph
-from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code
-from ..tokenizers.levels import Levels, prefix_lengths
-from .actions import check_code, codes_of
+from ..tokenizers.levels import Levels
+from .actions import check_code, codes_of, shorter_prefixes
 from .file import Tokenizer
 from .parts import add_normaliser, add_tokens, to_collect
 from .resolution import GRID
@@ -242,9 +241,7 @@ def _add_code(
     tokenizer: FittedTokenizer,
     section: Tokenizer,
 ) -> None:
-    option = tokenizer_entry(code.tokenizer).ordered_by
-    shorter = prefix_lengths(getattr(section, option))[:-1] if option else []
-    for prefix in (*shorter, None):
+    for prefix in (*shorter_prefixes(code, section), None):
         condition = _changed(made, "code", tokenizer=tokenizer, normaliser=normaliser, prefix=prefix)
         coded = None
         if made.protocol is not None and made.references:

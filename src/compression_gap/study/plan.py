@@ -64,7 +64,7 @@ class Plan(StudyPlan[Episodes]):
         """As they were collected; before that a share of the step limit."""
         frames, assumed = {}, False
         for of in {d.key: d for sets in self.demos.values() for d in sets}.values():
-            mean = store.meta(of).get("mean_length") if store.has(of) else None
+            mean = store.meta(of).get("mean_length") if store.recorded(of) else None
             assumed = assumed or mean is None
             length = FRAMES_SHARE * self.protocol.step_limit if mean is None else float(mean)
             frames[of.key] = length * of.episodes

@@ -12,10 +12,9 @@ from ..artifacts.normaliser import FittedNormaliser
 from ..sims import EvaluationProtocol
 from ..store.artifact import Artifact
 from ..store.graph import Graph
-from ..tokenizers import tokenizer_entry
 from ..tokenizers.code import Code
-from ..tokenizers.levels import Levels, prefix_lengths
-from .actions import check_code, codes_of
+from ..tokenizers.levels import Levels
+from .actions import check_code, codes_of, shorter_prefixes
 from .file import Tokenizer
 from .parts import add_normaliser, add_tokens, to_collect
 from .setting import reference_protocol, simulator_of
@@ -100,7 +99,7 @@ def _add_code(plan: TablePlan, normaliser: FittedNormaliser, code: Code) -> None
             tokens=tokens,
         )
     )
-    for prefix in (*_prefixes(code, spec.section), None):
+    for prefix in (*shorter_prefixes(code, spec.section), None):
         row = Row(code, health, prefix)
         if plan.protocol is not None:
             row.coded = plan.add(
@@ -124,9 +123,3 @@ def _add_code(plan: TablePlan, normaliser: FittedNormaliser, code: Code) -> None
                 )
             )
         plan.rows.append(row)
-
-
-def _prefixes(code: Code, section: Tokenizer) -> list[int]:
-    """Shorter prefixes that are rolled out, of codes whose prefixes decode."""
-    option = tokenizer_entry(code.tokenizer).ordered_by
-    return prefix_lengths(getattr(section, option))[:-1] if option else []

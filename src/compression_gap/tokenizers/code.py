@@ -27,6 +27,10 @@ class Code:
         """The code that policies of this training seed use."""
         return replace(self, seed=seed) if self.seed == "training" else self
 
+    def tokens(self, otherwise: int) -> int:
+        """Tokens a chunk: as many as the codebook lists, ``otherwise`` where one codebook serves all positions."""
+        return len(self.codebook) if self.codebook and len(self.codebook) > 1 else otherwise
+
     @property
     def name(self) -> str:
         """The tokenizer, with its codebook."""

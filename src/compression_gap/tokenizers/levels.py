@@ -67,12 +67,13 @@ def prefix_lengths(tokens: int) -> list[int]:
 
 
 def codebook_name(levels: Levels, among: Iterable[Levels | None] = ()) -> str:
-    """A codebook in words: its number of codes, or those of the first and the last position.
+    """A codebook in words: its number of codes; with one for each position, how often, or the first and the last.
 
     Its levels follow where others ``among`` which it is named have the same numbers.
     """
     sizes = [math.prod(p) for p in levels]
-    name = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}→{sizes[-1]}"
+    many = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{sizes[0]}→{sizes[-1]}"
+    name = str(sizes[0]) if len(sizes) == 1 else many
     if any(other and other != levels and codebook_name(other) == name for other in among):
         name += f" ({'/'.join('x'.join(map(str, p)) for p in levels)})"
     return name
