@@ -218,7 +218,7 @@ def _error_tables(summary: ErrorSummary) -> None:
 
 def _success_tables(summary: SuccessSummary) -> None:
     """The verdict, the grid and the contrasts of a study in a simulator."""
-    found, episodes = summary.found, summary.cells[0].outcome.episodes
+    found, episodes = summary.found, (summary.cells or summary.references)[0].outcome.episodes
     _all_cells(summary.cells, summary.references, "success", "95 % interval", episodes, summary.fixed)
     if found.selection:
         words = f"success of policies: {found.selection.mark}, the best evaluation of each training"

@@ -96,7 +96,7 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
         return Reference(
             label=name,
             of=Baseline(predictor=predictor.actor),
-            code=code_levels(code),
+            code=code_levels(code, predictor.fitted, self.store),
             fitted_seeds=[seed for seed in there if seed is not None],
             outcome=self._errors([e.load(self.store) for e in there.values()]),
         )

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from ..artifacts.tokenizer import FittedTokenizer
 from ..statistics import intervals as statistics
 from ..statistics.variance import Outcomes
+from ..store.store import Store
 from ..study.cells import Cell as StudyCell
 from ..study.cells import E
 from ..study.file import Study
@@ -157,8 +159,14 @@ def conditioning_words(task: str, study: Study) -> list[str]:
     return [f"task as {task}"] if len(study.factors.task) > 1 else []
 
 
-def code_levels(code: Code | None) -> CodeLevels:
-    """A code's levels."""
+def code_levels(code: Code | None, fitted: FittedTokenizer | None, store: Store) -> CodeLevels:
+    """A code's levels, with the capacity of one that was fitted."""
     if code is None:
         return CodeLevels()
-    return CodeLevels(tokenizer=code.tokenizer, codebook=code.codebook, tokenizer_seed=code.seed)
+    there = fitted is not None and store.recorded(fitted)
+    return CodeLevels(
+        tokenizer=code.tokenizer,
+        codebook=code.codebook,
+        tokenizer_seed=code.seed,
+        capacity_bits=store.meta(fitted)["capacity_bits"] if fitted is not None and there else None,
+    )

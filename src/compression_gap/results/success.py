@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..artifacts.episodes import Episodes
 from ..statistics import intervals as statistics
 from ..statistics.variance import RATES
 from ..store.store import Store
+from ..study.cells import Reference as StudyReference
 from ..study.plan import Plan
 from . import comparisons
+from .codes import code_costs, code_sentences
 from .evidence import MeasuredReference, SuccessGroup, groups, measured_reference, strata
 from .measurement import Measurement, code_levels, code_words
 from .published import published_beside
@@ -25,7 +28,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
     outcomes = RATES
 
     def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan, self.study, self.encoders = plan, plan.study, plan.study.encoders
+        self.plan, self.store, self.study, self.encoders = plan, store, plan.study, plan.study.encoders
         self.groups = groups(plan, store)
         self.runs = [m for r in plan.references if (m := measured_reference(plan, store, r)) is not None]
         self.strata = strata(plan)
@@ -84,23 +87,30 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         """The experts that were rolled out."""
         return [self._reference(m) for m in self.runs]
 
-    def _reference(self, of: MeasuredReference) -> Reference[Success]:
-        r, name = of.reference, of.reference.actor
+    def _reference_label(self, r: StudyReference[Episodes]) -> str:
+        """The actor, with the levels of its code that the study has several of."""
+        name = r.actor
         if r.code is not None:
             several = len({x.code.tokenizer for x in self.plan.references if x.code is not None}) > 1
             which = [r.code.tokenizer] * several + code_words(r.code, self.study)
             which += [f"{r.demos} demos"] * (len(self.study.factors.demos) > 1)
             name += f" ({', '.join(which)})" if which else ""
+        return name
+
+    def _reference(self, of: MeasuredReference) -> Reference[Success]:
+        r = of.reference
         return Reference(
-            label=name,
+            label=self._reference_label(r),
             of=Actor(actor=r.actor),
-            code=code_levels(r.code),
+            code=code_levels(r.code, r.fitted, self.store),
             fitted_seeds=of.seeds,
             outcome=self._success(of.success, r.demos),
         )
 
     def comparisons(self) -> list[Comparison]:
-        """Encoder gains and interactions."""
+        """Encoder gains and interactions; of a study of codes alone, what each code costs the expert."""
+        if not self.encoders:
+            return code_costs(self.runs, self.strata, self.store)
         return comparisons.contrasts(self, self.whole)
 
     def found(self, cells: Sequence[Cell[Success]]) -> SimulatorFindings:
@@ -118,7 +128,12 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
         )
 
     def headline(self, contrasts: Sequence[Comparison], found: SimulatorFindings) -> list[str]:
-        """One sentence per action representation, for the best encoder of the file that is not a limit."""
+        """One sentence per action representation, for the best encoder of the file that is not a limit.
+
+        Of a study of codes alone: which of them cost the expert success, and which cannot be told.
+        """
+        if not self.encoders:
+            return code_sentences(self.study.suite, contrasts)
         if not found.verdicts:
             return [
                 "No stage could be replaced by an upper bound: the study needs an encoder between blind and oracle, "

@@ -96,7 +96,7 @@ def _cell(of: Measurement[G, Outcome, Found], group: G, store: Store) -> Cell[Ou
         action=cell.representation,
         size=cell.size,
         task=cell.task,
-        code=code_levels(cell.code),
+        code=code_levels(cell.code, cell.fitted, store),
         trained_on=cell.trained_on,
         executed=cell.executed,
         seeds=group.seeds,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..artifacts.policy import Executed, TrainedOn, TrainedPolicy, representation
+from ..artifacts.tokenizer import FittedTokenizer
 from ..store.artifact import Artifact
 from ..tokenizers.code import Code
 
@@ -32,6 +33,13 @@ class Cell(Generic[E]):
     executed: Executed = "chunk"
     task: str = "embedding"  # how the task enters the policy
     checkpoints: tuple[tuple[int, E], ...] = ()  # earlier steps of the training, and their evidence
+
+    @property
+    def fitted(self) -> FittedTokenizer | None:
+        """The tokenizer of ``code``, as fitted for this seed."""
+        if self.policy.tokens is not None:
+            return self.policy.tokens.tokenizer
+        return getattr(self.evidence, "tokenizer", None)  # what a continuous head's chunks are snapped to
 
     @property
     def swapped(self) -> bool:
@@ -65,3 +73,10 @@ class Reference(Generic[E]):
     code: Code | None
     demos: int | None
     runs: dict[int | None, E]
+
+    @property
+    def fitted(self) -> FittedTokenizer | None:
+        """The tokenizer of ``code``, as fitted for the first seed."""
+        first = next(iter(self.runs.values()))
+        tokens = getattr(first, "tokens", None)
+        return getattr(first, "tokenizer", None) if tokens is None else tokens.tokenizer

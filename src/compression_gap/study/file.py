@@ -76,7 +76,7 @@ class Factors(_Model):
     interval; several tokenizer seeds are crossed with the training seeds.
     """
 
-    encoder: Factor[str]
+    encoder: Annotated[tuple[str, ...], AfterValidator(_unique_levels)]  # none: no policies, codes alone
     action: Factor[str]
     size: Factor[Size] = ("xs",)
     seed: Factor[Seed] = (0, 1)
@@ -282,6 +282,11 @@ class Study(_Model):
             )
         if self.suite is not None and self.data is not None:
             raise ValueError("'suite' and 'data' exclude each other: keep one of them")
+        if not self.encoders and (self.suite is None or not self.references):
+            raise ValueError(
+                "'factors.encoder' is empty: name an encoder; codes alone, without policies, are measured in a simulator "
+                "(suite) by the expert's coded chunks (references)"
+            )
         return self
 
     @property

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from ...results.records.study import ErrorSummary, SuccessSummary
 from . import by_encoder, ledger
+from .by_code import success_by_code
 from .curves import curves
 from .gains import gains
 from .probe import success_by_probe
@@ -34,6 +35,7 @@ SIMULATOR: dict[str, Figure[SuccessSummary]] = {
     "bits": Figure(ledger.of_summary),
     "upgrades": Figure(ledger.predicted),
     "curves": Figure(curves),
+    "codes": Figure(success_by_code),
 }
 RECORDINGS: dict[str, Figure[ErrorSummary]] = {
     "main": Figure(by_encoder.chunk_error),

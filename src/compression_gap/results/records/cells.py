@@ -16,11 +16,12 @@ from .json import Flat
 
 @dataclass(frozen=True, kw_only=True)
 class CodeLevels:
-    """A code's levels; None throughout where actions pass through no code."""
+    """A code's levels, and its capacity in bits a chunk; None throughout where actions pass through no code."""
 
     tokenizer: str | None = None
     codebook: Levels | None = None
     tokenizer_seed: int | OwnSeed | None = None
+    capacity_bits: float | None = None  # of the first seed's fit; None before it is there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,14 @@ class Interaction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeCost:
+    """What a code costs the expert: success of its chunks through the code, less success of its chunks."""
+
+    code: str
+    capacity_bits: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorChange:
     """Δ_enc of the chunk error: what the second encoder changes against the first, ``under`` one configuration."""
 
@@ -48,7 +56,7 @@ class Comparison:
 
     kind: str
     label: str
-    about: Flat[EncoderGain | Interaction | ErrorChange]
+    about: Flat[EncoderGain | Interaction | CodeCost | ErrorChange]
     found: Flat[Contrast]
     p_holm: float
 
