@@ -49,6 +49,7 @@ from compression_gap.study.file import load_study
 
 class Quiet:
     def started(self, step): pass
+    def elsewhere(self, step): print("elsewhere", step.label, file=sys.stderr)
     def progress(self, step, done, total): pass
     def finished(self, step, seconds): pass
     def failed(self, step, record): print(record["sentence"], file=sys.stderr)
@@ -58,6 +59,7 @@ def run(root, commit_point, processes=0, watcher=None):
     plan = make_plan(load_study(Path(sys.argv[1]), None))
     outcome = engine.run_plan(plan, Store(root), processes=processes, watcher=watcher or Quiet())
     assert not outcome.failures and not outcome.stopped, outcome
+    print(json.dumps(outcome.built), file=sys.stderr)
     pools.close_pools()
 
 def in_a_fork(root, commit_point):
@@ -279,6 +281,37 @@ def test_processes_that_are_killed_lose_no_row_and_double_none(undisturbed, tmp_
     done = script(tmp_path, undisturbed.file, "pool", root, 3, 99, start_new_session=True)
     assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
     assert rows(undisturbed.plan, root) == rows(undisturbed.plan, undisturbed.root)
+
+
+def test_two_runs_at_once_share_the_work(undisturbed, tmp_path):
+    """Each step is built by one of them, and both end with all of it."""
+    (tmp_path / "runs_a_study.py").write_text(SCRIPT)
+    root = tmp_path / "store"
+    Store(root)
+    command = [
+        sys.executable,
+        str(tmp_path / "runs_a_study.py"),
+        str(undisturbed.file),
+        "pool",
+        str(root),
+        "99",
+        "99",
+    ]
+    both = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert checksums(undisturbed.plan, root) == checksums(undisturbed.plan, undisturbed.root)
+    assert list((root / "claims").iterdir()) == []
+    built = [
+        key for _, log in said for line in log.splitlines() if line[0] == "[" for key in json.loads(line)
+    ]
+    assert sorted(built) == sorted(undisturbed.plan.steps), said
 
 
 # Budget

@@ -81,6 +81,12 @@ class RunWatcher:
             self.bar.remove_task(self.tasks.pop(step.key))
         self.bar.update(self.overall, advance=self.left.pop(step.key, 0.0), left=self._time_left())
 
+    def elsewhere(self, step: Artifact) -> None:
+        """Another run builds a step."""
+        if step.key in self.tasks:
+            self.bar.remove_task(self.tasks.pop(step.key))
+        self._say(f"{step.label}: another run on this store builds it")
+
     def finished(self, step: Artifact, seconds: float) -> None:
         """A step is committed."""
         self.spent, self.guessed = self.spent + seconds, self.guessed + step.cost

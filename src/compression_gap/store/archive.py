@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 import zlib
@@ -132,7 +131,7 @@ def _take(archive: zipfile.ZipFile, store: Store) -> Taken:
 
 
 def _take_artefact(archive: zipfile.ZipFile, folder: str, about: dict[str, Any], store: Store) -> None:
-    with scratch_folder(store.root / "tmp", f"{os.getpid()}-{about['kind']}-") as scratch:
+    with store.scratch(about["kind"]) as scratch:
         for name, want in about["files"].items():
             target = scratch / name
             target.parent.mkdir(parents=True, exist_ok=True)

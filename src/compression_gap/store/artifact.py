@@ -29,11 +29,14 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_ty
 
 from pydantic import BaseModel
 
-from ..errors import unknown_name
+from ..errors import Interrupted, unknown_name
+from .claims import Busy, claim
 from .store import Recipe, Store, Superseded
 
 GROUP = "compression_gap.artifacts"  # entry points: modules that define kinds
 KINDS: dict[str, type[Artifact]] = {}
+
+AGAIN = 0.5  # seconds until one looks again whether another process has built an artefact
 
 Progress = Callable[[int, int], None]
 Value = TypeVar("Value")
@@ -192,10 +195,35 @@ def kind_named(name: str) -> type[Artifact]:
     return KINDS[name]
 
 
-def build(artifact: Artifact, store: Store, *, progress: Progress, should_stop: Callable[[], bool]) -> None:
-    """Build one artefact and commit it; nothing is done if it is there already. Its inputs must be there."""
-    if store.has(artifact):
-        return
+def build(
+    artifact: Artifact,
+    store: Store,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    wait: bool = True,
+) -> bool:
+    """Build one artefact and commit it; its inputs must be there. False if it was there, or another process built it.
+
+    While another process builds it this one waits, until ``should_stop()`` (``Interrupted``), or raises ``Busy`` at
+    once without ``wait``.
+    """
+    while not store.has(artifact):
+        with claim(store, artifact) as mine:
+            if mine:
+                if store.has(artifact):
+                    return False
+                _build(artifact, store, progress, should_stop)
+                return True
+        if not wait:
+            raise Busy
+        if should_stop():
+            raise Interrupted
+        time.sleep(AGAIN)
+    return False
+
+
+def _build(artifact: Artifact, store: Store, progress: Progress, should_stop: Callable[[], bool]) -> None:
     meta: dict[str, Any] = {}
     begun = time.perf_counter()
     try:

@@ -14,6 +14,7 @@ from functools import partial
 from ..errors import Interrupted, UserError
 from ..records import read_json
 from .artifact import Artifact, build
+from .claims import Busy
 from .graph import Graph
 from .outcome import Outcome, Watcher, after_failures, failure_file, failure_record, note_failure
 from .store import Store
@@ -121,8 +122,13 @@ def _run_here(
             return
         watcher.started(step)
         begun = time.monotonic()
+        build_it = partial(build, step, store, progress=partial(watcher.progress, step), should_stop=past)
         try:
-            build(step, store, progress=partial(watcher.progress, step), should_stop=past)
+            try:
+                own = build_it(wait=False)
+            except Busy:
+                watcher.elsewhere(step)
+                own = build_it()
         except Interrupted:
             outcome.stopped = True
             return
@@ -131,5 +137,6 @@ def _run_here(
             after_failures(steps, steps[at + 1 :], goals, outcome)
             watcher.failed(step, outcome.failures[step.key])
             continue
-        outcome.built.append(step.key)
+        if own:
+            outcome.built.append(step.key)
         watcher.finished(step, time.monotonic() - begun)

@@ -36,6 +36,9 @@ class Watcher(Protocol):
     def progress(self, step: Artifact, done: int, total: int) -> None:
         """The step has done ``done`` of ``total``."""
 
+    def elsewhere(self, step: Artifact) -> None:
+        """Another run on the same store builds the step; its result will be taken."""
+
     def finished(self, step: Artifact, seconds: float) -> None:
         """The step's artefact is committed."""
 

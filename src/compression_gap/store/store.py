@@ -12,13 +12,14 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -206,9 +207,8 @@ class Store:
 
         ``meta`` may be filled by the builder; it is stored, but is not part of the key.
         """
-        prefix = f"{os.getpid()}-{recipe.kind}-"
         try:
-            with scratch_folder(self.root / "tmp", prefix) as folder:
+            with self.scratch(recipe.kind) as folder:
                 yield folder
                 self._commit(recipe, folder, meta or {})
         except OSError as error:
@@ -260,11 +260,16 @@ class Store:
         self._record(recipe).unlink(missing_ok=True)
         shutil.rmtree(self.root / "work" / f"{recipe.kind}-{recipe.key}", ignore_errors=True)
 
+    def scratch(self, kind: str) -> AbstractContextManager[Path]:
+        """A temporary folder of this process, beside the artefacts (``scratch_folder``)."""
+        return scratch_folder(self.root / "tmp", f"{os.getpid()}.{_host()}-{kind}-")
+
     def sweep(self) -> None:
-        """Remove the temporary folders of builds whose process is dead."""
+        """Remove the temporary folders of builds whose process is dead; those of other machines are not ours to judge."""
         for folder in (self.root / "tmp").glob("*-*"):
-            owner = folder.name.split("-", 1)[0]
-            if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            owner, _, host = folder.name.split("-", 1)[0].partition(".")
+            dead = owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists()
+            if dead and host == _host():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _set_aside(self, folder: Path) -> Path:
@@ -273,6 +278,11 @@ class Store:
         target = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=aside))
         os.rename(folder, target)
         return target
+
+
+def _host() -> str:
+    """This machine's name as six hex digits, which are safe in the name of a folder."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def read_manifest(file: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import Interrupted
-from .artifact import Artifact, build
+from .artifact import AGAIN, Artifact, build
+from .claims import Busy
 from .outcome import Outcome, Watcher, after_failures, failure_record, note_failure
 from .store import Store
 
@@ -38,6 +39,7 @@ class Pool:
         self.goals = goals
         self.steps, self.store, self.watcher, self.deadline = steps, store, watcher, deadline
         self.outcome = outcome
+        self.order = {s: i for i, s in enumerate(steps)}
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()
         self.threads = max(1, (os.cpu_count() or 1) // processes)
@@ -45,6 +47,7 @@ class Pool:
         self.workers: dict[Connection, Any] = {}
         self.busy: dict[Connection, tuple[Artifact, float]] = {}
         self.deaths: dict[str, int] = {}
+        self.elsewhere: dict[str, float] = {}  # keys that another run builds, and when to look again
 
     def run(self) -> None:
         """Give out ready steps until none is left, or the budget is spent."""
@@ -65,7 +68,7 @@ class Pool:
                         return
                 else:
                     self._give_out(waiting, missing)
-                    if not self.busy and waiting:
+                    if not self.busy and waiting and not self.elsewhere:
                         raise RuntimeError("the plan has steps that can never become ready")
                 self._listen(waiting, missing)
         finally:
@@ -81,7 +84,8 @@ class Pool:
 
     def _give_out(self, waiting: list[Artifact], missing: set[str]) -> None:
         # The longest chain first would be ideal; trainings are long and alike, so order of the plan it is.
-        for step in [s for s in waiting if _ready(s, missing)]:
+        now = time.monotonic()
+        for step in [s for s in waiting if _ready(s, missing) and self.elsewhere.get(s.key, now) <= now]:
             idle = [c for c in self.workers if c not in self.busy]
             if not idle:
                 if len(self.workers) >= self.processes:
@@ -117,6 +121,8 @@ class Pool:
         return ours
 
     def _listen(self, waiting: list[Artifact], missing: set[str]) -> None:
+        if not self.busy:  # what is left, another run builds
+            time.sleep(AGAIN)
         for ready in wait(list(self.busy), timeout=0.2):
             assert isinstance(ready, Connection)
             step, begun = self.busy[ready]
@@ -129,9 +135,18 @@ class Pool:
                 self.watcher.progress(step, *content)
                 continue
             del self.busy[ready]
+            if kind == "busy":
+                if step.key not in self.elsewhere:
+                    self.watcher.elsewhere(step)
+                self.elsewhere[step.key] = time.monotonic() + AGAIN
+                waiting.append(step)
+                waiting.sort(key=self.order.__getitem__)
+                continue
+            self.elsewhere.pop(step.key, None)
             if kind == "done":
                 missing.discard(step.key)
-                self.outcome.built.append(step.key)
+                if content[0]:
+                    self.outcome.built.append(step.key)
                 self.watcher.finished(step, time.monotonic() - begun)
             elif kind == "interrupted":
                 self.outcome.stopped = True
@@ -199,8 +214,10 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
         except (EOFError, OSError):
             break
         try:
-            build(step, store, progress=progress, should_stop=should_stop)
-            connection.send(("done",))
+            own = build(step, store, progress=progress, should_stop=should_stop, wait=False)
+            connection.send(("done", own))
+        except Busy:
+            connection.send(("busy",))
         except Interrupted:
             connection.send(("interrupted",))
         except Exception as error:
