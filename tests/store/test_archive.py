@@ -92,8 +92,8 @@ def test_a_watched_store_knows_what_was_read(store):
     watched = Watched(store)
     watched.open(WHOLE)
     watched.meta(ALONE)
-    assert list(watched.opened) == [("rows", WHOLE.key)]
-    assert list(watched.read) == [("weights", ALONE.key)]
+    assert watched.opened == {("rows", WHOLE.key)}
+    assert watched.read == {("weights", ALONE.key)}
 
 
 @pytest.mark.parametrize(

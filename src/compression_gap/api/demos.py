@@ -110,6 +110,54 @@ def describe(steps: list[Demonstrations], store: Store) -> list[MadeDemos]:
     return out
 
 
+@dataclass(frozen=True)
+class ListedDemos:
+    """Demonstrations in a store. ``source``: "expert", "official", or the format of imported recordings."""
+
+    key: str
+    folder: str
+    source: str
+    tasks: list[str]
+    episodes: int
+    frames: int
+    cameras: dict[str, tuple[int, int]]  # height and width
+    bytes: int
+
+
+def list_demos(store: str | Path = "store") -> list[ListedDemos]:
+    """The sets of a store, as their records say; files are not verified, and damaged sets are left out."""
+    from ..store.inventory import entries
+    from .stores import existing
+
+    place, out = existing(store), []
+    for entry in entries(place):
+        if entry.kind != Demonstrations.kind or entry.recipe is None:
+            continue
+        imported = entry.recipe.spec.get("import")
+        source = (
+            entry.recipe.spec.get("origin", "expert")
+            if imported is None
+            else imported.get("format", "import")
+        )
+        try:
+            demos = DemoSet.load(place.path(entry))
+        except UserError:
+            continue
+        out.append(
+            ListedDemos(
+                key=entry.key,
+                folder=str(place.path(entry)),
+                source=str(source),
+                tasks=list(dict.fromkeys(e.task for e in demos.episodes)),
+                episodes=len(demos.episodes),
+                frames=len(demos.actions),
+                cameras={name: (int(of.shape[1]), int(of.shape[2])) for name, of in demos.images.items()},
+                bytes=entry.bytes,
+            )
+        )
+    return out
+
+
 def at_preset(preset: str) -> tuple[int, Cameras]:
     """How many demonstrations a task and which cameras a preset takes."""
     study = load_study(None, preset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..artifacts.policy import TrainedPolicy
 from ..errors import UserError
 from ..results.rows import episode_rows
 from ..store.archive import Taken, Watched, read_archive, write_archive
+from ..store.artifact import Artifact
 from ..store.outcome import failure_file
 from ..store.store import MANIFEST, Store
 from ..study.file import load_study
@@ -37,6 +38,30 @@ class Exported:
     bytes: int
 
 
+@dataclass(frozen=True)
+class ExportSet:
+    """What a study's report is made from: artefacts with their files, records of others, records of failures."""
+
+    whole: Sequence[Artifact]
+    records: Sequence[Artifact]
+    failures: Sequence[Artifact]
+
+
+def export_set(opened: OpenStudy) -> ExportSet:
+    """Found by making the report's summary, and noting what it reads. Raises ``UserError`` if nothing was measured."""
+    plan, store = opened.plan, Watched(opened.store)
+    summarise_study(OpenStudy(opened.study, plan, store))
+    known = {a.key: a for a in (*plan.steps.values(), *plan.taken)}
+    whole = {key for _, key in store.opened}
+    whole |= {a.key for a in plan.wanted if store.has(a) and not isinstance(a, TrainedPolicy)}
+    records = {key for _, key in store.read if key not in whole and store.recorded(known[key])}
+    return ExportSet(
+        [a for key, a in known.items() if key in whole],
+        [a for key, a in known.items() if key in records],
+        [a for a in plan.steps.values() if failure_file(store, a).exists()],
+    )
+
+
 def export_study(opened: OpenStudy, out: str | Path) -> Exported:
     """Write all that a study's report needs to the folder ``out``; what it measured so far, if it is not finished.
 
@@ -45,22 +70,17 @@ def export_study(opened: OpenStudy, out: str | Path) -> Exported:
     manifests of policies and of other artefacts that are too large to travel. Equal stores give equal bytes.
     Raises ``UserError`` if nothing was measured.
     """
-    plan, store = opened.plan, Watched(opened.store)
-    summarise_study(OpenStudy(opened.study, plan, store))
-    whole = {(a.kind, a.key): a for a in store.opened.values()}
-    whole |= {(a.kind, a.key): a for a in plan.wanted if store.has(a) and not isinstance(a, TrainedPolicy)}
-    records = [a for key, a in store.read.items() if key not in whole and store.recorded(a)]
-    failures = [a for a in plan.steps.values() if failure_file(store, a).exists()]
+    plan, needed = opened.plan, export_set(opened)
     folder, rows = folder_of(Path(out)), None
     text = yaml.safe_dump(opened.study.model_dump(mode="json", exclude_none=True), sort_keys=False)
     (folder / STUDY).write_text(text, encoding="utf-8")
     if isinstance(plan, Plan):
-        table = episode_rows(plan, store)
+        table = episode_rows(plan, opened.store)
         rows = len(table)
         parquet.write_table(table, folder / ROWS, compression="zstd")
-    write_archive(folder / ARCHIVE, store, whole.values(), records, failures)
+    write_archive(folder / ARCHIVE, opened.store, needed.whole, needed.records, needed.failures)
     size = sum(f.stat().st_size for n in (STUDY, ROWS, ARCHIVE) if (f := folder / n).exists())
-    return Exported(folder, rows, len(whole), len(records), size)
+    return Exported(folder, rows, len(needed.whole), len(needed.records), size)
 
 
 def import_study(folder: str | Path, store: str | Path = "store") -> Taken:

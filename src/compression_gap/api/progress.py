@@ -103,12 +103,12 @@ class RunWatcher:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Any]:
+def progress_bar(what: str, unit: str = "frames") -> Iterator[Any]:
     """A bar with the time left on the terminal: ``progress(done, total)``; nothing where stderr is a file."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} frames,"),
+        TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit},"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )

@@ -1,4 +1,4 @@
-"""The verbs on demonstrations: demos make, demos import, demos export."""
+"""The verbs on demonstrations: demos make, demos list, demos import, demos export."""
 
 from __future__ import annotations
 
@@ -63,6 +63,32 @@ def make(options: MakeOptions) -> None:
     for one in made:
         size_words = f"{counted(one.episodes, 'episode')}, {counted(one.frames, 'frame')}"
         print(f"{one.task}: {size_words}, {one.folder}")
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """List the demonstrations in a store, collected and imported ones.
+
+    Example: cgap demos list
+    """
+
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
+def list_(options: ListOptions) -> None:
+    """A table, a row a set."""
+    from ..api.demos import list_demos
+
+    found = list_demos(options.store)
+    if options.json:
+        print_json({"demos": found})
+        return
+    from .terminal_store import demos_table
+
+    demos_table(found)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ VERBS: dict[str, Verb[Any]] = {
     "ledger": Verb(information.LedgerOptions, information.ledger),
     "tokenizers": Verb(tokenizers.TokenizersOptions, tokenizers.tokenizers),
     "demos make": Verb(demos.MakeOptions, demos.make),
+    "demos list": Verb(demos.ListOptions, demos.list_),
     "demos import": Verb(demos.ImportOptions, demos.import_recordings),
     "demos export": Verb(demos.ExportOptions, demos.export),
     "diagnose": Verb(diagnosis.DiagnoseOptions, diagnosis.diagnose),
@@ -50,6 +51,9 @@ VERBS: dict[str, Verb[Any]] = {
     "rollout": Verb(policy.RolloutOptions, policy.rollout),
     "serve": Verb(policy.ServeOptions, policy.serve),
     "policy export": Verb(policy.ExportOptions, policy.export),
+    "store list": Verb(store.StoreListOptions, store.list_),
+    "store verify": Verb(store.StoreVerifyOptions, store.verify),
+    "store gc": Verb(store.StoreGcOptions, store.gc),
     "store export": Verb(store.StoreExportOptions, store.export),
     "store import": Verb(store.StoreImportOptions, store.import_),
     "published": Verb(tables.PublishedOptions, tables.published),
@@ -57,9 +61,9 @@ VERBS: dict[str, Verb[Any]] = {
     "calibrate": Verb(information.CalibrateOptions, information.calibrate),
 }
 NOUNS = {
-    "demos": "Make, import and export demonstrations.",
+    "demos": "Make, list, import and export demonstrations.",
     "policy": "Export policies.",
-    "store": "Export and import studies.",
+    "store": "Look after a store; export and import studies.",
     "study": "Plan, run and follow studies.",
 }
 

@@ -1,4 +1,4 @@
-"""The verbs on a store: store export, store import."""
+"""The verbs on a store: store list, store verify, store gc, store export, store import."""
 
 from __future__ import annotations
 
@@ -7,8 +7,111 @@ from pathlib import Path
 
 import tyro
 
-from ..errors import counted
+from ..errors import UserError, counted
 from .options import OneStudy, print_json
+
+
+@dataclass(frozen=True)
+class StoreListOptions:
+    """Say what is in a store: studies, kinds of artefacts, sizes and ages.
+
+    Example: cgap store list
+    """
+
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
+def list_(options: StoreListOptions) -> None:
+    """Two tables and a line."""
+    from ..api.stores import list_store
+
+    found = list_store(options.store)
+    if options.json:
+        print_json(found)
+        return
+    from .terminal_store import inventory_tables
+
+    inventory_tables(found)
+
+
+@dataclass(frozen=True)
+class StoreVerifyOptions:
+    """Compare every artefact's files with their checksums. Nothing is changed; the exit code is 1 if one is damaged.
+
+    Example: cgap store verify
+    """
+
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
+def verify(options: StoreVerifyOptions) -> int:
+    """A line for each that is damaged."""
+    from ..api.progress import progress_bar
+    from ..api.stores import verify_store
+
+    with progress_bar("verifying", "bytes") as progress:
+        artefacts, damaged = verify_store(options.store, progress)
+    if options.json:
+        print_json({"artefacts": artefacts, "damaged": damaged})
+        return int(bool(damaged))
+    for one in damaged:
+        print(f"damaged: {one.kind} {one.key}: {one.problem}")
+    if damaged:
+        print(
+            f"{len(damaged)} of {counted(artefacts, 'artefact')} damaged; a run that needs one makes it anew"
+        )
+    else:
+        print(f"{counted(artefacts, 'artefact')}, all sound")
+    return int(bool(damaged))
+
+
+@dataclass(frozen=True)
+class StoreGcOptions:
+    """Say what no study needs that is named here, and with --delete remove it. Imported recordings stay in any case.
+
+    Example: cgap store gc my-study.yaml --delete
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """the study files whose artefacts stay."""
+    presets: tuple[str, ...] = ()
+    """studies that ship with the program, whose artefacts stay."""
+    kinds: tuple[str, ...] = ()
+    """remove artefacts of these kinds alone, as cgap store list names them."""
+    results_only: bool = False
+    """keep what the studies' reports are made from, and of all else (weights, features) the record."""
+    delete: bool = False
+    """remove it; without this it is only said."""
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
+def gc(options: StoreGcOptions) -> None:
+    """A table of what goes."""
+    from ..api.stores import collect_garbage
+    from ..study.file import load_study
+
+    o = options
+    if not o.files and not o.presets:
+        raise UserError(
+            "name the studies whose artefacts stay, as files or with --presets; all else in the store would go"
+        )
+    studies = [*(load_study(f, None) for f in o.files), *(load_study(None, p) for p in o.presets)]
+    found = collect_garbage(studies, o.store, kinds=o.kinds, results_only=o.results_only, delete=o.delete)
+    if o.json:
+        print_json(found)
+        return
+    from .terminal_store import garbage_table
+
+    garbage_table(found)
 
 
 @dataclass(frozen=True)

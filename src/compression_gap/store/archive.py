@@ -44,17 +44,17 @@ class Watched(Store):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.root)
-        self.opened: dict[tuple[str, str], Keyed] = {}
-        self.read: dict[tuple[str, str], Keyed] = {}
+        self.opened: set[tuple[str, str]] = set()
+        self.read: set[tuple[str, str]] = set()
 
     def open(self, of: Keyed) -> Path:
         """As a store does."""
-        self.opened[of.kind, of.key] = of
+        self.opened.add((of.kind, of.key))
         return super().open(of)
 
     def manifest(self, of: Keyed) -> dict[str, Any]:
         """As a store does."""
-        self.read[of.kind, of.key] = of
+        self.read.add((of.kind, of.key))
         return super().manifest(of)
 
 

@@ -152,7 +152,7 @@ class Store:
         if not self.has(of):
             raise UserError(f"{of.kind} {of.key} is not in the store {self.root}; run the study first")
         if (of.kind, of.key) not in self._verified:
-            problem = _damage(folder, of.key)
+            problem = self.damage(of)
             if problem:
                 aside = self._set_aside(folder)
                 raise UserError(
@@ -161,6 +161,10 @@ class Store:
                 )
             self._verified.add((of.kind, of.key))
         return folder
+
+    def damage(self, of: Keyed) -> str | None:
+        """How an artefact differs from its manifest's checksums, or None; all of it is read."""
+        return _damage(self.path(of), of.key)
 
     def manifest(self, of: Keyed) -> dict[str, Any]:
         """The artefact's manifest: recipe, checksums and what its builder reported (``meta``).
