@@ -143,11 +143,15 @@ class Artifact:
         return hash(self.key)
 
 
-def _fields(cls: Any) -> tuple[Field[Any], ...]:
-    return fields(cls)
-
-
+_FIELDS: dict[Any, tuple[Field[Any], ...]] = {}
 _NEEDS: dict[Any, frozenset[str]] = {}
+
+
+def _fields(cls: Any) -> tuple[Field[Any], ...]:
+    """``dataclasses.fields``, found once a class: a plan of 10,000 cells asks a million times."""
+    if cls not in _FIELDS:
+        _FIELDS[cls] = fields(cls)
+    return _FIELDS[cls]
 
 
 def _needs(cls: Any) -> frozenset[str]:

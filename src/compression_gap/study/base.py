@@ -83,8 +83,11 @@ class StudyPlan(Graph, ABC, Generic[E]):
     ) -> Iterator[tuple[Level, Seen, list[Code | None]]]:
         """The levels of every training, what its encoder gives, and the codes that it is trained with."""
         factors = self.study.factors
+        seen: dict[tuple[str, int], Seen] = {}
         for levels in itertools.product(self.encoders, factors.size, actions, factors.task, factors.seed):
             at = Level(*levels)
             tokenizer = action_parts(at.action)[1]
             codes: list[Code | None] = [*study_codes(self.study, tokenizer)] if tokenizer else [None]
-            yield at, add_seen(self, self.study, demos, at), codes
+            if (at.encoder, at.seed) not in seen:
+                seen[at.encoder, at.seed] = add_seen(self, self.study, demos, at.encoder, at.seed)
+            yield at, seen[at.encoder, at.seed], codes

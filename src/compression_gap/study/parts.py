@@ -110,13 +110,13 @@ class Seen:
     features: tuple[Features, ...]
 
 
-def add_seen(graph: Graph, study: Study, demos: Sequence[Demonstrations], at: Level) -> Seen:
-    """What the encoder of a training needs, and its features if it is frozen."""
-    seed = encoder_seed(study, at.seed)
-    prepared = add_prepared(graph, at.encoder, demos, seed)
-    if is_trained(at.encoder):
+def add_seen(graph: Graph, study: Study, demos: Sequence[Demonstrations], encoder: str, seed: int) -> Seen:
+    """What an encoder needs in trainings of this seed, and its features if it is frozen."""
+    seed = encoder_seed(study, seed)
+    prepared = add_prepared(graph, encoder, demos, seed)
+    if is_trained(encoder):
         return Seen(prepared, ())
-    return Seen(prepared, add_features(graph, at.encoder, demos, study.cameras.cropped(), seed))
+    return Seen(prepared, add_features(graph, encoder, demos, study.cameras.cropped(), seed))
 
 
 def add_policy(
