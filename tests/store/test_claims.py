@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from compression_gap.errors import Interrupted
+from compression_gap.store import claims
 from compression_gap.store.artifact import Artifact, Job, build
-from compression_gap.store.claims import Busy, claim
+from compression_gap.store.claims import Busy, claim, under_way
 from compression_gap.store.store import Recipe, Store
 
 RECIPE = Recipe("thing", {"size": 3})
@@ -27,6 +28,22 @@ class Slow(Artifact, kind="slow", version=1):
 
     def build(self, job: Job) -> None:
         np.save(job.out / "value.npy", np.array(self.number))
+
+
+def test_whoever_follows_a_run_sees_how_far_it_is(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    monkeypatch.setattr(claims, "NOTED_EVERY", -1.0)
+    assert under_way(store) == []
+    with claim(store, RECIPE) as mine:
+        mine.note(1234567, 9999999)
+        mine.note(3, 10)
+        (found,) = under_way(Store(tmp_path))
+        assert (found.kind, found.key, found.done, found.total) == ("thing", RECIPE.key, 3, 10)
+        assert found.since == mine.since
+        claims._file(store, "thing", RECIPE.key).write_text("{half")
+        assert under_way(store)[0].total == 0
+    (tmp_path / "claims" / "thing-0123").write_text("left by the dead")
+    assert under_way(store) == []
 
 
 def ignore(done, total):
@@ -53,7 +70,7 @@ def test_a_second_claim_is_refused_until_the_first_ends(tmp_path):
 
 def hold(root, held):
     with claim(Store(root), RECIPE) as mine:
-        held.send(mine)
+        held.send(mine is not None)
         signal.pause()
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from ..errors import counted
 from ..store.artifact import Artifact
+from ..store.pace import Pace, time_left
 
 
 class RunWatcher:
@@ -21,8 +22,7 @@ class RunWatcher:
 
     def __init__(self, steps: Sequence[Artifact], total: int, workers: int, log: Path) -> None:
         self.steps, self.workers = list(steps), workers
-        self.left = {s.key: s.cost for s in steps}
-        self.spent = self.guessed = 0.0
+        self.left, self.pace = {s.key: s for s in steps}, Pace()
         self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
@@ -39,7 +39,7 @@ class RunWatcher:
             disable=not sys.stderr.isatty(),
         )
         self.done, self.total = total - len(self.steps), total
-        self.overall = self.bar.add_task("all steps", total=max(1.0, sum(self.left.values())), left="")
+        self.overall = self.bar.add_task("all steps", total=max(1.0, sum(s.cost for s in steps)), left="")
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> RunWatcher:
@@ -61,10 +61,7 @@ class RunWatcher:
             print(message, file=sys.stderr, flush=True)
 
     def _time_left(self) -> str:
-        # The guesses are in core-seconds of some machine; this one's pace corrects them.
-        pace = self.spent / self.guessed if self.guessed else 1.0
-        rest = sum(self.left.values()) * pace / self.workers
-        return f"about {rest / 60:.0f} min left" if rest >= 90 else f"about {rest:.0f} s left"
+        return time_left(sum(map(self.pace.seconds, self.left.values())) / self.workers)
 
     def started(self, step: Artifact) -> None:
         """A step begins."""
@@ -79,7 +76,8 @@ class RunWatcher:
     def _end(self, step: Artifact) -> None:
         if step.key in self.tasks:
             self.bar.remove_task(self.tasks.pop(step.key))
-        self.bar.update(self.overall, advance=self.left.pop(step.key, 0.0), left=self._time_left())
+        ended = self.left.pop(step.key, None)
+        self.bar.update(self.overall, advance=ended.cost if ended else 0.0, left=self._time_left())
 
     def elsewhere(self, step: Artifact) -> None:
         """Another run builds a step."""
@@ -89,7 +87,7 @@ class RunWatcher:
 
     def finished(self, step: Artifact, seconds: float) -> None:
         """A step is committed."""
-        self.spent, self.guessed = self.spent + seconds, self.guessed + step.cost
+        self.pace.note(step, seconds)
         self.done += 1
         self._end(step)
         self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")

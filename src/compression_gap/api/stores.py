@@ -10,7 +10,8 @@ from pathlib import Path
 from ..artifacts.demonstrations import Demonstrations, found_demos
 from ..errors import UserError
 from ..records import read_object
-from ..store.inventory import Entry, damage, entries, folder_bytes, leftovers, remove, under_way
+from ..store.claims import under_way
+from ..store.inventory import Entry, damage, entries, folder_bytes, leftovers, remove
 from ..store.store import Store
 from ..study.file import Study
 from .exported import export_set

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..costs.records import Estimate, Measured
 from ..records import read_json
+from ..store.claims import under_way
 from ..store.engine import missing_steps
 from ..store.outcome import Outcome, failure_file
+from ..store.pace import Pace
 from ..store.store import Store, disk_error, write_json
 from ..study.file import Study
 from ..study.file import load_study as read_study
@@ -155,12 +159,28 @@ class PolicyPlace:
 
 
 @dataclass(frozen=True)
+class StepUnderWay:
+    """A step that some run is at, on this machine or on another. ``done`` of ``total``: 0 of 0 where it does not say."""
+
+    step: str
+    done: int
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Status:
-    """How far a study is; ``missing``: labels of steps, ``failed``: the records of failures (``failure_record``)."""
+    """How far a study is; ``missing``: labels of steps, ``failed``: the records of failures (``failure_record``).
+
+    ``seconds_left``: from the steps that were measured, with as many at a time as are running now, or as this machine
+    has cores.
+    """
 
     study: str
     steps: int
     done: int
+    running: Sequence[StepUnderWay]
+    seconds_left: float
     missing: Sequence[str]
     failed: Sequence[Mapping[str, str]]
     policies: Sequence[PolicyPlace]
@@ -171,6 +191,11 @@ def status(study: Study, store: str | Path = "store") -> Status:
     opened = open_study(study, store)
     plan, place = opened.plan, opened.store
     missing = missing_steps(plan, place)
+    by_key = {s.key: s for s in missing}
+    at = {u.key: u for u in under_way(place) if u.key in by_key}
+    pace = Pace.measured(plan.steps.values(), place)
+    shares = {key: 1 - (u.done / u.total if u.total else 0) for key, u in at.items()}
+    left = sum(pace.seconds(s) * shares.get(s.key, 1.0) for s in missing)
     policies = []
     for c in plan.cells:
         folder = place.path(c.policy) if place.has(c.policy) else None
@@ -179,6 +204,10 @@ def status(study: Study, store: str | Path = "store") -> Status:
         study=study.name,
         steps=len(plan.steps),
         done=len(plan.steps) - len(missing),
+        running=[
+            StepUnderWay(by_key[u.key].label, u.done, u.total, time.time() - u.since) for u in at.values()
+        ],
+        seconds_left=left / min(len(at) or os.cpu_count() or 1, max(1, len(missing))),
         missing=[s.label for s in missing],
         failed=[read_json(failure_file(place, s)) for s in missing if failure_file(place, s).exists()],
         policies=policies,

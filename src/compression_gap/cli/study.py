@@ -85,23 +85,30 @@ def run(options: RunOptions) -> int:
 
 @dataclass(frozen=True)
 class StatusOptions(OneStudy):
-    """Say how far a study is: steps done, missing, failed.
+    """Say how far a study is: steps done, running with their progress, failed with their reason, and the time left.
 
-    Example: cgap study status --preset demo
+    Example: cgap study status --preset demo --watch
     """
+
+    watch: bool = False
+    """go on until nothing is left or running; Ctrl-C ends the watching, not the run."""
+    every: float = 5.0
+    """seconds between two looks."""
 
 
 def status(options: StatusOptions) -> None:
-    """Print how many steps are done, and what failed."""
+    """Print it once, or until the study is done."""
     from ..api.study import status as status_of
+    from .terminal import follow, status_lines
 
-    state = status_of(options.load(), options.store)
+    study = options.load()
+    state = status_of(study, options.store)
     if options.json:
         print_json(state)
-        return
-    print(f"{state.study}: {state.done} of {counted(state.steps, 'step')} done, {len(state.failed)} failed")
-    for failure in state.failed:
-        print(f"  failed: {failure['step']}: {failure['sentence']}")
+    elif options.watch:
+        follow(lambda: status_of(study, options.store), options.every)
+    else:
+        print("\n".join(status_lines(state)))
 
 
 @dataclass(frozen=True)

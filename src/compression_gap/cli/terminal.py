@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -21,8 +23,10 @@ from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSumm
 from ..results.records.tokenizers import TokenizerTable
 from ..statistics.intervals import Interval
 from ..statistics.power import Design
+from ..store.pace import time_left
 
 if TYPE_CHECKING:
+    from ..api.study import Status
     from ..rollouts.run import EpisodeRow
 
 PIPED = 10_000  # columns where nobody looks: lines are for programs, which break none
@@ -92,6 +96,30 @@ def new_table(*columns: str, title: str | None = None) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     return table
+
+
+def status_lines(state: Status) -> list[str]:
+    """How far a study is: a line, and one for each step that is running or has failed."""
+    left = "" if state.done == state.steps else f"; {time_left(state.seconds_left)}"
+    lines = [
+        f"{state.study}: {state.done} of {counted(state.steps, 'step')} done, {len(state.failed)} failed{left}"
+    ]
+    for step in state.running:
+        share = f"{100 * step.done / step.total:.0f} %, " if step.total else ""
+        lines.append(f"  running: {step.step}: {share}{step.seconds:.0f} s")
+    lines += [f"  failed: {failure['step']}: {failure['sentence']}" for failure in state.failed]
+    return lines
+
+
+def follow(look: Callable[[], Status], every: float) -> None:
+    """Show a study's status again and again, in place on a terminal, until nothing is left or nothing runs."""
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            state = look()
+            live.update(Text("\n".join(status_lines(state))), refresh=True)
+            if not state.running:
+                return
+            time.sleep(every)
 
 
 def failures_list(failures: Sequence[dict[str, str]]) -> None:

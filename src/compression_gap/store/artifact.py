@@ -30,7 +30,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_ty
 from pydantic import BaseModel
 
 from ..errors import Interrupted, unknown_name
-from .claims import Busy, claim
+from .claims import Busy, Claim, claim
 from .store import Recipe, Store, Superseded
 
 GROUP = "compression_gap.artifacts"  # entry points: modules that define kinds
@@ -217,7 +217,12 @@ def build(
             if mine:
                 if store.has(artifact):
                     return False
-                _build(artifact, store, progress, should_stop)
+
+                def noted(done: int, total: int, mine: Claim = mine) -> None:
+                    mine.note(done, total)
+                    progress(done, total)
+
+                _build(artifact, store, noted, should_stop)
                 return True
         if not wait:
             raise Busy

@@ -74,18 +74,6 @@ def remove(store: Store, of: Entry, *, keep_record: bool) -> None:
             os.rename(store.path(of), scratch / of.key)
 
 
-def under_way(store: Store) -> bool:
-    """Whether a run is building something in this store now."""
-    folder = store.root / "claims"
-    names = os.listdir(folder) if folder.is_dir() else []
-    for name in names:
-        kind, _, key = name.rpartition("-")
-        with claim(store, Entry(kind, key, 0, 0.0, None)) as free:
-            if not free:
-                return True
-    return False
-
-
 def leftovers(store: Store, needed: Container[str]) -> list[Path]:
     """Folders that are no artefacts: checkpoints of builds whose key is not ``needed``, and damage that was set aside."""
     work = [f for f in store.root.glob("work/*") if f.name.rpartition("-")[2] not in needed]
