@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -145,6 +146,11 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
             text.replace("demos: [6]", "demos: [15]") + LEDGER
         )  # bits take two held-out episodes
         words = [words[0], str(study), "--store", str(finished.store), "--processes", "0"]
+    elif words[0] == "store" or "results/mine" in words:  # on a copy: these verbs change a store
+        shutil.copytree(finished.store, tmp_path / "store")
+        exported = [str(finished.file), "--out", "results/mine"]
+        assert main(["store", "export", *exported]) == 0
+        words = [str(finished.file) if w.endswith(".yaml") else w for w in words]
     elif any(w.endswith(".yaml") for w in words):
         words = [str(finished.file) if w.endswith(".yaml") else w for w in words]
         words += ["--store", str(finished.store)]

@@ -112,7 +112,9 @@ def test_a_studys_policy_is_diagnosed_alike_from_its_folder_and_served(finished,
 
     monkeypatch.setattr(pools, "ROLLOUT_WORKERS", 1)
     monkeypatch.setattr(pools.pool_for, "__defaults__", (1,))
-    monkeypatch.setattr("compression_gap.results.diagnosis.read_diagnosis", lambda *a: None)
+    monkeypatch.setattr(
+        "compression_gap.api.diagnosis.undisturbed_rows", lambda *a: None
+    )  # it never succeeds
     options = how("precision", "vision", "horizon", "state", execute=16)
     with pytest.raises(UserError, match="succeeds in none of 4 episodes as it is"):
         diagnose([str(finished.policy)], options, store=tmp_path / "here", running=HERE)
@@ -129,6 +131,13 @@ def test_a_studys_policy_is_diagnosed_alike_from_its_folder_and_served(finished,
         for s in ("here", "there")
     ]
     assert traces[0] == traces[1]
+
+
+def test_a_policy_that_never_succeeds_is_told_so_before_any_change(finished, tmp_path):
+    options = how("precision", "vision", "horizon", "state", execute=16)
+    with pytest.raises(UserError, match="succeeds in none of 4 episodes as it is"):
+        diagnose([str(finished.policy)], options, store=tmp_path, running=HERE)
+    assert len(rows_of(tmp_path)) == 4
 
 
 def test_a_run_that_was_broken_off_goes_on_and_asks_for_no_episode_twice(tmp_path, binding, monkeypatch):

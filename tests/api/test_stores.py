@@ -12,6 +12,7 @@ from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.store.claims import claim
 from compression_gap.store.engine import missing_steps
+from compression_gap.store.store import Recipe, Store
 
 
 @pytest.fixture
@@ -77,6 +78,22 @@ def test_imported_recordings_are_spared(copied, record):
     assert found.spared == 1
     assert "demos" not in found.kinds
     assert list_store(store).kinds["demos"].artefacts == 2
+
+
+def test_what_diagnosed_policies_did_is_spared_unless_it_is_named(copied):
+    study, store = copied
+    place = Store(store)
+    with place.create(Recipe("policy-episodes", {"of": "a server that is gone"})) as folder:
+        (folder / "rows").write_bytes(b"rows")
+    found = collect_garbage([study], store)
+    assert (found.spared, "policy-episodes" in found.kinds) == (1, False)
+    found = collect_garbage([study], store, kinds=["policy-episodes"])
+    assert (found.spared, found.kinds["policy-episodes"].artefacts) == (0, 1)
+
+
+def test_a_kind_that_is_not_known_is_named(copied):
+    with pytest.raises(UserError, match=r"unknown kind of artefact 'polcy' \(did you mean 'policy'\?\)"):
+        collect_garbage([copied[0]], copied[1], kinds=["polcy"])
 
 
 def test_nothing_goes_while_a_run_is_under_way(copied):

@@ -312,6 +312,10 @@ def test_a_rollout_as_a_table_with_a_film(finished, capsys, tmp_path):
         ("rollout nowhere", "nowhere holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"),
         ("rollout .", ". holds no policy (policy.json): "),
         ("rollout", "no policy is named; give its folder, or ws://HOST:PORT where it is served"),
+        (
+            "diagnose --suite channel --changes horizon ws://127.0.0.1:9",
+            "ws://127.0.0.1:9 was read as one of --changes: name the policy before the options",
+        ),
         ("rollout one two", "2 policies are named; give one folder, or addresses ws://HOST:PORT of servers of one"),
         ("rollout nowhere --binding cgap", "nowhere is a folder, and --binding is for a served policy; leave it out"),
         ("rollout ws://127.0.0.1:9", "no policy answers at ws://127.0.0.1:9 ("),

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar as oracle
 
-from compression_gap.statistics.paired import paired_difference, tango
+from compression_gap.statistics.paired import paired_difference, sign_flip_p, tango
 
 
 def outcomes(both, first, second, neither):
@@ -136,3 +136,43 @@ def test_scores_take_students_t():
 def test_what_is_not_paired_is_refused(a, b):
     with pytest.raises(ValueError, match=r"paired|between 0 and 1"):
         paired_difference(a, b)
+
+
+# Tasks that differ in their episodes
+
+
+def flipped(first, second, strata):
+    """The sign-flip test by going through all signs."""
+    gap, strata = np.asarray(first, float) - np.asarray(second, float), np.asarray(strata)
+
+    def mean(signed):
+        return np.mean([signed[strata == s].mean() for s in np.unique(strata)])
+
+    sums = [mean(gap * np.array(signs)) for signs in itertools.product((-1, 1), repeat=len(gap))]
+    return np.mean([abs(s) >= abs(mean(gap)) - 1e-9 for s in sums])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_sign_flip_test_goes_through_all_signs(seed):
+    rng = np.random.default_rng(seed)
+    strata = np.repeat([0, 1, 2], rng.integers(1, 5, 3))
+    first, second = (rng.integers(0, 2, len(strata)) for _ in range(2))
+    assert sign_flip_p(first, second, strata) == pytest.approx(flipped(first, second, strata))
+
+
+def test_with_one_stratum_it_is_mcnemars_test():
+    first, second = np.r_[np.ones(9), np.zeros(4), np.ones(5)], np.r_[np.zeros(9), np.ones(4), np.ones(5)]
+    assert sign_flip_p(first, second, np.zeros(18)) == pytest.approx(paired_difference(first, second).p)
+
+
+def test_a_case_by_hand():
+    """Two of four pushes and one of three reaches lost, none gained: the two most extreme of eight sums."""
+    first, second = [1, 1, 1, 0, 1, 1, 0], [0, 0, 1, 0, 0, 1, 0]
+    assert sign_flip_p(first, second, [0, 0, 0, 0, 1, 1, 1]) == pytest.approx(0.25)
+
+
+def test_too_many_sums_are_left_to_another_test():
+    strata = np.repeat(np.arange(8), [97, 89, 83, 79, 73, 71, 67, 61])
+    first = np.ones(len(strata))
+    assert sign_flip_p(first, 1 - first, strata) is None
+    assert sign_flip_p(first, first, strata) == 1

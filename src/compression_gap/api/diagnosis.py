@@ -12,7 +12,7 @@ from ..artifacts.changed import PolicyIdentity, Where
 from ..artifacts.demonstrations import Demonstrations, open_demos
 from ..artifacts.policy_errors import recorded_info
 from ..errors import UserError
-from ..results.diagnosis import read_diagnosis
+from ..results.diagnosis import read_diagnosis, undisturbed_rows
 from ..results.diagnosis_errors import read_recorded
 from ..results.records.diagnosis import Diagnosed, DiagnosedErrors
 from ..results.records.json import as_json
@@ -79,7 +79,10 @@ def diagnose(
     finally:
         opened.close()
     folder = folder_of(place.root / "diagnoses" / _slug(made.subject.identity))
-    build_all(made, place, folder, running or Running())
+    running = running or Running()
+    build_all(replace(made, conditions=[], references={}), place, folder, running)
+    undisturbed_rows(made, place)  # a policy that never succeeds is told so before hours of changes
+    build_all(made, place, folder, running)
     found = read_diagnosis(made, place)
     write_json(folder / "diagnosis.json", as_json(found))
     videos = videos_of_changes(made, found, place, o.videos) if o.videos and can_film() else []

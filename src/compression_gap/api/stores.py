@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..artifacts.demonstrations import Demonstrations, found_demos
-from ..errors import UserError
+from ..errors import UserError, unknown_name
 from ..records import read_object
+from ..store.artifact import KINDS
 from ..store.claims import under_way
 from ..store.inventory import Entry, damage, entries, folder_bytes, leftovers, remove
 from ..store.store import Store
 from ..study.file import Study
 from .exported import export_set
 from .study import open_study
+
+DIAGNOSED = ("acted", "policy-episodes", "policy-errors", "policy-film")  # of policies that may be gone
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What no study that was named needs, by kind. ``spared``: imported recordings, which no run makes again."""
+    """What no study that was named needs, by kind.
+
+    ``spared``: imported recordings and episodes of diagnosed policies, which no study makes again.
+    """
 
     kinds: Mapping[str, Held]
     leftovers: int
@@ -111,7 +117,8 @@ def collect_garbage(
     """What none of the studies needs; removed with ``delete``.
 
     ``kinds``: of these alone. ``results_only``: of the studies' own artefacts too, all that their reports are not made
-    from (weights, features, demonstrations): their records stay, and reports with them. Imported recordings are spared.
+    from (weights, features, demonstrations): their records stay, and reports with them. What came from
+    outside is spared: imported recordings always, what diagnosed policies did unless its kind is named.
     Raises ``UserError`` while a run is under way, or without a study.
     """
     if not studies:
@@ -119,6 +126,10 @@ def collect_garbage(
     place = existing(store)
     if delete and under_way(place):
         raise UserError(f"a run is under way on {place.root}: wait for its end, or look without --delete")
+    there = list(entries(place))
+    for kind in kinds:
+        if kind not in (known := {*KINDS, *(e.kind for e in there)}):
+            raise unknown_name("kind of artefact", kind, known)
     planned: set[str] = set()
     needed: set[str] = set()
     for study in studies:
@@ -128,10 +139,10 @@ def collect_garbage(
         needed |= {a.key for a in export_set(opened).whole} if results_only else own
     garbage: list[Entry] = []
     spared = 0
-    for entry in entries(place):
+    for entry in there:
         if entry.key in needed or (kinds and entry.kind not in kinds):
             continue
-        if _imported(entry):
+        if _imported(entry) or (entry.kind in DIAGNOSED and entry.kind not in kinds):
             spared += 1
             continue
         garbage.append(entry)

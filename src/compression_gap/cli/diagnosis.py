@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ..api.options import PolicyOptions
+from ..errors import UserError
 from .options import Running, Runs, Served, print_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def diagnose(options: DiagnoseOptions) -> None:
     from ..study.file import Tokenizer
 
     o = options
+    for name, words in (("changes", o.changes), ("tokenizers", o.tokenizers)):
+        if not o.policy and (address := next((w for w in words if "://" in w), None)):
+            raise UserError(f"{address} was read as one of --{name}: name the policy before the options")
     at_least(1, tokenizer_steps=o.tokenizer_steps)
     at_least(0, videos=o.videos)
     how = DiagnosisOptions(

@@ -73,14 +73,14 @@ def verify(options: StoreVerifyOptions) -> int:
 
 @dataclass(frozen=True)
 class StoreGcOptions:
-    """Say what no study needs that is named here, and with --delete remove it. Imported recordings stay in any case.
+    """Say what no study needs that is named here, and with --delete remove it. What came from outside stays.
 
     Example: cgap store gc my-study.yaml --delete
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """the study files whose artefacts stay."""
-    presets: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
     """studies that ship with the program, whose artefacts stay."""
     kinds: tuple[str, ...] = ()
     """remove artefacts of these kinds alone, as cgap store list names them."""
@@ -100,11 +100,11 @@ def gc(options: StoreGcOptions) -> None:
     from ..study.file import load_study
 
     o = options
-    if not o.files and not o.presets:
+    if not o.files and not o.preset:
         raise UserError(
-            "name the studies whose artefacts stay, as files or with --presets; all else in the store would go"
+            "name the studies whose artefacts stay, as files or with --preset; all else in the store would go"
         )
-    studies = [*(load_study(f, None) for f in o.files), *(load_study(None, p) for p in o.presets)]
+    studies = [*(load_study(f, None) for f in o.files), *(load_study(None, p) for p in o.preset)]
     found = collect_garbage(studies, o.store, kinds=o.kinds, results_only=o.results_only, delete=o.delete)
     if o.json:
         print_json(found)

@@ -33,7 +33,9 @@ def garbage_table(found: Garbage) -> None:
     if found.leftovers:
         console.print(f"{size(found.leftovers)} of checkpoints, unfinished builds, and damage set aside")
     if found.spared:
-        console.print(f"{counted(found.spared, 'imported recording')} spared: no run makes them again")
+        console.print(
+            f"{counted(found.spared, 'artefact')} spared: imported recordings and episodes of diagnosed policies"
+        )
     done = "removed" if found.removed else "can go: say --delete to remove it"
     console.print(f"{size(found.bytes)} {done}")
 

@@ -12,9 +12,11 @@ from .. import __version__
 from ..errors import UserError, counted
 from ..statistics.bottleneck import locate
 from ..statistics.intervals import contrast, holm, rate_interval
-from ..statistics.paired import EXACT, further_pairs, paired_difference
+from ..statistics.paired import EXACT, further_pairs, paired_difference, sign_flip_p
 from .outcomes.record import Episode, PolicyOutcomes
 from .records.compared import ComparedPair, ComparedPolicies, ComparedPolicy, Difference
+
+EXACT_OVER_TASKS = "p of the exact sign-flip test"
 
 
 def compare_policies(policies: Sequence[PolicyOutcomes]) -> ComparedPolicies:
@@ -128,7 +130,8 @@ def _example(episodes: Sequence[Episode]) -> str:
 def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Difference:
     """One run of each, and as many episodes of every task: exact over episodes. Else training seeds are a level.
 
-    A rate is the mean over tasks: where tasks differ in their episodes, episodes do not count alike.
+    A rate is the mean over tasks: where tasks differ in their episodes, episodes do not count alike, and the exact test is
+    the one of that mean.
     """
     if len(first) == len(second) == 1 and len(set(np.bincount(strata))) == 1:
         found = paired_difference(first[0], second[0])
@@ -141,8 +144,13 @@ def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Di
             method=found.method,
         )
     over = contrast([first, second], (1.0, -1.0), strata)
+    p, method = over.p, over.method
+    if len(first) == len(second) == 1 and np.isin([first, second], (0, 1)).all():
+        flips = sign_flip_p(first[0], second[0], strata)
+        if flips is not None:
+            p, method = flips, f"{over.method}, {EXACT_OVER_TASKS}"
     return Difference(
-        value=over.value, low=over.low, high=over.high, p=over.p, pairs=first.shape[1], method=over.method
+        value=over.value, low=over.low, high=over.high, p=p, pairs=first.shape[1], method=method
     )
 
 
@@ -173,7 +181,7 @@ def _sentence(
     low, high = (round(100 * x) + 0 for x in (found.low, found.high))
     if found.value < 0:
         low, high = -high, -low
-    p = f"{'exact ' if EXACT in found.method else ''}p {found.p:.2g}"
+    p = f"{'exact ' if EXACT in found.method or EXACT_OVER_TASKS in found.method else ''}p {found.p:.2g}"
     p += "" if holm is None else f", {holm:.2g} after Holm"
     runs = "" if seeds == (1, 1) else f", {seeds[0]} and {seeds[1]} training seeds"
     if "scores" in found.method:

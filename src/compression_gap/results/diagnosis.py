@@ -30,16 +30,22 @@ RISING: dict[Curve, bool] = {
 }
 
 
+def undisturbed_rows(made: Diagnosis[PolicyEpisodes], store: Store) -> dict[str, np.ndarray]:
+    """The episodes of the policy as it is. Raises ``UserError`` if it succeeds in none: nothing follows from them then."""
+    rows = made.undisturbed.load(store)
+    if not rows["success"].any():
+        raise UserError(
+            f"{made.subject.identity.name} succeeds in none of {len(rows['success'])} episodes as it is, so no change can "
+            "be told from it: see whether the binding, the camera and the actions are right (cgap rollout --out videos)"
+        )
+    return rows
+
+
 def read_diagnosis(made: Diagnosis[PolicyEpisodes], store: Store) -> Diagnosed:
     """All that the page and the terminal show. Raises ``UserError`` where the policy never succeeds as it is."""
     protocol = made.undisturbed.protocol
-    rows = made.undisturbed.load(store)
+    rows = undisturbed_rows(made, store)
     plain, tasks = rows["success"].astype(float), rows["task"]
-    if not plain.any():
-        raise UserError(
-            f"{made.subject.identity.name} succeeds in none of {len(plain)} episodes as it is, so no change can be told "
-            "from it: see whether the binding, the camera and the actions are right (cgap rollout --out videos)"
-        )
     outcomes = [_success(store, c.measured) for c in made.conditions]
     strata = np.unique(tasks, return_inverse=True)[1]
     differences = [paired_difference(success, plain) for success in outcomes]
@@ -243,7 +249,7 @@ def _need(found: Needed) -> str:
 def _next(hurt: Sequence[Changed], needed: Sequence[Needed], execute: int) -> list[str]:
     """What the sensitivities suggest to look at; they prove no gain."""
     codes = [n for n in needed if n.group == "code"]
-    if codes and all(n.bound == "none" for n in codes):
+    if codes and all(n.bound == "none" for n in codes) and any(c.group == "code" for c in hurt):
         return ["No code tried keeps its success: a tokenizer for it needs more bits than these."]
     if any(c.group == "horizon" and (c.size or 0) > execute for c in hurt):
         return ["Try fewer actions a decision before a larger encoder: it costs nothing to train."]

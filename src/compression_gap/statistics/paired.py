@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from .distributions import binomial_cdf, normal_quantile, t_quantile, t_tail
 
 EXACT = "McNemar's exact test"
+SUMS = 4_000_000  # different sums of differences, at most
 HALVINGS = 60  # of the bracket of an end of the interval
 
 
@@ -105,6 +106,31 @@ def _score(b: int, c: int, n: int, theta: float) -> float:
     if variance <= 1e-12:
         return 0.0 if abs(above) < 1e-9 else float(np.copysign(np.inf, above))
     return float(above / np.sqrt(variance))
+
+
+def sign_flip_p(first: ArrayLike, second: ArrayLike, strata: ArrayLike) -> float | None:
+    """Exact two-sided p of the mean over strata of the mean differences, where strata differ in their pairs.
+
+    Under the null hypothesis each pair's difference could as well have the other sign (Fisher's sign-flip test; with one
+    stratum, or strata of equal size, McNemar's exact test). The chances of all sums are convolved stratum by stratum; None where
+    they are more than ``SUMS``. Outcomes are 0 or 1.
+    """
+    gap, at = np.asarray(first, np.float64) - np.asarray(second, np.float64), np.asarray(strata)
+    seen: float = 0.0
+    sums: np.ndarray = np.zeros(1)
+    chances: np.ndarray = np.ones(1)
+    for stratum in np.unique(at):
+        own = gap[at == stratum]
+        flipped, size = int((own != 0).sum()), len(own)
+        seen += own.sum() / size
+        steps = (2 * np.arange(flipped + 1) - flipped) / size
+        weights = np.diff([0.0, *(float(binomial_cdf(k, flipped, 0.5)) for k in range(flipped + 1))])
+        if len(sums) * len(steps) > SUMS:
+            return None
+        outer = np.round(np.add.outer(sums, steps).ravel(), 12)  # equal sums meet, up to rounding
+        sums, place = np.unique(outer, return_inverse=True)
+        chances = np.bincount(place, np.multiply.outer(chances, weights).ravel())
+    return min(1.0, float(chances[np.abs(sums) >= abs(seen) - 1e-9].sum()))
 
 
 def _exact(more: int, less: int) -> float:
