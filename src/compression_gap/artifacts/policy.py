@@ -53,7 +53,7 @@ def codebook_words(code: Code | None) -> str:
 class TrainedPolicy(Artifact, kind="policy", version=3):
     """A policy's levels, what it is trained with, and what it learns from.
 
-    ``target``: "chunk", or "coded" for a head that is trained on what a code makes of the chunks (THEORY, section 6);
+    ``target``: "chunk", or "coded" for a head that is trained on what a code makes of the chunks (docs/theory.md);
     ``training``: the fields of ``nn.Schedule``; ``crop``: of the images, where it is not the encoder's habit;
     ``checkpoints``: earlier steps whose weights are kept, too; ``tokens`` are there wherever a code takes part.
     """

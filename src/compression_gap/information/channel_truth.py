@@ -1,4 +1,4 @@
-"""The channel's truths (THEORY.md, section 8): what a partition of goals tells of the expert's first chunk, exactly.
+"""The channel's truths (docs/theory.md): what a partition of goals tells of the expert's first chunk, exactly.
 
 At t = 0 the expert's chunk is affine in the goal, A = (g·c_t − mean) / std with the template c_t, so that A_σ has the
 sufficient statistic g + N(0, ν²) in each dimension, ν = σ·std / |c|. A partition of the goal square (a quantised

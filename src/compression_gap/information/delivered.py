@@ -1,7 +1,7 @@
 """What a trained policy's own loss says of its expert's chunk, in bits: its conditional rate, or its tokens' cost.
 
 A denoising head (``policies/base.py``) has for y = √u·A + ε an error E‖A − Â(y, u, Z)‖² at each of its noise
-levels, and with it, as in THEORY.md, section 2 (Guo, Shamai and Verdú 2005):
+levels, and with it, as in docs/theory.md (Guo, Shamai and Verdú 2005):
 
     R(A_σ|Z) = ½ ∫₀^γ E‖A − Â(y, u, Z)‖² du / ln 2,   γ = 1/σ².
 

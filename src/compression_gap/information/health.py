@@ -1,6 +1,6 @@
 """The health of a code: how much it distorts, how many of its codes it uses, what it does to the order of chunks.
 
-Everything is measured on held-out chunks in standardised units (THEORY, section 4), apart from the codes that
+Everything is measured on held-out chunks in standardised units (docs/theory.md), apart from the codes that
 are used, which are counted over a whole training split.
 """
 

@@ -4,7 +4,7 @@ For y = √u·A + ε the conditional rate at resolution σ is
 
     R(A_σ|C) = I(A; A_σ|C) = ½ ∫₀^γ mmse(u|C) du,   γ = 1/σ²,
 
-and every quantity of THEORY.md is a difference of two rates on the same held-out chunks: supply I(Z; A_σ) =
+and every quantity of docs/theory.md is a difference of two rates on the same held-out chunks: supply I(Z; A_σ) =
 R(A_σ) − R(A_σ|Z), kept I(T; A_σ) = R(A_σ) − R(A_σ|T), gap I(Z; A_σ|T) = R(A_σ|T) − R(A_σ|Z,T).
 
 The denoiser is the linear one (``information/gaussian.py``, whose integral is known exactly) plus a network that starts

@@ -1,4 +1,4 @@
-"""Task resolution σ*: how precisely a chunk must be executed (THEORY.md, section 3).
+"""Task resolution σ*: how precisely a chunk must be executed (docs/theory.md).
 
 The expert's chunk is disturbed and executed at every decision; σ* is the largest σ whose success is at least 0.95
 of the undisturbed one, read from a curve that is fitted to success (``success_curve``). Where any falling curve of

@@ -18,7 +18,7 @@ from .registry import check_chunks
 class SnappedPolicy:
     """A continuous policy that executes detokenize(tokenize(Â)): the matched-head ablation's other side. An actor.
 
-    THEORY, section 6. ``Emission.tokens`` are the ids of Â; ``ok`` is False where they do not decode.
+    docs/theory.md. ``Emission.tokens`` are the ids of Â; ``ok`` is False where they do not decode.
     """
 
     asks = "observation"

@@ -128,7 +128,7 @@ class TrainingSpec:
     habit); ``checkpoints``: the steps before the last whose averaged weights are kept too, each a policy's folder
     ``checkpoints/STEP``; ``tokenizer_mode``: "eval", or "train-as-published": target tokens are then made at each step
     with the tokenizer's dropout on (``NetworkTokenizer.ids_in_training``); ``target``: "chunk", or "coded" for a head
-    that is trained on what the code makes of the chunks (THEORY, section 6; nothing else changes, no random draw
+    that is trained on what the code makes of the chunks (docs/theory.md; nothing else changes, no random draw
     either); ``training``: the fields of ``nn.Schedule``.
     """
 

@@ -180,7 +180,7 @@ def waterfalls(
     measured: Sequence[MeasuredReference],
     refused: Sequence[Refusal],
 ) -> list[Waterfall]:
-    """THEORY.md, section 5: signed differences from the expert down to the blind policy; nothing is clamped.
+    """docs/theory.md: signed differences from the expert down to the blind policy; nothing is clamped.
 
     None for a cell above one of its references (``refusals``).
     """
@@ -216,7 +216,7 @@ def verdicts(
     refused: Sequence[Refusal],
     cells: Sequence[CellRecord[Success]],
 ) -> list[Bottleneck]:
-    """The bottleneck of each policy under test: replace one stage at a time by its upper bound and measure (THEORY.md, section 5).
+    """The bottleneck of each policy under test: replace one stage at a time by its upper bound and measure (docs/theory.md).
 
     Of an oracle policy that is refused (``refusals``) no gain of the encoder is taken, alone or with the code's; the
     sentence says so. ``cells``: of the summary, which know how their trainings ended.
@@ -281,7 +281,7 @@ def _judged(
 
 
 def swaps(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Swap]:
-    """The matched-head ablation's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (THEORY, section 6).
+    """The matched-head ablation's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (docs/theory.md).
 
     One table a head, encoder, size, number of demonstrations, tokenizer and codebook. Training seeds are the
     replicates, each with its own fitted tokenizer. With fixed tokenizer seeds, several are the replicates, each averaged

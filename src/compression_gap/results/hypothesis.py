@@ -15,7 +15,7 @@ UPGRADES = 5  # fewer say nothing of a correlation
 
 
 def hypothesis(ledger: Ledger, contrasts: Sequence[Comparison]) -> Hypothesis:
-    """The paper's hypothesis as a prediction that can fail (THEORY.md, section 4).
+    """The paper's hypothesis as a prediction that can fail (docs/theory.md).
 
     An encoder upgrade should change success with what it adds to I(Z; A_σ*) under a continuous policy, and with what
     it adds to what passes the code under a token policy. ``contrasts``: the Δ_enc of the ledger's demonstrations. All

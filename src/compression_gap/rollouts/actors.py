@@ -1,4 +1,4 @@
-"""Actors: what a rollout asks for chunks. The reference actors of THEORY.md, section 5, are here (expert,
+"""Actors: what a rollout asks for chunks. The reference actors of docs/theory.md, are here (expert,
 expert-chunked, expert-coded, replay); a policy is an actor by having the same attributes.
 """
 
@@ -114,7 +114,7 @@ class CodedActor:
 
 @dataclass(frozen=True)
 class DisturbedActor:
-    """The expert's chunk with noise on it: how precisely must a chunk be executed (THEORY.md, section 3)?
+    """The expert's chunk with noise on it: how precisely must a chunk be executed (docs/theory.md)?
 
     ``disturb``: (raw chunks [B, H, d], seeds int64 [B]) → raw chunks.
     """

@@ -1,4 +1,4 @@
-"""The channel: a visuomotor task in which every quantity is known (THEORY.md, section 8). NumPy only.
+"""The channel: a visuomotor task in which every quantity is known (docs/theory.md). NumPy only.
 
 A goal g is uniform on [−1, 1]²; the image shows g as a soft blob; the agent starts at 0 and has 16 steps.
 The expert follows the minimum-jerk path to g (Flash and Hogan 1985),

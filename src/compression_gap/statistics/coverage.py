@@ -1,6 +1,6 @@
 """How often the 95 % intervals of ``statistics`` hold the truth, measured on simulated studies.
 
-A study is simulated as evidence is structured (THEORY.md, section 7). The log odds that an episode succeeds are
+A study is simulated as evidence is structured (docs/theory.md). The log odds that an episode succeeds are
 
   offset[cell] + difficulty[task] + state[i] + state_x_cell[i, cell] + scale[cell] * (seed[k] + h * seed_x_task[k, task])
 

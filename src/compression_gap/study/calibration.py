@@ -1,4 +1,4 @@
-"""Calibration: every instrument against a known truth (THEORY.md, section 8), as a plan of its own.
+"""Calibration: every instrument against a known truth (docs/theory.md), as a plan of its own.
 
 Estimators alone on distributions with known information; the channel with its dials, with fitted tokenizers and
 trained policies, through the same study, ledger and verdicts as anyone's; verdicts on simulated studies of the

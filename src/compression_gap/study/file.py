@@ -88,7 +88,7 @@ class Factors(_Model):
 
 
 class Swap(_Model):
-    """The matched-head ablation (THEORY, section 6): these continuous heads with and without these codes.
+    """The matched-head ablation (docs/theory.md): these continuous heads with and without these codes.
 
     Each head is trained on the demonstrations' chunks and on what the code makes of them, and each policy is
     executed as it is and requantised at execution: the codebook alone is switched on.

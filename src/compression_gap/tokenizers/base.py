@@ -1,7 +1,7 @@
 """What an action tokenizer is: chunks [N, H, d] ⇄ tokens. All tokenizers share what stands here.
 
 Chunks are NumPy arrays or torch tensors of any robot, in one unit per dimension (a study hands over
-standardised ones: THEORY, section 1). A tokenizer is fitted once and frozen from then on. Actions outside the
+standardised ones: docs/theory.md). A tokenizer is fitted once and frozen from then on. Actions outside the
 range seen in fitting are clipped to it, and counted. A dimension that is constant up to rounding is one value. No
 unit is preferred: chunks times a power of two give the same tokens, and reconstructions times it.
 """

@@ -131,7 +131,7 @@ class SwapCell(Interval):
 
 @dataclass(frozen=True, kw_only=True)
 class Swap:
-    """The matched-head tokenizer ablation: 2 × 2 rates row by row, and what they say of the code (THEORY, section 6)."""
+    """The matched-head tokenizer ablation: 2 × 2 rates row by row, and what they say of the code (docs/theory.md)."""
 
     label: str
     encoder: str
