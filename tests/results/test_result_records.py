@@ -16,7 +16,9 @@ def test_flat_parts_stand_among_their_owner_s():
     reference = Reference(
         label="expert-coded",
         of=Actor(actor="expert-coded"),
-        code=CodeLevels(tokenizer="oat", codebook=((8, 5, 5, 5),), tokenizer_seed="training"),
+        code=CodeLevels(
+            tokenizer="oat", codebook=((8, 5, 5, 5),), tokenizer_seed="training", capacity_bits=79.7
+        ),
         fitted_seeds=(0, 1),
         outcome=Success(demos=6, episodes=4, rate=Interval(0.5, 0.25, 0.75, "by hand"), per_task=None),
     )
@@ -26,6 +28,7 @@ def test_flat_parts_stand_among_their_owner_s():
         "tokenizer": "oat",
         "codebook": [[8, 5, 5, 5]],
         "tokenizer_seed": "training",
+        "capacity_bits": 79.7,
         "fitted_seeds": [0, 1],
         "demos": 6,
         "episodes": 4,
