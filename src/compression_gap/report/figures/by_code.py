@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from math import prod
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from ...results.records.cells import CodeLevels
 from ...results.records.study import SuccessSummary
-from .style import GREY, MARKERS, PALETTE, STYLE, Ranged, bars, subplots, svg
+from ...statistics.intervals import Interval
+from .style import GREY, MARKERS, PALETTE, STYLE, bars, subplots, svg
 
-Points = list[tuple[float, Ranged, CodeLevels]]
+Points = list[tuple[float, Interval, CodeLevels]]
 
 
 def success_by_code(summary: SuccessSummary) -> str:
-    """Empty with fewer than three codes. Hollow marks: a code whose positions have codebooks of their own listed."""
+    """Empty with fewer than three codes. Dashed and hollow: codes whose codebooks are listed position by position."""
     series: Mapping[str, Points] = defaultdict(list)
     for r in summary.references:
         if r.code.capacity_bits is not None and r.outcome.rate is not None:
@@ -26,26 +26,26 @@ def success_by_code(summary: SuccessSummary) -> str:
             )
     for c in summary.cells:
         if c.code.capacity_bits is not None and c.outcome.rate is not None and c.trained_on == "chunk":
-            own = " · ".join([c.encoder, *([c.size] if len(summary.study.factors.size) > 1 else [])])
+            who = " · ".join([c.encoder, *([c.size] if len(summary.study.factors.size) > 1 else [])])
             if c.executed == "chunk":
-                series[f"{own} · {c.code.tokenizer}"].append((c.code.capacity_bits, c.outcome.rate, c.code))
+                series[f"{who} · {c.code.tokenizer}"].append((c.code.capacity_bits, c.outcome.rate, c.code))
     if len({bits for points in series.values() for bits, _, _ in points}) < 3:
         return ""
     with rc_context({**STYLE, "axes.grid.axis": "both"}):
         figure, axes = subplots(figsize=(6.8, 4.2))
         for i, (name, points) in enumerate(series.items()):
             colour, mark = PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)]
-            points.sort(key=lambda p: (p[0], prod(map(prod, p[2].codebook or ((1,),)))))
-            x, rates = [p[0] for p in points], [p[1] for p in points]
-            axes.errorbar(
-                x, [100 * r.value for r in rates], yerr=bars(rates, 100), label=name, color=colour,
-                marker=mark, ms=5, lw=1.4, capsize=2, elinewidth=0.9,
-            )  # fmt: skip
-            listed = [p for p in points if len(p[2].codebook or ()) > 1]
-            axes.plot(
-                [p[0] for p in listed], [100 * p[1].value for p in listed],
-                ls="", marker=mark, ms=5, mfc="white", color=colour, zorder=3,
-            )  # fmt: skip
+            points.sort(key=lambda p: p[0])
+            for listed in (False, True):
+                own = [p for p in points if (len(p[2].codebook or ()) > 1) == listed]
+                if own:
+                    rates = [p[1] for p in own]
+                    axes.errorbar(
+                        [p[0] for p in own], [100 * r.value for r in rates], yerr=bars(rates, 100),
+                        label=name + (", codebooks listed by position" if listed else ""), color=colour, marker=mark,
+                        mfc="white" if listed else colour, ls="--" if listed else "-",
+                        ms=5, lw=1.4, capsize=2, elinewidth=0.9,
+                    )  # fmt: skip
         _plain(axes, summary)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from ...results.records.cells import Cell, ChunkError, Outcome, Reference, Success
 from ...results.records.study import ErrorSummary, SuccessSummary
-from .style import GREY, STYLE, Ranged, bars, colours, marker, subplots, svg, whole
+from .style import GREY, LINES, STYLE, Ranged, bars, colours, marker, subplots, svg, whole
 
 
 def success(summary: SuccessSummary) -> str:
@@ -67,11 +67,13 @@ def _lines(
     for i, (name, points) in enumerate(series.items()):
         offset = (i - (len(series) - 1) / 2) * shift
         values, action = [v for _, v in points], points[0][0].action
+        alike = [of[0][0].action for of in list(series.values())[:i]].count(action)  # it shares their colour
         axes.errorbar(
             [encoders.index(c.encoder) + offset for c, _ in points],
             [scale * v.value for v in values],
             yerr=bars(values, scale),
-            marker=marker(action, colour), ms=5, lw=1.8, capsize=3, color=colour[action], label=name,
+            marker=marker(action, colour, alike), ls=LINES[alike % len(LINES)],
+            ms=5, lw=1.8, capsize=3, color=colour[action], label=name,
         )  # fmt: skip
     return len(series)
 

@@ -15,6 +15,7 @@ from ...results.records.cells import Cell, Outcome
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^"  # a colour comes again with another marker
+LINES = ("-", "--", ":", "-.")
 GREY = "#6b7280"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -48,9 +49,9 @@ def colours(cells: Sequence[Cell[Outcome]]) -> dict[str, str]:
     return dict(zip(dict.fromkeys(c.action for c in ordered), itertools.cycle(PALETTE), strict=False))
 
 
-def marker(action: str, colour: Mapping[str, str]) -> str:
-    """The marker of an action representation."""
-    return MARKERS[list(colour).index(action) // len(PALETTE) % len(MARKERS)]
+def marker(action: str, colour: Mapping[str, str], alike: int = 0) -> str:
+    """The marker of an action representation; ``alike``: how many lines of it, and of its colour, came before."""
+    return MARKERS[(list(colour).index(action) // len(PALETTE) + alike) % len(MARKERS)]
 
 
 def whole(cell: Cell[Outcome]) -> bool:
