@@ -72,13 +72,28 @@ def test_doctor_names_every_check(capsys, tmp_path, monkeypatch):
     found = spoken(capsys, "doctor", "--store", tmp_path / "not" / "yet")
     names = [c["name"] for c in found["checks"]]
     extra = [f"extra {name}" for name in ("data", "libero", "metaworld", "serve", "text")]
-    assert names == ["python", "packages", "torch", "cores", "memory", "disk", "rendering", *extra]
+    assert names == ["python", "packages", "torch", "cores", "memory", "disk", "rendering", "heads", *extra]
     assert all(set(c) == {"name", "ok", "found", "advice"} for c in found["checks"])
     by_name = {c["name"]: c for c in found["checks"]}
     assert by_name["python"]["found"] == sys.version.split()[0]
     assert by_name["rendering"]["found"].startswith("a renderer (mujoco ")
+    heads = re.findall(r"([a-z-]+) \d+ / \d+ ms", by_name["heads"]["found"])
+    assert sorted(heads) == ["diffusion", "flow", "oat", "oat-hybrid", "regression"]
     assert found["ok"] == all(c["ok"] for c in found["checks"])
     assert not (tmp_path / "not").exists()
+
+
+def test_doctor_names_a_head_that_the_device_cannot_train(capsys, tmp_path, monkeypatch):
+    from compression_gap.costs import benchmark
+    from compression_gap.sims import opengl
+
+    def broken(action):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(opengl, "render_check", lambda: "a renderer")
+    monkeypatch.setattr(benchmark, "head_speed", broken)
+    assert cli.main(["doctor", "--store", str(tmp_path)]) == 2
+    assert "RuntimeError: no kernel image is available for execution on the device" in capsys.readouterr().out
 
 
 def no_gl():

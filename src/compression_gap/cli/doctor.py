@@ -25,7 +25,8 @@ class Check:
 def checks(store: Path) -> list[Check]:
     """All checks, in the order in which problems should be mended; an extra that is not there is no problem."""
     extra = [_extra(name) for name in extras.names()]
-    return [_python(), _packages(), _torch(), _cores(), _memory(), _disk(store), _rendering(), *extra]
+    first = [_python(), _packages(), _torch(), _cores(), _memory(), _disk(store), _rendering()]
+    return [*first, *([_heads()] if all(c.ok for c in first[1:3]) else []), *extra]
 
 
 def _python() -> Check:
@@ -84,6 +85,26 @@ def _disk(store: Path) -> Check:
         "disk", gib >= 3, f"{gib:.0f} GiB free at {place.name or place}",
         "" if gib >= 3 else "the demo writes about 1 GiB; choose another place with --store",
     )  # fmt: skip
+
+
+def _heads() -> Check:
+    """Every head trains and samples on the device that is there; a new kind of device fails here, not in a study."""
+    from ..costs.benchmark import head_speed
+    from ..policies.registry import HEADS
+
+    speeds = []
+    for name, entry in HEADS.items():
+        action = name if entry.continuous else {"autoregressive": "oat", "hybrid": "oat-hybrid"}.get(name)
+        if action is None:
+            continue  # of another package, over a tokenizer of its own
+        try:
+            speeds.append(head_speed(action))
+        except Exception as error:  # whatever a driver raises
+            return Check(
+                "heads", False, f"{name}: {type(error).__name__}: {error}", "report it with this line"
+            )
+    words = [f"{s.action} {1000 * s.step_seconds:.0f} / {1000 * s.sample_seconds:.0f} ms" for s in speeds]
+    return Check("heads", True, f"a training step / a sample: {', '.join(words)}")
 
 
 def _rendering() -> Check:

@@ -10,7 +10,7 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,40 @@ def step_seconds(policy: PlannedPolicy) -> float:
             encoder_parameters=list(module.adapter.networks.parameters()), should_stop=enough,
         )  # fmt: skip
     return float(np.median(np.diff(stamps[WARM:])))
+
+
+@dataclass(frozen=True)
+class HeadSpeed:
+    """Seconds of a training step (batch of 128) and of sampling one chunk, at size xs on the device at hand."""
+
+    action: str
+    step_seconds: float
+    sample_seconds: float
+
+
+def head_speed(action: str) -> HeadSpeed:
+    """Train a few steps of a small policy on random data, and sample from it: whatever the device cannot do is raised."""
+    import torch
+
+    from ..study.file import Factors, Study
+    from ..study.plan import make_plan
+    from .estimate import planned_policies
+
+    factors = Factors(encoder=("retina-4",), action=(action,), seed=(0,))
+    (policy,) = planned_policies(
+        make_plan(Study(name="speed", suite="channel", factors=factors, limits=False))
+    )
+    step = step_seconds(policy)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module, _ = _random_training(policy.shape, device)
+    with torch.no_grad():
+        frames = torch.zeros(1, policy.shape.n_obs_steps, 1, FEATURES, device=device)
+        proprio = torch.zeros(1, policy.shape.n_obs_steps, policy.shape.proprio_dim, device=device)
+        context = module.eval().adapter(frames, proprio, torch.zeros(1, dtype=torch.int64, device=device))
+        for _ in range(2):  # the first call loads what it needs
+            begun = time.perf_counter()
+            module.head.sample(context, [0]).chunk.float().cpu()
+    return HeadSpeed(action, step, time.perf_counter() - begun)
 
 
 def _random_training(shape: Shape, device: torch.device) -> tuple[PolicyModule, Any]:
