@@ -17,9 +17,13 @@ from compression_gap.store.store import Recipe, Store
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """A copy of the finished study's store, and the study."""
-    shutil.copytree(finished.store, tmp_path / "store")
-    return load_study(finished.file), tmp_path / "store"
+    """A store with what the finished study needs, and no more (other tests add to its own), and the study."""
+    study = load_study(finished.file)
+    opened, place = open_study(study, finished.store), Store(tmp_path / "store")
+    for step in opened.plan.steps.values():
+        shutil.copytree(opened.store.path(step), place.path(step))
+    shutil.copytree(opened.folder, place.root / "studies" / "small")
+    return study, place.root
 
 
 def on_disk(store, kind):
