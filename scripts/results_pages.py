@@ -5,8 +5,8 @@
 
 A page is a README.md with places ``<!-- rows: FOLDER TABLE -->`` … ``<!-- end -->``: FOLDER holds an exported study
 (``cgap store export``), TABLE is cells, tasks, contrasts, swaps or probes. Its figures are written beside it, as
-``<!-- figure: FOLDER NAME -->``. Numbers in the prose must stand in a table of the same page, or in one of the
-study's settings: what no row says is an error.
+``<!-- figure: FOLDER NAME -->``. Results in the prose (a signed number, a percentage, an interval)
+must stand in a table of the same page: what no row says is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compression_gap.api.exported import opened_export
 from compression_gap.api.results import summarise_study
 from compression_gap.report import figures
 from compression_gap.report.format import bits, percent, points, span
-from compression_gap.results.records.study import SuccessSummary
+from compression_gap.results.records.study import SimulatorFindings, SuccessSummary
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PLACE = re.compile(r"(<!-- rows: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -109,7 +109,8 @@ def summary(folder: Path) -> SuccessSummary:
     """The summary of an exported study."""
     with opened_export(folder) as opened:
         found = summarise_study(opened)
-    assert isinstance(found.found.__class__.__name__, str)
+    if not isinstance(found.found, SimulatorFindings):
+        raise ValueError(f"{folder} holds a study of recordings: it has no success to show")
     return found  # type: ignore[return-value]
 
 

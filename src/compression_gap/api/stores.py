@@ -158,13 +158,10 @@ def collect_garbage(
 
 def _imported(entry: Entry) -> bool:
     """Whether an artefact came from outside: no run makes it again."""
-    if entry.kind != Demonstrations.kind:
-        return False
-    return (
-        entry.recipe is None
-        or found_demos(entry.recipe).sim is None
-        or found_demos(entry.recipe).origin != "expert"
-    )
+    if entry.kind != Demonstrations.kind or entry.recipe is None:
+        return entry.kind == Demonstrations.kind
+    found = found_demos(entry.recipe)
+    return found.sim is None or found.origin != "expert"
 
 
 def _by_kind(found: Sequence[Entry]) -> dict[str, Held]:

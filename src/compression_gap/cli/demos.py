@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import UserError, counted
-from .options import Running, print_json
+from .options import OneStore, Running, print_json
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,11 @@ def make(options: MakeOptions) -> None:
 
 
 @dataclass(frozen=True)
-class ListOptions:
+class ListOptions(OneStore):
     """List the demonstrations in a store, collected and imported ones.
 
     Example: cgap demos list
     """
-
-    store: Path = Path("store")
-    """folder of all artefacts."""
-    json: bool = False
-    """print the result as JSON."""
 
 
 def list_(options: ListOptions) -> None:

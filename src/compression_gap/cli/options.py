@@ -21,6 +21,16 @@ Served = Annotated[PolicyOptions, tyro.conf.arg(name="")]
 StudyFile = Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STUDY.yaml")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneStore:
+    """Options of a verb that looks at a store."""
+
+    store: Path = Path("store")
+    """folder of all artefacts."""
+    json: bool = False
+    """print the result as JSON."""
+
+
 @dataclass(frozen=True)
 class OneStudy:
     """Options of a verb that takes one study."""

@@ -8,20 +8,15 @@ from pathlib import Path
 import tyro
 
 from ..errors import UserError, counted
-from .options import OneStudy, print_json
+from .options import OneStore, OneStudy, print_json
 
 
 @dataclass(frozen=True)
-class StoreListOptions:
+class StoreListOptions(OneStore):
     """Say what is in a store: studies, kinds of artefacts, sizes and ages.
 
     Example: cgap store list
     """
-
-    store: Path = Path("store")
-    """folder of all artefacts."""
-    json: bool = False
-    """print the result as JSON."""
 
 
 def list_(options: StoreListOptions) -> None:
@@ -38,16 +33,11 @@ def list_(options: StoreListOptions) -> None:
 
 
 @dataclass(frozen=True)
-class StoreVerifyOptions:
+class StoreVerifyOptions(OneStore):
     """Compare every artefact's files with their checksums. Nothing is changed; the exit code is 1 if one is damaged.
 
     Example: cgap store verify
     """
-
-    store: Path = Path("store")
-    """folder of all artefacts."""
-    json: bool = False
-    """print the result as JSON."""
 
 
 def verify(options: StoreVerifyOptions) -> int:
@@ -72,7 +62,7 @@ def verify(options: StoreVerifyOptions) -> int:
 
 
 @dataclass(frozen=True)
-class StoreGcOptions:
+class StoreGcOptions(OneStore):
     """Say what no study needs that is named here, and with --delete remove it. What came from outside stays.
 
     Example: cgap store gc my-study.yaml --delete
@@ -88,10 +78,6 @@ class StoreGcOptions:
     """keep what the studies' reports are made from, and of all else (weights, features) the record."""
     delete: bool = False
     """remove it; without this it is only said."""
-    store: Path = Path("store")
-    """folder of all artefacts."""
-    json: bool = False
-    """print the result as JSON."""
 
 
 def gc(options: StoreGcOptions) -> None:
@@ -141,7 +127,7 @@ def export(options: StoreExportOptions) -> None:
 
 
 @dataclass(frozen=True)
-class StoreImportOptions:
+class StoreImportOptions(OneStore):
     """Take an exported study into a store; a run of its study.yaml then builds what is missing alone.
 
     Example: cgap store import results/tiny
@@ -149,10 +135,6 @@ class StoreImportOptions:
 
     folder: tyro.conf.Positional[Path]
     """what cgap store export wrote."""
-    store: Path = Path("store")
-    """folder of all artefacts."""
-    json: bool = False
-    """print the result as JSON."""
 
 
 def import_(options: StoreImportOptions) -> None:

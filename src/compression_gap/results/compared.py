@@ -12,11 +12,9 @@ from .. import __version__
 from ..errors import UserError, counted
 from ..statistics.bottleneck import locate
 from ..statistics.intervals import contrast, holm, rate_interval
-from ..statistics.paired import EXACT, further_pairs, paired_difference, sign_flip_p
+from ..statistics.paired import further_pairs, paired_difference, sign_flip_p
 from .outcomes.record import Episode, PolicyOutcomes
 from .records.compared import ComparedPair, ComparedPolicies, ComparedPolicy, Difference
-
-EXACT_OVER_TASKS = "p of the exact sign-flip test"
 
 
 def compare_policies(policies: Sequence[PolicyOutcomes]) -> ComparedPolicies:
@@ -148,7 +146,7 @@ def _difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray) -> Di
     if len(first) == len(second) == 1 and np.isin([first, second], (0, 1)).all():
         flips = sign_flip_p(first[0], second[0], strata)
         if flips is not None:
-            p, method = flips, f"{over.method}, {EXACT_OVER_TASKS}"
+            p, method = flips, f"{over.method}, p of the exact sign-flip test"
     return Difference(
         value=over.value, low=over.low, high=over.high, p=p, pairs=first.shape[1], method=method
     )
@@ -181,7 +179,7 @@ def _sentence(
     low, high = (round(100 * x) + 0 for x in (found.low, found.high))
     if found.value < 0:
         low, high = -high, -low
-    p = f"{'exact ' if EXACT in found.method or EXACT_OVER_TASKS in found.method else ''}p {found.p:.2g}"
+    p = f"{'exact ' if 'exact' in found.method else ''}p {found.p:.2g}"
     p += "" if holm is None else f", {holm:.2g} after Holm"
     runs = "" if seeds == (1, 1) else f", {seeds[0]} and {seeds[1]} training seeds"
     if "scores" in found.method:

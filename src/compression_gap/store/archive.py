@@ -44,6 +44,7 @@ class Watched(Store):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.root)
+        self._verified = store._verified  # what one has verified, the other need not read again
         self.opened: set[tuple[str, str]] = set()
         self.read: set[tuple[str, str]] = set()
 

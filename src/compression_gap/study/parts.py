@@ -55,8 +55,7 @@ def add_tokens(
     options = specified(entry.takes, section)
     if code.codebook is not None:
         options["levels"] = [list(p) for p in code.codebook]
-        if len(code.codebook) > 1:
-            options["tokens"] = len(code.codebook)
+        options["tokens"] = code.tokens(section.tokens)
     fitting = {}
     if entry.trained:
         fitting = {"seed": code.seed_number, **{n: values[n] for n in ("steps", "batch_size", "lr")}}
