@@ -156,7 +156,7 @@ def _standardised(store, cell):
 def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     """No cached features there: the frames go through the policy's own network."""
     from compression_gap.api.progress import RunWatcher
-    from compression_gap.store.engine import run_steps
+    from compression_gap.store.engine import InProcess, run_steps
     from compression_gap.study.file import parse_study
 
     folder = record(tmp_path / "store", tasks=["one"], episodes=3, sizes={"front": (40, 40)}, state_dim=None)
@@ -171,7 +171,7 @@ def test_an_encoder_that_is_trained_sees_the_recorded_images(record, tmp_path):
     assert "features" not in {s.kind for s in plan.steps.values()}
     steps = list(plan.steps.values())
     with RunWatcher(steps, len(steps), 1, tmp_path / "log") as watcher:
-        outcome = run_steps(steps, store, processes=0, watcher=watcher)
+        outcome = run_steps(steps, store, engine=InProcess(), watcher=watcher)
     assert not outcome.failures, json.dumps(outcome.failures)
     demos, (cell,) = DemoSet.load(folder), plan.cells
     policy = Policy.load(store.open(cell.policy))

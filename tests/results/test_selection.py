@@ -17,7 +17,7 @@ from compression_gap.results.summary import summarise
 from compression_gap.rollouts.pools import close_pools
 from compression_gap.rollouts.run import EPISODE_SCHEMA
 from compression_gap.statistics.intervals import peak_optimism
-from compression_gap.store.engine import run_plan
+from compression_gap.store.engine import InProcess, run_plan
 from compression_gap.store.store import Store
 from compression_gap.study.file import load_study, parse_study
 from compression_gap.study.plan import make_plan
@@ -61,7 +61,7 @@ def plan(rollout="checkpoints: 3, select: peak"):
 def trained(tmp_path_factory):
     """The study with three checkpoints, run."""
     store = Store(tmp_path_factory.mktemp("peaks") / "store")
-    outcome = run_plan(plan(), store, processes=0, watcher=Quiet())
+    outcome = run_plan(plan(), store, engine=InProcess(), watcher=Quiet())
     close_pools()
     assert not outcome.failures, outcome.failures
     return store

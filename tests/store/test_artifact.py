@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from compression_gap.errors import UserError
 from compression_gap.store import artifact as module
 from compression_gap.store.artifact import KINDS, Artifact, Job, build, elided, kind_named, role
-from compression_gap.store.engine import missing_steps, run_plan
+from compression_gap.store.engine import InProcess, missing_steps, run_plan
 from compression_gap.store.graph import Graph
 from compression_gap.store.store import Recipe, Store, digest
 
@@ -118,7 +118,7 @@ def test_what_is_missing_is_built_once_and_in_order(tmp_path):
     graph.add(Numbers(count=9))  # nothing needs it
     graph.goal = graph.add(Doubled(factor=2, numbers=((numbers, numbers),)))
     assert missing_steps(graph, store) == [numbers, graph.goal]
-    outcome = run_plan(graph, store, processes=0, watcher=Silent())
+    outcome = run_plan(graph, store, engine=InProcess(), watcher=Silent())
     assert outcome.built == [numbers.key, graph.goal.key]
     assert (np.load(store.open(graph.goal) / "values.npy") == [0, 2, 4, 0, 2, 4]).all()
     assert store.meta(numbers)["sum"] == 3

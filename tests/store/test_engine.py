@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +15,9 @@ from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
 from compression_gap.rollouts.pools import close_pools
 from compression_gap.sims import SimulatorError
-from compression_gap.store import engine, workers
-from compression_gap.store.engine import missing_steps, run_plan
-from compression_gap.store.outcome import Outcome, failure_file
+from compression_gap.store import engine, schedule
+from compression_gap.store.engine import InProcess, missing_steps, run_plan
+from compression_gap.store.outcome import failure_file
 from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study
 from compression_gap.study.plan import make_plan
@@ -43,6 +42,8 @@ from pathlib import Path
 
 from compression_gap.rollouts import pools
 from compression_gap.store import engine, store
+from compression_gap.store.engine import run_plan
+from compression_gap.store.workers import Workers
 from compression_gap.store.store import Store
 from compression_gap.study.plan import make_plan
 from compression_gap.study.file import load_study
@@ -54,10 +55,10 @@ class Quiet:
     def finished(self, step, seconds): pass
     def failed(self, step, record): print(record["sentence"], file=sys.stderr)
 
-def run(root, commit_point, processes=0, watcher=None):
+def run(root, commit_point, engine=engine.InProcess(), watcher=None):
     store.commit_point = commit_point
     plan = make_plan(load_study(Path(sys.argv[1]), None))
-    outcome = engine.run_plan(plan, Store(root), processes=processes, watcher=watcher or Quiet())
+    outcome = run_plan(plan, Store(root), engine=engine, watcher=watcher or Quiet())
     assert not outcome.failures and not outcome.stopped, outcome
     print(json.dumps(outcome.built), file=sys.stderr)
     pools.close_pools()
@@ -123,7 +124,7 @@ class Killer(Quiet):
 if __name__ == "__main__":
     what, root = sys.argv[2], sys.argv[3]
     if what == "pool":
-        run(root, lambda name: None, 2, Killer(int(sys.argv[4]), int(sys.argv[5])))
+        run(root, lambda name: None, Workers(2), Killer(int(sys.argv[4]), int(sys.argv[5])))
         print("whole")
     else:
         import torch, diffusers, pyarrow.parquet
@@ -173,7 +174,7 @@ def plan_of(folder, **changes):
 
 def run_here(plan, store, **options):
     watcher = Recorder()
-    outcome = run_plan(plan, store, processes=0, watcher=watcher, **options)
+    outcome = run_plan(plan, store, engine=InProcess(), watcher=watcher, **options)
     close_pools()
     return outcome, watcher
 
@@ -329,10 +330,12 @@ class Clock:
 
 
 def test_a_budget_stops_and_the_next_run_goes_on_to_the_same_policy(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "time", Clock())
+    clock = Clock()
+    for module in (engine, schedule):
+        monkeypatch.setattr(module, "time", clock)
     store, stops, checkpoints = Store(tmp_path), 0, set()
     while True:
-        outcome, _ = run_here(undisturbed.plan, store, budget=5)
+        outcome, _ = run_here(undisturbed.plan, store, budget=6)
         if not outcome.stopped:
             break
         stops += 1
@@ -498,7 +501,7 @@ def test_a_simulator_that_fails_every_time_is_not_tried_on(tmp_path, monkeypatch
     build, asked = failing({f"t{i}" for i in range(6)}, SimulatorError("the simulator 'x' failed: mend it"))
     monkeypatch.setattr(Demonstrations, "build", build)
     watcher = Recorder()
-    outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=watcher)
+    outcome = engine.run_steps(steps, Store(tmp_path), engine=InProcess(), watcher=watcher)
     assert asked == ["t0", "t1"]
     assert watcher.sentences == [("demos", "the simulator 'x' failed: mend it")] * 2
     assert [f["kind"] for f in outcome.failures.values()] == ["simulator"] * 6
@@ -509,7 +512,7 @@ def test_a_simulator_that_works_elsewhere_is_tried_on(tmp_path, monkeypatch):
     steps, _ = demos_of(6)
     build, asked = failing({"t1", "t2", "t4"}, SimulatorError("failed"))
     monkeypatch.setattr(Demonstrations, "build", build)
-    outcome = engine.run_steps(steps, Store(tmp_path), processes=0, watcher=Recorder())
+    outcome = engine.run_steps(steps, Store(tmp_path), engine=InProcess(), watcher=Recorder())
     assert asked == [f"t{i}" for i in range(6)]
     assert len(outcome.failures) == 3
 
@@ -519,7 +522,9 @@ def test_demonstrations_that_no_result_can_use_any_more_are_not_made(tmp_path, m
     build, asked = failing({"t2"}, UserError("the expert failed: choose another task"))
     monkeypatch.setattr(Demonstrations, "build", build)
     goals = {last.key, steps[4].key}  # these are wanted for themselves
-    outcome = engine.run_steps([*steps, last], Store(tmp_path), processes=0, watcher=Recorder(), goals=goals)
+    outcome = engine.run_steps(
+        [*steps, last], Store(tmp_path), engine=InProcess(), watcher=Recorder(), goals=goals
+    )
     assert asked == ["t0", "t1", "t2", "t4"]
     first = outcome.failures[steps[2].key]
     assert "because" not in first
@@ -543,70 +548,3 @@ def test_a_failed_simulator_is_a_sentence_with_exit_code_2(tmp_path, monkeypatch
     log = (tmp_path / "store" / "studies" / "mini" / "run.log").read_text()
     assert log.count("Traceback (most recent call last)") == 2  # the error, and what it was told as
     assert not list((tmp_path / "store").glob("failures/*"))  # mended, the next run tries it again
-
-
-# Bookkeeping of the pool, without processes
-
-
-def test_a_step_whose_worker_dies_three_times_is_a_failure_that_says_so(undisturbed, tmp_path):
-    steps = list(undisturbed.plan.steps.values())
-    watcher = Recorder()
-    pool = workers.Pool(
-        steps,
-        Store(tmp_path),
-        1,
-        watcher,
-        None,
-        Outcome(),
-        {s.key for s in undisturbed.plan.steps.values()},
-    )
-    waiting = list(steps[1:])
-    for deaths in (1, 2, 3):
-        pool.workers["pipe"] = SimpleNamespace(join=lambda: None, exitcode=-9)
-        pool.busy["pipe"] = (steps[0], 0.0)
-        pool._handle_dead_worker("pipe", steps[0], waiting)
-        assert pool.workers == pool.busy == {}
-        if deaths < 3:
-            assert waiting.pop(0) is steps[0]
-    sentence = f"the worker of '{steps[0].label}' died three times (exit code -9)"
-    assert pool.outcome.failures[steps[0].key]["sentence"] == sentence
-    assert watcher.sentences == [("demos", sentence)]
-    assert waiting == []  # all of them needed it
-    assert {f.get("because") is None for f in pool.outcome.failures.values()} == {True, False}
-
-
-def test_a_worker_that_died_while_idle_is_replaced(undisturbed, tmp_path, monkeypatch):
-    class Broken:
-        def send(self, step):
-            raise BrokenPipeError
-
-    class Whole:
-        sent: list = []  # noqa: RUF012
-
-        def send(self, step):
-            self.sent.append(step)
-
-    step = next(iter(undisturbed.plan.steps.values()))
-    pool = workers.Pool(
-        [step],
-        Store(tmp_path),
-        1,
-        Recorder(),
-        None,
-        Outcome(),
-        {s.key for s in undisturbed.plan.steps.values()},
-    )
-    pool.workers[Broken()] = SimpleNamespace(join=lambda: None, exitcode=-9)
-
-    def hire():
-        pool.workers[new := Whole()] = SimpleNamespace()
-        return new
-
-    monkeypatch.setattr(pool, "_start_worker", hire)
-    waiting = [step]
-    pool._give_out(waiting, set())
-    assert waiting == [step]
-    pool._give_out(waiting, set())
-    assert waiting == []
-    assert Whole.sent == [step]
-    assert Path(tmp_path).exists()

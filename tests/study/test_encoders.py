@@ -10,7 +10,7 @@ from compression_gap.encoders import make_encoder
 from compression_gap.errors import UserError
 from compression_gap.policies import Policy
 from compression_gap.rollouts.pools import close_pools
-from compression_gap.store.engine import run_plan
+from compression_gap.store.engine import InProcess, run_plan
 from compression_gap.store.store import Store
 from compression_gap.study import encoders
 from compression_gap.study.file import parse_study
@@ -60,7 +60,7 @@ def plan_of(*names):
 
 def run(plan, folder):
     store, quiet = Store(folder), Quiet()
-    outcome = run_plan(plan, store, processes=0, watcher=quiet)
+    outcome = run_plan(plan, store, engine=InProcess(), watcher=quiet)
     close_pools()
     assert not outcome.failures, quiet.sentences
     return store

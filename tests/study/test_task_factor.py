@@ -9,7 +9,7 @@ from compression_gap.policies import Policy
 from compression_gap.report.page import render_page
 from compression_gap.results.summary import summarise
 from compression_gap.rollouts.pools import close_pools
-from compression_gap.store.engine import run_plan
+from compression_gap.store.engine import InProcess, run_plan
 from compression_gap.store.store import Store
 from compression_gap.study.file import parse_study
 from compression_gap.study.plan import make_plan
@@ -48,7 +48,7 @@ def ways(tmp_path_factory, text_checkpoint):
         parse_study(FILE.format(ways="[embedding, index, text]", tower=text_checkpoint[0]), "test")
     )
     store = Store(tmp_path_factory.mktemp("ways") / "store")
-    outcome = run_plan(plan, store, processes=0, watcher=Quiet())
+    outcome = run_plan(plan, store, engine=InProcess(), watcher=Quiet())
     close_pools()
     assert not outcome.failures, outcome.failures
     return plan, store

@@ -15,9 +15,9 @@ from .progress import RunWatcher
 
 def build(plan: Graph, store: Store, folder: Path, running: Running, *, retry: bool = False) -> Outcome:
     """Build what is missing of a plan; the log lies in ``folder``. ``retry``: also trainings that diverged."""
-    workers, budget, todo = running.workers, running.seconds, missing_steps(plan, store)
-    with RunWatcher(todo, len(plan.steps), max(1, workers), folder / "run.log") as watcher:
-        return run_plan(plan, store, processes=workers, watcher=watcher, budget=budget, retry=retry)
+    engine, budget, todo = running.make_engine(), running.seconds, missing_steps(plan, store)
+    with RunWatcher(todo, len(plan.steps), max(1, running.workers), folder / "run.log") as watcher:
+        return run_plan(plan, store, engine=engine, watcher=watcher, budget=budget, retry=retry)
 
 
 def build_all(plan: Graph, store: Store, folder: Path, running: Running) -> None:

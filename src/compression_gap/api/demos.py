@@ -63,9 +63,10 @@ def make_demos(
 
     steps, place = planned(suite, episodes, cameras, image_size), Store(Path(store))
     missing = [s for s in steps if not place.has(s)]
-    workers = (running or Running()).workers
-    with RunWatcher(missing, len(steps), max(1, workers), place.root / "demos.log") as watcher:
-        outcome = run_steps(missing, place, processes=workers, watcher=watcher)
+    running = running or Running()
+    engine = running.make_engine()
+    with RunWatcher(missing, len(steps), max(1, running.workers), place.root / "demos.log") as watcher:
+        outcome = run_steps(missing, place, engine=engine, watcher=watcher)
     for failure in outcome.failures.values():
         raise UserError(failure["sentence"])
     ended_early(outcome, sum(not place.has(s) for s in steps))

@@ -8,20 +8,47 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..store.engine import Engine
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
 class Running:
-    """How much of the machine a run takes, and for how long."""
+    """Who builds, with how much of the machine, and for how long."""
 
     processes: int | None = None
     """worker processes; as many as cores by default, 0 for this process alone."""
+    devices: str | None = None
+    """GPUs to use, as in 0,1; by default all that there are."""
+    engine: Literal["local", "ray"] = "local"
+    """this machine, or a Ray cluster."""
+    address: str | None = None
+    """of the Ray cluster, as in auto or HOST:6379; without one, Ray is started on this machine."""
     budget: str | None = None
     """stop cleanly after this time, as in 90s, 9m or 2h."""
+
+    def make_engine(self) -> Engine:
+        """The engine that is asked for. Raises ``UserError`` for options that do not go together."""
+        if self.engine == "ray":
+            for name, value in (("processes", self.processes), ("devices", self.devices)):
+                if value is not None:
+                    raise UserError(f"--{name} is the local engine's; Ray takes what its nodes offer")
+            from ..store.ray import OnRay
+
+            return OnRay(self.address)
+        if self.address is not None:
+            raise UserError("--address is that of a Ray cluster: give --engine ray, too")
+        from ..store.engine import InProcess
+        from ..store.workers import Workers
+        from .devices import environments
+
+        return Workers(self.workers, environments(self.devices)) if self.workers else InProcess()
 
     @property
     def workers(self) -> int:

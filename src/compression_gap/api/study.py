@@ -62,7 +62,7 @@ def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> 
 
     Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered.
     """
-    _ = running.seconds, running.workers  # wrong ones are refused before anything is written
+    _ = running.seconds, running.make_engine()  # wrong ones are refused before anything is written
     plan = opened.plan
     if plan.rolled_out is not None and plan.rolled_out.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check

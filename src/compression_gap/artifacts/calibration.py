@@ -21,7 +21,7 @@ DIFFER = 0.05  # single-stage gains that differ by less are a tie
 SEED_SPREAD = 0.03
 
 
-class KnownInformation(Artifact, kind="known", version=3):
+class KnownInformation(Artifact, kind="known", version=3, gpus=0.25):
     """I-MMSE and the probe on one distribution: an 80/10/10 split, and half of the training split."""
 
     distribution: str
@@ -82,7 +82,7 @@ class KnownInformation(Artifact, kind="known", version=3):
         }
 
 
-class WideInformation(Artifact, kind="wide", version=1):
+class WideInformation(Artifact, kind="wide", version=1, gpus=0.25):
     """Known information among many columns: estimates of one setting's draws.
 
     Of c alone, of the features, and of the upgrade that is worth nothing.

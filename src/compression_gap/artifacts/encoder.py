@@ -59,7 +59,7 @@ class PretrainingFrames(Artifact, kind="frames", version=1, simulated=True):
         return {**found}
 
 
-class PreparedEncoder(Artifact, kind="encoder", version=1):
+class PreparedEncoder(Artifact, kind="encoder", version=1, gpus=0.25):
     """``pin``: all that decides a checkpoint's weights, which is then the whole specification.
 
     Of a pretraining size: its cameras and image size, how it is ``pretraining``, how many frames of each task it sees

@@ -14,7 +14,7 @@ from .demonstrations import Demonstrations
 from .encoder import PreparedEncoder
 
 
-class Features(Artifact, kind="features", version=1):
+class Features(Artifact, kind="features", version=1, gpus=0.25):
     """``crop``: of the images, where it is not the encoder's habit."""
 
     encoder: str

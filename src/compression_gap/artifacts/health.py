@@ -17,7 +17,7 @@ from .tokenizer import FittedTokenizer
 from .tokens import TargetTokens
 
 
-class CodeHealth(Artifact, kind="health", version=3):
+class CodeHealth(Artifact, kind="health", version=3, gpus=0.1):
     """``sigma``: the resolution, in standard deviations, of "within σ"; ``prior_steps``: training steps of the prior."""
 
     horizon: int

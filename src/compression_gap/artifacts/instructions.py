@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..encoders.text import Instructions
 
 
-class EmbeddedInstructions(Artifact, kind="text", version=1):
+class EmbeddedInstructions(Artifact, kind="text", version=1, gpus=0.25):
     """``pin``: all that decides the embeddings of a checkpoint (``encoders.text.resolve_text``)."""
 
     pin: TextPin | AbsentPin

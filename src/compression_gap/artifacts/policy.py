@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..demos import SPLITS
 from ..errors import UserError
 from ..policies.registry import action_name
-from ..store.artifact import Artifact, Job, elided, role
+from ..store.artifact import Artifact, Job, Needs, elided, role
 from ..store.store import Store
 from ..tokenizers.code import Code
 from ..tokenizers.levels import codebook_name
@@ -31,6 +31,12 @@ _SWAPS: dict[tuple[TrainedOn, Executed], str] = {
     ("coded", "chunk"): "trained on the code of",
     ("chunk", "snapped"): "requantised by the code of",
 }
+GPU_SHARES = {
+    "xs": 0.1,
+    "S": 0.2,
+    "M": 0.25,
+    "L": 0.5,
+}  # a training's step keeps no more than this of one busy
 SECONDS_PER_STEP = {"xs": 0.06, "S": 0.2, "M": 0.7, "L": 2.0}  # of 128 decision points
 
 
@@ -109,6 +115,11 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
         # a token a step and dimension
         slow *= 3 if self.tokenizer is not None and self.tokenizer.tokenizer.startswith("bins") else 1
         return 5 + slow * int(self.training["steps"])
+
+    @property
+    def needs(self) -> Needs:
+        """A share of a GPU by its size; all of one where the images are encoded anew at each step."""
+        return Needs(gpus=GPU_SHARES[self.size] if self.features else 1.0)
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """Train and save. The record holds curve, counts, speed."""

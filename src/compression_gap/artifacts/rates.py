@@ -77,7 +77,7 @@ class RateTable:
     build_seconds: float
 
 
-class Rates(Artifact, kind="rates", version=3):
+class Rates(Artifact, kind="rates", version=3, gpus=0.25):
     """R(A_σ | context) of the ``executed`` first actions of held-out chunks, by I-MMSE (``information/immse.py``).
 
     ``contexts``: each one's name and the parts that it holds: ``OWN``, encoders, codes. ``share``: one of so many
@@ -219,7 +219,7 @@ class DeliveredBits:
     among: np.ndarray  # int64 [M]: their places among the whole chunks, as the rates'
 
 
-class Delivered(Artifact, kind="delivered", version=2):
+class Delivered(Artifact, kind="delivered", version=2, gpus=0.25):
     """What a policy delivers, from its own loss. ``chunks``: at most so many held-out ones are measured."""
 
     horizon: int

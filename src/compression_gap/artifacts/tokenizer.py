@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SECONDS_PER_STEP = {"xs": 0.15, "S": 0.8, "M": 4}  # of 256 chunks
 
 
-class FittedTokenizer(Artifact, kind="tokenizer", version=4):
+class FittedTokenizer(Artifact, kind="tokenizer", version=4, gpus=0.1):
     """``fitting``: seed, steps, batch_size and lr of a tokenizer with a network; empty of any other."""
 
     tokenizer: str

@@ -59,6 +59,15 @@ def role(name: str, *, default: Any) -> Any:
     return field(default=default, metadata={"role": name})
 
 
+@dataclass(frozen=True, order=True)
+class Needs:
+    """What a build takes of a machine: cores, a share of one GPU where there is one, and bytes of memory."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 2 * 2**30
+
+
 @dataclass(frozen=True)
 class Job:
     """What building an artefact is given: the store with its inputs, where to write, and who wants to know."""
@@ -82,9 +91,12 @@ class Artifact:
     kind: ClassVar[str]
     version: ClassVar[int]  # raised when the bytes that ``build`` writes change
     simulated: ClassVar[bool]  # whether ``build`` runs a simulator
+    gpus: ClassVar[float]  # the share of a GPU that ``build`` makes use of
 
-    def __init_subclass__(cls, *, kind: str, version: int, simulated: bool = False) -> None:
-        cls.kind, cls.version, cls.simulated = kind, version, simulated
+    def __init_subclass__(
+        cls, *, kind: str, version: int, simulated: bool = False, gpus: float = 0.0
+    ) -> None:
+        cls.kind, cls.version, cls.simulated, cls.gpus = kind, version, simulated, gpus
         dataclass(frozen=True, eq=False, kw_only=True)(cls)
         KINDS[kind] = cls
 
@@ -97,6 +109,11 @@ class Artifact:
     def cost(self) -> float:
         """Core-seconds of building it: a rough guess that a run corrects as it goes."""
         return 1.0
+
+    @property
+    def needs(self) -> Needs:
+        """What building it takes."""
+        return Needs(gpus=self.gpus)
 
     @property
     def packages(self) -> Mapping[str, str]:

@@ -1,24 +1,77 @@
-"""The local engine: what is missing of a graph is built, here or by worker processes.
+"""Engines: what is missing of a graph is built, by this process, by worker processes, or by a cluster.
 
-A step's result is an artefact in the store, so the engine keeps no state of its own: killed at any moment
-and started again, it builds what is missing.
+A step's result is an artefact in the store, so an engine keeps no state of its own: killed at any moment
+and started again, or another one in its place, it builds what is missing.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from functools import partial
+from typing import Any, Protocol
 
 from ..errors import Interrupted, UserError
 from ..records import read_json
-from .artifact import Artifact, build
+from .artifact import AGAIN, Artifact, build
 from .claims import Busy
 from .graph import Graph
-from .outcome import Outcome, Watcher, after_failures, failure_file, failure_record, note_failure
+from .outcome import Outcome, Watcher, failure_file, failure_record
+from .schedule import Schedule
 from .store import Store
-from .workers import Pool
+
+
+class Engine(Protocol):
+    """Builds the steps of a schedule."""
+
+    def run(self, schedule: Schedule) -> None:
+        """Take steps from the schedule and say how each went, until ``schedule.go_on()`` is false."""
+
+
+class InProcess:
+    """This process alone, step after step."""
+
+    def run(self, schedule: Schedule) -> None:
+        """As an engine does."""
+        while schedule.go_on():
+            if step := schedule.take():
+                told = partial(schedule.watcher.progress, step)
+                went(schedule, step, attempt(step, schedule.store, told, schedule.should_stop))
+            elif not schedule.stopping:
+                time.sleep(AGAIN)  # what is left, another run builds
+
+
+Report = tuple[
+    str, Any
+]  # how an attempt went: one of "done", "busy", "interrupted", "failed", and its content
+
+
+def attempt(
+    step: Artifact, store: Store, progress: Callable[[int, int], None], should_stop: Callable[[], bool]
+) -> Report:
+    """Build a step where its inputs are; how that went, as what can be sent to another process."""
+    try:
+        return "done", build(step, store, progress=progress, should_stop=should_stop, wait=False)
+    except Busy:
+        return "busy", None
+    except Interrupted:
+        return "interrupted", None
+    except Exception as error:
+        return "failed", failure_record(step, error)
+
+
+def went(schedule: Schedule, step: Artifact, report: Report) -> None:
+    """Tell the schedule how an attempt went."""
+    kind, content = report
+    if kind == "done":
+        schedule.finished(step, content)
+    elif kind == "busy":
+        schedule.elsewhere(step)
+    elif kind == "interrupted":
+        schedule.interrupted(step)
+    else:
+        schedule.failed(step, content)
 
 
 def missing_steps(plan: Graph, store: Store) -> list[Artifact]:
@@ -47,33 +100,26 @@ def run_plan(
     plan: Graph,
     store: Store,
     *,
-    processes: int,
+    engine: Engine,
     watcher: Watcher,
     budget: float | None = None,
     retry: bool = False,
 ) -> Outcome:
-    """Build what is missing. ``processes`` = 0 builds in this process, step after step.
+    """Build what is missing.
 
     ``budget`` (seconds) stops at the end of a step or at a training's checkpoint. A step that failed for
     good (a diverged training) is not tried again unless ``retry``. Nothing is built for results alone that a
     failure has put out of reach.
     """
-    return run_steps(
-        missing_steps(plan, store),
-        store,
-        processes=processes,
-        watcher=watcher,
-        budget=budget,
-        retry=retry,
-        goals={a.key for a in plan.wanted},
-    )
+    steps, goals = missing_steps(plan, store), {a.key for a in plan.wanted}
+    return run_steps(steps, store, engine=engine, watcher=watcher, budget=budget, retry=retry, goals=goals)
 
 
 def run_steps(
     steps: Sequence[Artifact],
     store: Store,
     *,
-    processes: int,
+    engine: Engine,
     watcher: Watcher,
     budget: float | None = None,
     retry: bool = False,
@@ -83,7 +129,7 @@ def run_steps(
 
     ``goals``: the keys that are wanted for themselves; all of them, if it is left out.
     """
-    steps, goals = list(steps), {s.key for s in steps} if goals is None else goals
+    goals = {s.key for s in steps} if goals is None else goals
     store.sweep()
     outcome = Outcome()
     for step in steps:
@@ -95,48 +141,5 @@ def run_steps(
             else:
                 outcome.failures[step.key] = read_json(record)
     deadline = None if budget is None else time.monotonic() + budget
-    if processes == 0:
-        _run_here(steps, store, watcher, deadline, outcome, goals)
-    else:
-        Pool(steps, store, processes, watcher, deadline, outcome, goals).run()
+    engine.run(Schedule(steps, store, watcher, outcome, goals, deadline))
     return outcome
-
-
-def _run_here(
-    steps: list[Artifact],
-    store: Store,
-    watcher: Watcher,
-    deadline: float | None,
-    outcome: Outcome,
-    goals: Set[str],
-) -> None:
-    def past() -> bool:
-        return deadline is not None and time.monotonic() >= deadline
-
-    after_failures(steps, steps, goals, outcome)
-    for at, step in enumerate(steps):
-        if step.key in outcome.failures:
-            continue
-        if past():
-            outcome.stopped = True
-            return
-        watcher.started(step)
-        begun = time.monotonic()
-        build_it = partial(build, step, store, progress=partial(watcher.progress, step), should_stop=past)
-        try:
-            try:
-                own = build_it(wait=False)
-            except Busy:
-                watcher.elsewhere(step)
-                own = build_it()
-        except Interrupted:
-            outcome.stopped = True
-            return
-        except Exception as error:
-            note_failure(store, step, failure_record(step, error), outcome)
-            after_failures(steps, steps[at + 1 :], goals, outcome)
-            watcher.failed(step, outcome.failures[step.key])
-            continue
-        if own:
-            outcome.built.append(step.key)
-        watcher.finished(step, time.monotonic() - begun)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -51,16 +51,26 @@ def failure_file(store: Store, of: Keyed) -> Path:
     return store.root / "failures" / f"{of.kind}-{of.key}.json"
 
 
-def _give_up_dependents(steps: list[Artifact], key: str, outcome: Outcome) -> None:
+Users = Mapping[str, Sequence[Artifact]]  # the steps that need a step, by its key
+
+
+def _give_up_dependents(users: Users, key: str, outcome: Outcome) -> None:
     """Mark the steps that wait for a failed one; they keep its sentence."""
-    for step in steps:
-        if step.key not in outcome.failures and any(i.key == key for i in step.inputs.values()):
-            outcome.failures[step.key] = {**outcome.failures[key], "because": key}
-            _give_up_dependents(steps, step.key, outcome)
+    behind = [key]
+    while behind:
+        failed = behind.pop()
+        for step in users.get(failed, ()):
+            if step.key not in outcome.failures:
+                outcome.failures[step.key] = {**outcome.failures[failed], "because": failed}
+                behind.append(step.key)
 
 
 def _give_up_useless(
-    steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome
+    steps: Sequence[Artifact],
+    waiting: Sequence[Artifact],
+    users: Users,
+    goals: Collection[str],
+    outcome: Outcome,
 ) -> None:
     """Mark those that wait for nothing: whatever needs them has failed. They keep that failure's sentence."""
     useful = set(goals)
@@ -70,12 +80,13 @@ def _give_up_useless(
     for step in reversed(waiting):  # those that need a step stand behind it
         key = step.key
         if key not in useful and key not in outcome.failures:
-            needs = [s.key for s in steps if any(i.key == key for i in s.inputs.values())]
-            failed = next(k for k in needs if k in outcome.failures)
+            failed = next(u.key for u in users[key] if u.key in outcome.failures)
             outcome.failures[key] = {"because": failed, **outcome.failures[failed]}
 
 
-def _give_up_simulator(steps: list[Artifact], waiting: list[Artifact], outcome: Outcome) -> None:
+def _give_up_simulator(
+    steps: Sequence[Artifact], waiting: Sequence[Artifact], users: Users, outcome: Outcome
+) -> None:
     """Mark all that is simulated where the simulator itself fails every time: trying on would only take long."""
     at = {s.key: s for s in steps}
     if any(at[key].simulated for key in outcome.built):
@@ -88,15 +99,21 @@ def _give_up_simulator(steps: list[Artifact], waiting: list[Artifact], outcome: 
     for step in waiting:
         if step.simulated and step.key not in outcome.failures:
             outcome.failures[step.key] = {**outcome.failures[failed[-1]], "because": failed[-1]}
-            _give_up_dependents(steps, step.key, outcome)
+            _give_up_dependents(users, step.key, outcome)
 
 
-def after_failures(steps: list[Artifact], waiting: list[Artifact], goals: Set[str], outcome: Outcome) -> None:
+def after_failures(
+    steps: Sequence[Artifact],
+    waiting: Sequence[Artifact],
+    users: Users,
+    goals: Collection[str],
+    outcome: Outcome,
+) -> None:
     """Mark, of the waiting steps, all that is not to be tried after the failures so far."""
     for key in list(outcome.failures):
-        _give_up_dependents(steps, key, outcome)
-    _give_up_simulator(steps, waiting, outcome)
-    _give_up_useless(steps, waiting, goals, outcome)
+        _give_up_dependents(users, key, outcome)
+    _give_up_simulator(steps, waiting, users, outcome)
+    _give_up_useless(steps, waiting, users, goals, outcome)
 
 
 def note_failure(store: Store, step: Artifact, record: dict[str, str], outcome: Outcome) -> None:

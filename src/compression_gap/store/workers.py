@@ -1,4 +1,4 @@
-"""Worker processes: one ready step each, cores divided among them. They speak over pipes: progress, done, failed."""
+"""Worker processes: one ready step each, cores and GPUs divided among them. They speak over pipes."""
 
 from __future__ import annotations
 
@@ -8,171 +8,127 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..errors import Interrupted
-from .artifact import AGAIN, Artifact, build
-from .claims import Busy
-from .outcome import Outcome, Watcher, after_failures, failure_record, note_failure
+from .artifact import AGAIN, Artifact, Needs
+from .engine import attempt, went
+from .schedule import Schedule, stopping_at_interrupt
 from .store import Store
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when a process starts
 
-def _ready(step: Artifact, missing: set[str]) -> bool:
-    return not any(i.key in missing for i in step.inputs.values())
+
+@dataclass(frozen=True)
+class Workers:
+    """The engine of one machine: so many worker processes, each with one of the devices, if there are any.
+
+    ``devices``: what a process with that GPU needs in its environment, one for each GPU.
+    """
+
+    processes: int
+    devices: Sequence[Mapping[str, str]] = ()
+
+    def run(self, schedule: Schedule) -> None:
+        """As an engine does."""
+        Pool(schedule, self.processes, self.devices).run()
 
 
 class Pool:
     """Worker processes and the steps given to them."""
 
-    def __init__(
-        self,
-        steps: list[Artifact],
-        store: Store,
-        processes: int,
-        watcher: Watcher,
-        deadline: float | None,
-        outcome: Outcome,
-        goals: Set[str],
-    ) -> None:
-        self.goals = goals
-        self.steps, self.store, self.watcher, self.deadline = steps, store, watcher, deadline
-        self.outcome = outcome
-        self.order = {s: i for i, s in enumerate(steps)}
+    def __init__(self, schedule: Schedule, processes: int, devices: Sequence[Mapping[str, str]] = ()) -> None:
+        self.schedule, self.devices = schedule, devices
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()
         self.threads = max(1, (os.cpu_count() or 1) // processes)
-        self.processes = min(processes, max(1, len(steps)))
+        self.processes = min(processes, max(1, len(schedule.left)))
         self.workers: dict[Connection, Any] = {}
-        self.busy: dict[Connection, tuple[Artifact, float]] = {}
-        self.deaths: dict[str, int] = {}
-        self.elsewhere: dict[str, float] = {}  # keys that another run builds, and when to look again
+        self.device: dict[Connection, int] = {}  # of each worker
+        self.busy: dict[Connection, Artifact] = {}
 
     def run(self) -> None:
         """Give out ready steps until none is left, or the budget is spent."""
-        waiting = list(self.steps)
-        missing = {s.key for s in waiting}
-        after_failures(self.steps, waiting, self.goals, self.outcome)
-        waiting = [s for s in waiting if s.key not in self.outcome.failures]
-        interrupt = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, self._interrupted)
         try:
-            while waiting or self.busy:
-                if self.deadline is not None and time.monotonic() >= self.deadline:
-                    self.stop.set()
-                if self.stop.is_set():
-                    waiting_left = bool(waiting)
-                    if not self.busy:
-                        self.outcome.stopped = self.outcome.stopped or waiting_left
-                        return
-                else:
-                    self._give_out(waiting, missing)
-                    if not self.busy and waiting and not self.elsewhere:
-                        raise RuntimeError("the plan has steps that can never become ready")
-                self._listen(waiting, missing)
+            with stopping_at_interrupt(self.schedule, self.stop.set):
+                while self.schedule.go_on():
+                    if self.schedule.should_stop():
+                        self.stop.set()
+                    self._give_out()
+                    self._listen()
         finally:
-            signal.signal(signal.SIGINT, interrupt)
             self._close()
 
-    def _interrupted(self, *_: object) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        print("\nstopping at the next checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
-        self.outcome.interrupted = True
-        self.stop.set()
+    def _give_out(self) -> None:
+        for worker in [c for c in self.workers if c not in self.busy]:
+            if step := self.schedule.take(partial(self._fits, self.device[worker])):
+                self._give(worker, step)
+        while len(self.workers) < self.processes:
+            used = Counter(self.device.values())
+            device = min(range(len(self.devices)), key=lambda d: used[d], default=0)
+            step = self.schedule.take(partial(self._fits, device))
+            if step is None:
+                return
+            worker = self._start_worker(device)
+            self.device[worker] = device
+            self._give(worker, step)
 
-    def _give_out(self, waiting: list[Artifact], missing: set[str]) -> None:
-        # The longest chain first would be ideal; trainings are long and alike, so order of the plan it is.
-        now = time.monotonic()
-        for step in [s for s in waiting if _ready(s, missing) and self.elsewhere.get(s.key, now) <= now]:
-            idle = [c for c in self.workers if c not in self.busy]
-            if not idle:
-                if len(self.workers) >= self.processes:
-                    return
-                idle = [self._start_worker()]
-            waiting.remove(step)
-            self.busy[idle[0]] = (step, time.monotonic())
-            self.watcher.started(step)
-            try:
-                idle[0].send(step)
-            except OSError:  # it died while it was idle
-                self._handle_dead_worker(idle[0], step, waiting)
+    def _fits(self, device: int, needs: Needs) -> bool:
+        """Whether the GPU has room for a step beside those that it has; one that needs all of it runs alone."""
+        given = sum(s.needs.gpus for c, s in self.busy.items() if self.device[c] == device)
+        return not self.devices or needs.gpus == 0 or given == 0 or given + needs.gpus <= 1
 
-    def _start_worker(self) -> Connection:
+    def _give(self, worker: Connection, step: Artifact) -> None:
+        self.busy[worker] = step
+        try:
+            worker.send(step)
+        except OSError:  # it died while it was idle
+            self._bury(worker)
+
+    def _start_worker(self, device: int) -> Connection:
         ours, theirs = self.context.Pipe()
-        # Read by the numeric libraries when the worker starts; a spawned process inherits them.
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        before = {n: os.environ.get(n) for n in names}
-        os.environ.update(dict.fromkeys(names, str(self.threads)))
+        own = self.devices[device] if self.devices else {}
         # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = self.context.Process(
-                target=work, args=(theirs, str(self.store.root), self.stop, self.threads, os.getpid())
+                target=work,
+                args=(theirs, str(self.schedule.store.root), self.stop, self.threads, os.getpid()),
             )
-            process.start()
+            with _environment(dict.fromkeys(THREADS, str(self.threads)) | dict(own)):
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for n, value in before.items():
-                os.environ.pop(n) if value is None else os.environ.update({n: value})
         theirs.close()
         self.workers[ours] = process
         return ours
 
-    def _listen(self, waiting: list[Artifact], missing: set[str]) -> None:
-        if not self.busy:  # what is left, another run builds
-            time.sleep(AGAIN)
+    def _listen(self) -> None:
+        if not self.busy and not self.schedule.stopping:
+            time.sleep(AGAIN)  # what is left, another run builds
         for ready in wait(list(self.busy), timeout=0.2):
             assert isinstance(ready, Connection)
-            step, begun = self.busy[ready]
             try:
-                kind, *content = ready.recv()
+                kind, content = ready.recv()
             except (EOFError, OSError):  # an OSError if it died in the middle of a message
-                self._handle_dead_worker(ready, step, waiting)
+                self._bury(ready)
                 continue
             if kind == "progress":
-                self.watcher.progress(step, *content)
-                continue
-            del self.busy[ready]
-            if kind == "busy":
-                if step.key not in self.elsewhere:
-                    self.watcher.elsewhere(step)
-                self.elsewhere[step.key] = time.monotonic() + AGAIN
-                waiting.append(step)
-                waiting.sort(key=self.order.__getitem__)
-                continue
-            self.elsewhere.pop(step.key, None)
-            if kind == "done":
-                missing.discard(step.key)
-                if content[0]:
-                    self.outcome.built.append(step.key)
-                self.watcher.finished(step, time.monotonic() - begun)
-            elif kind == "interrupted":
-                self.outcome.stopped = True
+                self.schedule.watcher.progress(self.busy[ready], *content)
             else:
-                self._fail(step, content[0], waiting)
+                went(self.schedule, self.busy.pop(ready), (kind, content))
 
-    def _fail(self, step: Artifact, record: dict[str, str], waiting: list[Artifact]) -> None:
-        note_failure(self.store, step, record, self.outcome)
-        after_failures(self.steps, waiting, self.goals, self.outcome)
-        waiting[:] = [s for s in waiting if s.key not in self.outcome.failures]
-        self.watcher.failed(step, record)
-
-    def _handle_dead_worker(self, connection: Connection, step: Artifact, waiting: list[Artifact]) -> None:
-        """A worker died (killed, out of memory): its step goes to another one, at most twice."""
-        del self.busy[connection]
-        process = self.workers.pop(connection)
+    def _bury(self, worker: Connection) -> None:
+        """A worker died: its step goes to another one."""
+        process = self.workers.pop(worker)
         process.join()
-        key = step.key
-        self.deaths[key] = self.deaths.get(key, 0) + 1
-        if self.deaths[key] < 3:
-            waiting.insert(0, step)
-            return
-        sentence = f"the worker of '{step.label}' died three times (exit code {process.exitcode})"
-        self._fail(
-            step, {"kind": "crash", "step": step.label, "sentence": sentence, "traceback": ""}, waiting
-        )
+        del self.device[worker]
+        self.schedule.died(self.busy.pop(worker), f"exit code {process.exitcode}")
 
     def _close(self) -> None:
         for connection, process in self.workers.items():
@@ -181,6 +137,18 @@ class Pool:
                 process.terminate()
         for process in self.workers.values():
             process.join()
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """What a process that is started meanwhile inherits."""
+    before = {n: os.environ.get(n) for n in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for n, value in before.items():
+            os.environ.pop(n) if value is None else os.environ.update({n: value})
 
 
 def die_with_parent(parent: int) -> None:
@@ -205,7 +173,7 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
         nonlocal last
         if time.monotonic() - last > 0.5:
             last = time.monotonic()
-            connection.send(("progress", done, total))
+            connection.send(("progress", (done, total)))
 
     should_stop: Callable[[], bool] = stop.is_set
     while True:
@@ -213,12 +181,4 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
             step = connection.recv()
         except (EOFError, OSError):
             break
-        try:
-            own = build(step, store, progress=progress, should_stop=should_stop, wait=False)
-            connection.send(("done", own))
-        except Busy:
-            connection.send(("busy",))
-        except Interrupted:
-            connection.send(("interrupted",))
-        except Exception as error:
-            connection.send(("failed", failure_record(step, error)))
+        connection.send(attempt(step, store, progress, should_stop))
