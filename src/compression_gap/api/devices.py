@@ -41,6 +41,20 @@ def environments(asked: str | None) -> list[dict[str, str]]:
     return out
 
 
+def choose_renderer() -> None:
+    """Let this process render on its own GPU; one of no GPU of its own, on one of the machine's, by its process number."""
+    if EGL in os.environ:
+        return
+    from ..sims.egl import egl_of_cuda
+
+    if known := egl_of_cuda():
+        own = [
+            known[int(n)] for n in os.environ.get(VISIBLE, "").split(",") if n.isdecimal() and int(n) in known
+        ]
+        choice = own or sorted(known.values())
+        os.environ[EGL] = str(choice[os.getpid() % len(choice)])
+
+
 def _visible() -> list[str]:
     """What CUDA calls the GPUs that this process may use: numbers of this machine, or names (UUIDs)."""
     given = os.environ.get(VISIBLE)

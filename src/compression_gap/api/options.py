@@ -40,8 +40,9 @@ class Running:
                 if value is not None:
                     raise UserError(f"--{name} is the local engine's; Ray takes what its nodes offer")
             from ..store.ray import OnRay
+            from .devices import choose_renderer
 
-            return OnRay(self.address)
+            return OnRay(self.address, choose_renderer)
         if self.address is not None:
             raise UserError("--address is that of a Ray cluster: give --engine ray, too")
         from ..store.engine import InProcess

@@ -13,7 +13,7 @@ from ..records import read_object
 from ..store.artifact import KINDS
 from ..store.claims import under_way
 from ..store.inventory import Entry, damage, entries, folder_bytes, leftovers, remove
-from ..store.store import Store
+from ..store.store import Store, refuse_url
 from ..study.file import Study
 from .exported import export_set
 from .study import open_study
@@ -77,6 +77,7 @@ class Garbage:
 
 def existing(folder: str | Path) -> Store:
     """A store that is there. Raises ``UserError`` for a folder that is none: these verbs make no new one."""
+    refuse_url(folder)
     if not (Path(folder) / "store.json").is_file():
         raise UserError(f"{folder} is no store; name one with --store")
     return Store(folder)

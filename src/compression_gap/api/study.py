@@ -54,7 +54,7 @@ def load_study(file: str | Path | None = None, preset: str | None = None) -> Stu
 
 def open_study(study: Study, store: str | Path = "store", *, sketch: bool = False) -> OpenStudy:
     """Plan a study, and open its store. ``sketch``: to be looked at (``Graph.absent``)."""
-    return OpenStudy(study, *plan_study(study, Path(store), sketch=sketch))
+    return OpenStudy(study, *plan_study(study, store, sketch=sketch))
 
 
 def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> Outcome:

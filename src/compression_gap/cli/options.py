@@ -39,8 +39,8 @@ class OneStudy:
     """the study file."""
     preset: str | None = None
     """a study that ships with the program; beside a file: its scale."""
-    store: Path = Path("store")
-    """folder of all artefacts."""
+    store: str = "store"
+    """folder of all artefacts, or a URL such as s3://bucket/folder."""
     json: bool = False
     """print the result as JSON."""
 

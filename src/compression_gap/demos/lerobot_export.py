@@ -18,7 +18,8 @@ import numpy as np
 
 from .. import __version__
 from ..errors import UserError
-from ..store.store import disk_error, scratch_folder, write_json
+from ..store.scratch import scratch_folder
+from ..store.store import disk_error, write_json
 from .demoset import DemoSet, Episode
 from .lerobot_info import V3_DATA, V3_VIDEO
 from .video import VideoWriter

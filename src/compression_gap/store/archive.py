@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..records import LARGEST, parse_json
 from .outcome import failure_file
+from .scratch import scratch_folder
 from .store import (
     KIND,
     MANIFEST,
@@ -21,7 +23,6 @@ from .store import (
     check_manifest,
     disk_error,
     recipe_in,
-    scratch_folder,
     write_json,
 )
 
@@ -60,7 +61,13 @@ class Watched(Store):
 
 
 def write_archive(
-    file: Path, store: Store, whole: Iterable[Keyed], records: Iterable[Keyed], failures: Iterable[Keyed] = ()
+    file: Path,
+    store: Store,
+    whole: Iterable[Keyed],
+    records: Iterable[Keyed],
+    failures: Iterable[Keyed] = (),
+    *,
+    compressed: bool = True,
 ) -> None:
     """Write artefacts with their files (``whole``), others' manifests alone, and the records of failed steps.
 
@@ -81,9 +88,13 @@ def write_archive(
             with zipfile.ZipFile(scratch / file.name, "w") as archive:
                 for name in sorted(members):
                     about = zipfile.ZipInfo(name, EPOCH)
-                    about.compress_type = zipfile.ZIP_DEFLATED
+                    about.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
                     about.external_attr = 0o644 << 16
-                    archive.writestr(about, members[name].read_bytes())
+                    about.file_size = (
+                        members[name].stat().st_size
+                    )  # by which it knows whether that is too much for 32 bits
+                    with members[name].open("rb") as read, archive.open(about, "w") as packed:
+                        shutil.copyfileobj(read, packed, CHUNK)
             (scratch / file.name).replace(file)
     except OSError as error:
         raise disk_error(error, file) from error

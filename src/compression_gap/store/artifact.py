@@ -253,7 +253,7 @@ def _build(artifact: Artifact, store: Store, progress: Progress, should_stop: Ca
     meta: dict[str, Any] = {}
     begun = time.perf_counter()
     try:
-        with store.create(artifact.recipe, meta) as out:
+        with store.working(artifact), store.create(artifact.recipe, meta) as out:
             meta |= artifact.build(Job(artifact, store, out, progress, should_stop)) or {}
             meta["build_seconds"] = time.perf_counter() - begun
             meta["machine"] = machine()

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence, Set
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import Interrupted, UserError
 from ..records import read_json
@@ -18,7 +18,7 @@ from .artifact import AGAIN, Artifact, build
 from .claims import Busy
 from .graph import Graph
 from .outcome import Outcome, Watcher, failure_file, failure_record
-from .schedule import Schedule
+from .schedule import Report, Schedule
 from .store import Store
 
 
@@ -37,14 +37,9 @@ class InProcess:
         while schedule.go_on():
             if step := schedule.take():
                 told = partial(schedule.watcher.progress, step)
-                went(schedule, step, attempt(step, schedule.store, told, schedule.should_stop))
+                schedule.went(step, attempt(step, schedule.store, told, schedule.should_stop))
             elif not schedule.stopping:
                 time.sleep(AGAIN)  # what is left, another run builds
-
-
-Report = tuple[
-    str, Any
-]  # how an attempt went: one of "done", "busy", "interrupted", "failed", and its content
 
 
 def attempt(
@@ -59,19 +54,6 @@ def attempt(
         return "interrupted", None
     except Exception as error:
         return "failed", failure_record(step, error)
-
-
-def went(schedule: Schedule, step: Artifact, report: Report) -> None:
-    """Tell the schedule how an attempt went."""
-    kind, content = report
-    if kind == "done":
-        schedule.finished(step, content)
-    elif kind == "busy":
-        schedule.elsewhere(step)
-    elif kind == "interrupted":
-        schedule.interrupted(step)
-    else:
-        schedule.failed(step, content)
 
 
 def missing_steps(plan: Graph, store: Store) -> list[Artifact]:

@@ -14,10 +14,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from .artifact import AGAIN, Artifact, Needs
 from .outcome import Outcome, Watcher, after_failures, note_failure
 from .store import Store
+
+Report = tuple[
+    str, Any
+]  # how building went: "done", "busy", "interrupted" or "failed", and what there is to say of it
 
 DEATHS = 3  # of a step's worker before it counts as a failure
 
@@ -45,7 +50,8 @@ class Schedule:
         self._rank = {s.key: i for i, s in enumerate(self.steps)}
         self._users: dict[str, list[Artifact]] = defaultdict(list)
         self._lacks: dict[str, int] = {}
-        self._ready: dict[Needs, list[tuple[int, Artifact]]] = defaultdict(list)  # heaps
+        self._ready: dict[Needs, list[tuple[int, Artifact]]] = defaultdict(list)  # heaps, by what they need
+        self._open: set[str] = set()  # keys of what is ready
         self._later: list[
             tuple[float, int, Artifact]
         ] = []  # a heap: what another run builds, and when to look again
@@ -83,26 +89,51 @@ class Schedule:
 
     def take(self, fits: Callable[[Needs], bool] = lambda needs: True) -> Artifact | None:
         """The first step in the plan's order that is ready and fits; None if there is none now."""
+        for step in self.heads():
+            if fits(step.needs):
+                self.begin(step)
+                return step
+        return None
+
+    def heads(self) -> list[Artifact]:
+        """Of the steps that are ready and need the same, the first ones, in the plan's order; none where the run stops."""
         if self.should_stop():
-            return None
+            return []
         while self._later and self._later[0][0] <= time.monotonic():
             self._offer(heapq.heappop(self._later)[2])
-        fitting = (q for needs, q in self._ready.items() if self._live(q) and fits(needs))
-        queue = min(fitting, key=lambda q: q[0][0], default=None)
-        if queue is None:
-            return None
-        step = heapq.heappop(queue)[1]
+        return [step for _, step in sorted(q[0] for q in self._ready.values() if self._live(q))]
+
+    def is_ready(self, step: Artifact) -> bool:
+        """Whether it can be begun."""
+        return step.key in self._open
+
+    def begin(self, step: Artifact) -> None:
+        """An engine builds a step that is ready."""
+        self._open.remove(step.key)
         self.running[step.key] = time.monotonic()
         self.watcher.started(step)
-        return step
 
     def _live(self, queue: list[tuple[int, Artifact]]) -> list[tuple[int, Artifact]]:
-        while queue and queue[0][1].key not in self.left:
-            heapq.heappop(queue)  # given up
+        while queue and queue[0][1].key not in self._open:
+            heapq.heappop(queue)  # begun, or given up
         return queue
 
     def _offer(self, step: Artifact) -> None:
+        self._open.add(step.key)
         heapq.heappush(self._ready[step.needs], (self._rank[step.key], step))
+
+    def went(self, step: Artifact, report: Report) -> list[Artifact]:
+        """How building a step went; returns what is ready now."""
+        kind, content = report
+        if kind == "done":
+            return self.finished(step, content)
+        if kind == "failed":
+            self.failed(step, content)
+        elif kind == "busy":
+            self.elsewhere(step)
+        else:
+            self.interrupted(step)
+        return []
 
     def finished(self, step: Artifact, own: bool) -> list[Artifact]:
         """It is in the store, built by this run (``own``) or by another one; returns what is ready now."""
@@ -160,6 +191,7 @@ class Schedule:
         waiting = [s for s in self.steps if s.key in self.left and s.key not in self.running]
         after_failures(self.steps, waiting, self._users, self.goals, self.outcome)
         self.left -= self.outcome.failures.keys()
+        self._open -= self.outcome.failures.keys()
 
 
 @contextmanager

@@ -15,9 +15,7 @@ import os
 import platform
 import re
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from typing import Any, Protocol
 
 from ..errors import UserError
 from ..records import read_object
+from .scratch import scratch_folder
 
 STORE_VERSION = 1
 MANIFEST = "artifact.json"
@@ -73,37 +72,6 @@ def commit_point(name: str) -> None:
     """Called before and after each durable change; fault injection replaces it in the tests."""
 
 
-@contextmanager
-def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new temporary folder in ``parent``, removed at the end however that comes: also by SIGTERM or SIGHUP.
-
-    These signals end a process where it stands. While the folder is there they remove it first, unless the program
-    handles them itself or this is not its main thread.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    owner = os.getpid()
-
-    def end(number: int, _: object) -> None:
-        if os.getpid() == owner:  # a forked child inherits this, and the folder is not its own
-            shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    taken = []
-    if threading.current_thread() is threading.main_thread():
-        ends = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-        taken = [n for n in dict.fromkeys(ends) if signal.getsignal(n) == signal.SIG_DFL]
-    try:
-        for number in taken:
-            signal.signal(number, end)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
 class Superseded(Exception):
     """The work folder is gone: another process has committed the artefact that was being built."""
 
@@ -113,6 +81,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        refuse_url(root)
         self._verified: set[tuple[str, str]] = set()
         marker = self.root / "store.json"
         try:
@@ -129,6 +98,11 @@ class Store:
                 f"the store {self.root} has format {found}, this program reads format {STORE_VERSION}: "
                 "update compression-gap, or use another store with --store"
             )
+
+    @property
+    def address(self) -> str:
+        """Where another process finds it."""
+        return str(self.root.resolve())
 
     def path(self, of: Keyed) -> Path:
         """Where the artefact lies, or will lie."""
@@ -195,6 +169,11 @@ class Store:
         file = self._record(recipe_in(manifest))
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, manifest)
+
+    @contextmanager
+    def working(self, of: Keyed) -> Iterator[None]:
+        """While an artefact is built: what a store that lies elsewhere does with the checkpoints."""
+        yield
 
     def _record(self, of: Keyed) -> Path:
         return self.root / "records" / of.kind / f"{of.key}.json"
@@ -282,6 +261,14 @@ class Store:
         target = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=aside))
         os.rename(folder, target)
         return target
+
+
+def refuse_url(where: Path | str) -> None:
+    """Refuse the address of a store elsewhere where a folder is asked for."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(where)):
+        raise UserError(
+            f"{where} is a URL, and this verb takes a folder; study plan, run and status and report take URLs"
+        )
 
 
 def _host() -> str:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from .artifact import AGAIN, Artifact, Needs
-from .engine import attempt, went
+from .engine import attempt
 from .schedule import Schedule, stopping_at_interrupt
 from .store import Store
 
@@ -121,7 +121,7 @@ class Pool:
             if kind == "progress":
                 self.schedule.watcher.progress(self.busy[ready], *content)
             else:
-                went(self.schedule, self.busy.pop(ready), (kind, content))
+                self.schedule.went(self.busy.pop(ready), (kind, content))
 
     def _bury(self, worker: Connection) -> None:
         """A worker died: its step goes to another one."""
