@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..demos import SPLITS
 from ..errors import UserError
 from ..policies.registry import action_name
 from ..store.artifact import Artifact, Job, Needs, elided, role
+from ..store.remote import open_store
 from ..store.store import Store
 from ..tokenizers.code import Code
 from ..tokenizers.levels import codebook_name
@@ -22,6 +25,7 @@ from .tokenizer import FittedTokenizer
 from .tokens import TargetTokens
 
 if TYPE_CHECKING:
+    from ..nn.ranks import Ranks
     from ..policies import Policy
 
 TrainedOn = Literal["chunk", "coded"]
@@ -118,11 +122,24 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
 
     @property
     def needs(self) -> Needs:
-        """A share of a GPU by its size; all of one where the images are encoded anew at each step."""
+        """A share of a GPU by its size; all of one where images are encoded at each step; or as many as it asks for."""
+        if self.devices > 1:
+            return Needs(cpus=self.devices, gpus=self.devices)
         return Needs(gpus=GPU_SHARES[self.size] if self.features else 1.0)
+
+    @property
+    def devices(self) -> int:
+        """The parts of its batches: on as many devices, where they are there."""
+        return int(self.training.get("devices", 1))
 
     def build(self, job: Job) -> Mapping[str, Any]:
         """Train and save. The record holds curve, counts, speed."""
+        from ..nn.ranks import started
+
+        with started(self.devices, partial(_take_part, self, job.store.address, job.out)) as ranks:
+            return self._train(job, ranks)
+
+    def _train(self, job: Job, ranks: Ranks) -> Mapping[str, Any]:
         from ..policies.train import TrainingSpec, train_policy
 
         store, sets = job.store, self.normaliser.demosets(job.store)
@@ -141,6 +158,7 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
             work=job.work,
             should_stop=job.should_stop,
             progress=job.progress,
+            ranks=ranks,
         )
 
     def load(self, store: Store, checkpoint: int | None = None) -> Policy:
@@ -149,6 +167,11 @@ class TrainedPolicy(Artifact, kind="policy", version=3):
 
         folder = store.open(self)
         return Policy.load(folder if checkpoint is None else folder / "checkpoints" / str(checkpoint))
+
+
+def _take_part(policy: TrainedPolicy, store: str, out: Path, ranks: Ranks) -> None:
+    """What another process of the same training does: all that the first one does, but for writing."""
+    policy._train(Job(policy, open_store(store), out, lambda done, total: None, lambda: False), ranks)
 
 
 def diverged(policy: TrainedPolicy) -> UserError:

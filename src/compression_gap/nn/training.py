@@ -24,6 +24,9 @@ from ..errors import Interrupted, UserError
 from ..records import read_json
 from .convergence import Convergence, convergence
 from .ema import EMA
+from .ranks import ALONE, Ranks
+
+PARTS = 100  # purposes of ``step_seed`` from here on are those of a batch's parts
 
 
 class Diverged(UserError):
@@ -46,6 +49,9 @@ class Schedule:
     validations: int = 10
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
+    devices: int = (
+        1  # parts of a batch, each with its own noise; on as many devices, if they are there (``Ranks``)
+    )
 
     def factor(self, step: int) -> float:
         """The learning rate's factor at optimizer step ``step`` (from 0)."""
@@ -100,8 +106,11 @@ def train(
     progress: Callable[[int, int], None] = lambda done, total: None,
     keep_at: Collection[int] = (),
     keep: Callable[[int, nn.Module], None] = lambda step, average: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[nn.Module, Curve]:
     """Train ``module`` in place on rows 0 … ``rows`` − 1; returns the averaged module and the curve.
+
+    Of several processes (``ranks``) each takes a part of every batch; the first one alone validates and writes.
 
     ``keep`` is given the averaged module, not to be changed, after each of the steps ``keep_at``; of a training that
     is resumed, those after its checkpoint.
@@ -120,12 +129,12 @@ def train(
         weight_decay=schedule.weight_decay,
         fused=True,
     )
+    parameters, first_rank = list(module.parameters()), ranks.rank == 0
     ema, curve, first, spent = EMA(module), Curve(), 0, 0.0
     if work is not None and (work / "checkpoint.json").exists():
         first, spent = _resume(work, module, ema, optimizer, curve)
     check_every = max(1, schedule.steps // schedule.validations)
     begun = saved = time.monotonic()
-    running = torch.zeros((), device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     rng = torch.Generator(device)
     for step in range(first, schedule.steps):
@@ -135,18 +144,23 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * schedule.factor(step)
         module.train()
-        with autocast:
-            value = loss(module, batch, rng).mean()
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        running = torch.zeros((), device=device)
+        for part in ranks.own(schedule.devices):
+            if schedule.devices > 1:
+                rng.manual_seed(step_seed(seed, step, PARTS + 2 * part))
+                torch.manual_seed(step_seed(seed, step, PARTS + 2 * part + 1))
+            with autocast:
+                value = loss(module, batch[part :: schedule.devices], rng).mean()
+            (value * (ranks.world / schedule.devices)).backward()
+            running += value.detach() * (ranks.world / schedule.devices)
+        last, done = step + 1 == schedule.steps, step + 1
+        running, stop = ranks.averaged(parameters, running, not last and should_stop())
         nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
         optimizer.step()
-        ema.update(module, step + 1)
-        running, done = value.detach(), step + 1
-        last = done == schedule.steps
-        stop = not last and should_stop()
-        save = work is not None and (stop or time.monotonic() - saved > checkpoint_seconds)
-        validate = last or done % check_every == 0
+        ema.update(module, done)
+        save = first_rank and work is not None and (stop or time.monotonic() - saved > checkpoint_seconds)
+        validate = first_rank and (last or done % check_every == 0)
         # Looking at the loss waits for a GPU, so not at every step; but nothing bad is ever written down.
         if done % 20 == 0 or validate or save or done in keep_at:
             progress(done, schedule.steps)
@@ -160,7 +174,7 @@ def train(
             curve.train.append(float(running))
             curve.validation.append(_validate(ema.average, validation_loss, validation_rows, seed, device))
             curve.seconds.append(spent + time.monotonic() - begun)
-        if done in keep_at:
+        if done in keep_at and first_rank:
             keep(done, ema.average)
         if save:
             assert work is not None

@@ -18,6 +18,7 @@ from ..encoders import make_encoder
 from ..encoders.cache import frame_batch
 from ..encoders.text import Instructions
 from ..nn import Schedule, train
+from ..nn.ranks import ALONE, Ranks
 from ..tokenizers import ActionTokenizer
 from ..tokenizers.autoencoder import NetworkTokenizer
 from .base import Target
@@ -164,8 +165,11 @@ def train_policy(
     work: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ranks: Ranks = ALONE,
 ) -> Mapping[str, Any]:
     """Train and save a policy; returns its record (curve, convergence, counts, speed).
+
+    Of several processes (``ranks``) the first one alone saves, and returns a record.
 
     ``features``: the cached ones, one array per set, or None for a trained encoder. ``tokenizer``: of a head whose
     targets are tokens. ``tables``: tokens and coded chunks of the splits "train" and "validation", wherever a code takes
@@ -174,7 +178,7 @@ def train_policy(
     swapped = {"chunk": False, "coded": True}[spec.target]
     if tables is None and (swapped or HEADS[spec.head].targets == "both"):
         raise ValueError(f"the {spec.head} head on '{spec.target}' needs the coded chunks")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ranks.device
     encoder = make_encoder(spec.encoder, cameras=len(demosets[0].images), folder=prepared, crop=spec.crop)
     if features is None:
         features = [encoder.features(frame_batch(d, slice(None)))[:, 0] for d in demosets]
@@ -250,7 +254,10 @@ def train_policy(
         progress=progress,
         keep_at=spec.checkpoints,
         keep=keep,
+        ranks=ranks,
     )
+    if ranks.rank:
+        return {}
     assert isinstance(average, PolicyModule)
     policy = Policy(policy_spec, average, normaliser, tokenizer)
     policy.save(out)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from .artifact import AGAIN, Artifact, Needs
 from .engine import attempt
+from .remote import open_store
 from .schedule import Schedule, stopping_at_interrupt
-from .store import Store
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when a process starts
 
@@ -49,7 +48,7 @@ class Pool:
         self.threads = max(1, (os.cpu_count() or 1) // processes)
         self.processes = min(processes, max(1, len(schedule.left)))
         self.workers: dict[Connection, Any] = {}
-        self.device: dict[Connection, int] = {}  # of each worker
+        self.device: dict[Connection, tuple[int, ...]] = {}  # those of each worker
         self.busy: dict[Connection, Artifact] = {}
 
     def run(self) -> None:
@@ -65,42 +64,73 @@ class Pool:
             self._close()
 
     def _give_out(self) -> None:
-        for worker in [c for c in self.workers if c not in self.busy]:
-            if step := self.schedule.take(partial(self._fits, self.device[worker])):
-                self._give(worker, step)
-        while len(self.workers) < self.processes:
-            used = Counter(self.device.values())
-            device = min(range(len(self.devices)), key=lambda d: used[d], default=0)
-            step = self.schedule.take(partial(self._fits, device))
-            if step is None:
-                return
-            worker = self._start_worker(device)
-            self.device[worker] = device
-            self._give(worker, step)
+        while any(self._give(step) for step in self.schedule.heads()):
+            pass
 
-    def _fits(self, device: int, needs: Needs) -> bool:
-        """Whether the GPU has room for a step beside those that it has; one that needs all of it runs alone."""
-        given = sum(s.needs.gpus for c, s in self.busy.items() if self.device[c] == device)
-        return not self.devices or needs.gpus == 0 or given == 0 or given + needs.gpus <= 1
-
-    def _give(self, worker: Connection, step: Artifact) -> None:
+    def _give(self, step: Artifact) -> bool:
+        """Give a step to an idle worker of the devices that it is to have, if there are both."""
+        devices = self._room(step.needs)
+        worker = None if devices is None else self._idle(devices)
+        if worker is None:
+            return False
+        self.schedule.begin(step)
         self.busy[worker] = step
         try:
             worker.send(step)
         except OSError:  # it died while it was idle
             self._bury(worker)
+        return True
 
-    def _start_worker(self, device: int) -> Connection:
+    def _room(self, needs: Needs) -> tuple[int, ...] | None:
+        """The devices that a step is to have: that with the most room, several idle ones, or () of no device.
+
+        One that asks for more than there are waits until all are idle, and has them. Where all workers are there,
+        those that are idle are preferred to new ones in their place.
+        """
+        given, steps = [0.0] * len(self.devices), [0] * len(self.devices)
+        for worker, step in self.busy.items():
+            for device in self.device[worker]:
+                given[device] += step.needs.gpus / len(self.device[worker])
+                steps[device] += 1
+        if needs.gpus > 1:
+            free = [d for d in range(len(given)) if not given[d]]
+            wanted = min(math.ceil(needs.gpus), len(given))
+            return tuple(free[:wanted]) if len(free) >= wanted else None
+        idle = {self.device[w] for w in self.workers if w not in self.busy}
+        full = len(self.workers) >= self.processes
+        fits = [d for d, g in enumerate(given) if not needs.gpus or not g or g + needs.gpus <= 1 + 1e-6]
+        if self.devices and not fits:
+            return None
+        order = sorted(fits, key=lambda d: (full and (d,) not in idle, given[d], steps[d]))
+        return tuple(order[:1])
+
+    def _idle(self, devices: tuple[int, ...]) -> Connection | None:
+        """An idle worker of these devices: one that is there, or a new one, in place of one of other devices."""
+        idle = [w for w in self.workers if w not in self.busy]
+        for worker in idle:
+            if self.device[worker] == devices:
+                return worker
+        if len(self.workers) >= self.processes:
+            if not idle:
+                return None
+            idle[0].close()  # which ends it
+            self.workers.pop(idle[0]).join()
+            del self.device[idle[0]]
+        worker = self._start_worker(devices)
+        self.device[worker] = devices
+        return worker
+
+    def _start_worker(self, devices: tuple[int, ...]) -> Connection:
         ours, theirs = self.context.Pipe()
-        own = self.devices[device] if self.devices else {}
         # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = self.context.Process(
                 target=work,
-                args=(theirs, str(self.schedule.store.root), self.stop, self.threads, os.getpid()),
+                args=(theirs, self.schedule.store.address, self.stop, self.threads, os.getpid()),
             )
-            with _environment(dict.fromkeys(THREADS, str(self.threads)) | dict(own)):
+            own = dict.fromkeys(THREADS, str(self.threads))
+            with _environment(own | together([self.devices[d] for d in devices])):
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -139,6 +169,15 @@ class Pool:
             process.join()
 
 
+def together(devices: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The environment of a process that has several devices: each variable's values, joined by commas.
+
+    Such a process trains. The renderer's variable, which takes one value alone, is not read by it.
+    """
+    names = dict.fromkeys(n for d in devices for n in d)
+    return {n: ",".join(d[n] for d in devices if n in d) for n in names}
+
+
 @contextmanager
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
     """What a process that is started meanwhile inherits."""
@@ -159,14 +198,14 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def work(connection: Connection, store_root: str, stop: Any, threads: int, parent: int) -> None:
+def work(connection: Connection, where: str, stop: Any, threads: int, parent: int) -> None:
     """A worker's life: take a step, build it, say how it went, until the pipe is closed."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(threads)
-    store = Store(store_root)
+    store = open_store(where)
     last = 0.0
 
     def progress(done: int, total: int) -> None:

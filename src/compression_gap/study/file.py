@@ -123,10 +123,19 @@ class Training(_Model):
     weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     validations: int = Field(default=10, ge=4)  # evenly spaced; the convergence flag needs four
+    devices: int = Field(default=1, ge=1)  # over which a batch is divided
+
+    @model_validator(mode="after")
+    def _divides(self) -> Training:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} cannot be divided over {self.devices} devices")
+        return self
 
     def for_action(self, action: str) -> dict[str, float | str]:
         """The values that hold for one action representation."""
         values = self.model_dump()
+        if self.devices == 1:
+            del values["devices"]  # as the keys of older policies have it
         for name in ("steps", "lr"):
             if isinstance(values[name], dict):
                 if action not in values[name]:
