@@ -57,12 +57,26 @@ def open_study(study: Study, store: str | Path = "store", *, sketch: bool = Fals
     return OpenStudy(study, *plan_study(study, Path(store), sketch=sketch))
 
 
-def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> Outcome:
+def build_study(
+    opened: OpenStudy,
+    running: Running,
+    *,
+    retry: bool = False,
+    mirrors: Sequence[str] = (),
+    page: str | None = None,
+) -> Outcome:
     """Build what is missing of a study. ``retry``: try trainings again that diverged.
 
-    Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered.
+    ``mirrors``: names of other programs that are shown the run (``mirrors.registry``); ``page``: keep the report up to
+    date meanwhile, which says of itself that this command makes it.
+
+    Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered or a mirror is not there.
     """
+    from .live_page import page_follower
+    from .mirrors.registry import mirror_followers, mirror_names
+
     _ = running.seconds, running.workers  # wrong ones are refused before anything is written
+    names = mirror_names(mirrors)
     plan = opened.plan
     if plan.rolled_out is not None and plan.rolled_out.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check
@@ -70,7 +84,10 @@ def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> 
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
     write_json(opened.folder / "study.json", opened.study.model_dump(mode="json"))
-    return build(plan, opened.store, opened.folder, running, retry=retry)
+    followers = mirror_followers(names, opened.study.name, opened.folder, opened.store)
+    if page is not None:
+        followers.append(page_follower(opened, page))
+    return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers)
 
 
 @dataclass(frozen=True)
@@ -188,7 +205,11 @@ class Status:
 
 def status(study: Study, store: str | Path = "store") -> Status:
     """How far a study is, and where its policies lie."""
-    opened = open_study(study, store)
+    return status_of(open_study(study, store))
+
+
+def status_of(opened: OpenStudy) -> Status:
+    """How far an open study is."""
     plan, place = opened.plan, opened.store
     missing = missing_steps(plan, place)
     by_key = {s.key: s for s in missing}
@@ -201,7 +222,7 @@ def status(study: Study, store: str | Path = "store") -> Status:
         folder = place.path(c.policy) if place.has(c.policy) else None
         policies.append(PolicyPlace(c.encoder, c.action, c.size, c.seed, folder))
     return Status(
-        study=study.name,
+        study=opened.study.name,
         steps=len(plan.steps),
         done=len(plan.steps) - len(missing),
         running=[

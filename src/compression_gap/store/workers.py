@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -101,21 +102,11 @@ class Pool:
 
     def _start_worker(self) -> Connection:
         ours, theirs = self.context.Pipe()
-        # Read by the numeric libraries when the worker starts; a spawned process inherits them.
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        before = {n: os.environ.get(n) for n in names}
-        os.environ.update(dict.fromkeys(names, str(self.threads)))
-        # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with spawning(self.threads):
             process = self.context.Process(
                 target=work, args=(theirs, str(self.store.root), self.stop, self.threads, os.getpid())
             )
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for n, value in before.items():
-                os.environ.pop(n) if value is None else os.environ.update({n: value})
         theirs.close()
         self.workers[ours] = process
         return ours
@@ -181,6 +172,25 @@ class Pool:
                 process.terminate()
         for process in self.workers.values():
             process.join()
+
+
+@contextmanager
+def spawning(threads: int) -> Iterator[None]:
+    """What is started within has so many threads, and is deaf to Ctrl-C from its first instruction on.
+
+    Ctrl-C reaches the whole group of processes, and is the first one's to answer.
+    """
+    # Read by the numeric libraries when a process starts; a spawned one inherits them.
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {n: os.environ.get(n) for n in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for n, value in before.items():
+            os.environ.pop(n) if value is None else os.environ.update({n: value})
 
 
 def die_with_parent(parent: int) -> None:
