@@ -27,6 +27,7 @@ from ..store.workers import spawning
 
 WAITING = 1000  # news that may wait for a follower
 PROGRESS_EVERY = 1.0  # seconds between two reports of one step's progress
+PATIENCE = 10.0  # seconds that a follower has at the end
 IDLE_EVERY = 0.5  # seconds between two looks of a follower that is told nothing
 
 Say = Callable[[str], None]
@@ -52,7 +53,7 @@ class Follower:
     name: str  # as in "the mirror wandb"
     make: Callable[[Say], Following]
     log: Path  # takes what it prints
-    patience: float = 10.0  # seconds that it has at the end
+    patience: float
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from ..store.artifact import Artifact
 from ..store.pace import time_left
 from ..study.cells import Cell
 from .follower import Follower, Say
-from .results import summarise_study
 from .study import OpenStudy, Status, status_of
 
 EVERY = 10  # seconds between two pages, at least
@@ -90,12 +89,13 @@ class LivePage:
     def write(self, state: Status, refresh: int | None = None) -> None:
         """Write it now. ``refresh``: seconds after which the browser loads it again."""
         from ..report.page import write_page
+        from ..results.summary import summarise
 
         progress = None
         if refresh or state.done < state.steps:
             progress = progress_of(self.opened, state, self.failures, refresh=refresh)
         try:
-            summary = replace(summarise_study(self.opened), command=self.command)
+            summary = replace(summarise(self.opened.plan, self.opened.store), command=self.command)
         except UserError as error:  # nothing has been measured
             print(error, file=sys.stderr)
             write_page(None, [], self.path, progress)

@@ -15,6 +15,7 @@ from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
 from ..study.plan import Plan
+from .beside import beside
 from .build import ended_early, own_failures
 from .options import Running, can_film, folder_of
 from .study import OpenStudy, build_study, open_study
@@ -110,13 +111,8 @@ def run(
     otherwise, or if the budget was spent; what was built is kept.
     """
     results = Results.load(study, store)
-    outcome = build_study(
-        results.opened,
-        Running(processes, budget),
-        retry=retry,
-        mirrors=mirrors,
-        page=results.command if page else None,
-    )
+    followers = beside(results.opened, results.command, mirrors=mirrors, page=page)
+    outcome = build_study(results.opened, Running(processes, budget), retry=retry, followers=followers)
     for failure in own_failures(outcome):
         if failure["kind"] != "diverged":
             raise UserError(f"{failure['step']}: {failure['sentence']}")

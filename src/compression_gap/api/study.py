@@ -22,6 +22,7 @@ from ..study.offline import OfflinePlan
 from ..study.plan import Plan
 from ..study.plans import plan_study
 from .build import build
+from .follower import Follower
 from .options import Running
 
 
@@ -58,25 +59,13 @@ def open_study(study: Study, store: str | Path = "store", *, sketch: bool = Fals
 
 
 def build_study(
-    opened: OpenStudy,
-    running: Running,
-    *,
-    retry: bool = False,
-    mirrors: Sequence[str] = (),
-    page: str | None = None,
+    opened: OpenStudy, running: Running, *, retry: bool = False, followers: Sequence[Follower] = ()
 ) -> Outcome:
-    """Build what is missing of a study. ``retry``: try trainings again that diverged.
+    """Build what is missing of a study. ``retry``: try trainings again that diverged; ``followers``: see ``beside``.
 
-    ``mirrors``: names of other programs that are shown the run (``mirrors.registry``); ``page``: keep the report up to
-    date meanwhile, which says of itself that this command makes it.
-
-    Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered or a mirror is not there.
+    Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered.
     """
-    from .live_page import page_follower
-    from .mirrors.registry import mirror_followers, mirror_names
-
     _ = running.seconds, running.workers  # wrong ones are refused before anything is written
-    names = mirror_names(mirrors)
     plan = opened.plan
     if plan.rolled_out is not None and plan.rolled_out.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check
@@ -84,9 +73,6 @@ def build_study(
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
     write_json(opened.folder / "study.json", opened.study.model_dump(mode="json"))
-    followers = mirror_followers(names, opened.study.name, opened.folder, opened.store)
-    if page is not None:
-        followers.append(page_follower(opened, page))
     return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers)
 
 

@@ -60,6 +60,7 @@ class RunOptions(OneStudy):
 
 def run(options: RunOptions) -> int:
     """Build, then report; the exit code says whether all of it is there."""
+    from ..api.beside import beside
     from ..api.build import ended_early, own_failures
     from ..api.results import Results
     from ..api.study import build_study
@@ -67,8 +68,8 @@ def run(options: RunOptions) -> int:
     from .terminal import failures_list, study_tables
 
     opened, begun = options.open(), time.monotonic()
-    page = options.command if options.page else None
-    outcome = build_study(opened, options.running, retry=options.retry, mirrors=options.mirror, page=page)
+    followers = beside(opened, options.command, mirrors=options.mirror, page=options.page)
+    outcome = build_study(opened, options.running, retry=options.retry, followers=followers)
     failures = own_failures(outcome)
     failures_list(failures)
     if stopped := ended_early(outcome, len(missing_steps(opened.plan, opened.store))):
@@ -115,20 +116,9 @@ def status(options: StatusOptions) -> None:
     page = None
     if options.page:
         page = LivePage(opened, options.command, opened.folder / "report.html")
-    if options.watch and not options.json:
-
-        def look() -> Status:
-            state = status_of(opened)
-            if page is not None:
-                page.show(state)
-            return state
-
-        try:
-            follow(look, options.every)
-        finally:
-            if page is not None:
-                page.close()
-    else:
+        if not options.json:
+            print(f"page: {page.path}")
+    if options.json or not options.watch:
         state = status_of(opened)
         if options.json:
             print_json(state)
@@ -136,8 +126,19 @@ def status(options: StatusOptions) -> None:
             print("\n".join(status_lines(state)))
         if page is not None:
             page.write(state)
-    if page is not None and not options.json:
-        print(f"page: {page.path}")
+        return
+
+    def look() -> Status:
+        state = status_of(opened)
+        if page is not None:
+            page.show(state)
+        return state
+
+    try:
+        follow(look, options.every)
+    finally:
+        if page is not None:
+            page.close()
 
 
 @dataclass(frozen=True)

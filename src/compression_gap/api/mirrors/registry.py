@@ -18,7 +18,7 @@ from ...errors import UserError
 from ...extras import install
 from ...registry import Registry, located
 from ...store.store import Store
-from ..follower import Follower, Say
+from ..follower import PATIENCE, Follower, Say
 from .base import Mirror
 from .study import StudyMirror
 
@@ -65,6 +65,7 @@ def mirror_followers(names: Sequence[str], study: str, folder: Path, store: Stor
             f"the mirror '{name}'",
             partial(_made, MIRRORS[name].cls, study, place, store.root),
             place.with_name(f"{name}.log"),
+            PATIENCE,
         )
         for name, place in places.items()
     ]

@@ -90,7 +90,6 @@ class StudyMirror:
         """End what is open."""
         for run in list(self.open.values()):
             self._end(run)
-        self._study_moved()
         self.mirror.end(self.study, failed=self.failures > 0)
         self.mirror.close()
 
