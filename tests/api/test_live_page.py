@@ -126,3 +126,27 @@ def test_status_writes_the_page_too(watch, halved, finished, capsys):
     assert capsys.readouterr().out.splitlines()[0] == f"page: {path}"
     assert "http-equiv" not in path.read_text()
     assert "stopped 38 of 41 steps done" in words(path.read_text())
+
+
+def test_a_report_that_is_complete_stays_as_it_is(finished, tmp_path):
+    """It has videos; one with progress in it, or none, is written anew."""
+    opened = open_study(load_study(finished.file), finished.store)
+    page = LivePage(opened, "", tmp_path / "report.html")
+    state = status_of(opened)
+    page.path.write_text("complete")
+    page.show(state)
+    page.close()
+    assert page.path.read_text() == "complete"
+    page.path.write_text(live_page.PROGRESS)
+    page.close()
+    assert "steps done" not in page.path.read_text()
+    assert "All configurations" in page.path.read_text()
+    page.path.unlink()
+    page.write(state)
+    assert page.path.is_file()
+
+
+def test_a_page_with_progress_says_so_to_the_next(halved):
+    page = LivePage(halved, "", halved.folder / "report.html")
+    page.write(status_of(halved))
+    assert live_page.PROGRESS in page.path.read_text()

@@ -25,6 +25,7 @@ from .study import OpenStudy, Status, status_of
 
 EVERY = 10  # seconds between two pages, at least
 SHARE = 0.05  # of the time, at most
+PROGRESS = '<section class="progress">'  # of a page that is not the last one (report/templates/progress.html)
 PATIENCE = 60.0  # seconds for the last page
 
 
@@ -86,12 +87,18 @@ class LivePage:
             self.shown = shown
             self.due = begun + max(EVERY, (time.monotonic() - begun) / SHARE)
 
+    def _complete(self) -> bool:
+        """Whether the report of the whole study is there: it has videos, which this page has not."""
+        return self.path.is_file() and PROGRESS not in self.path.read_text(encoding="utf-8")
+
     def write(self, state: Status, refresh: int | None = None) -> None:
-        """Write it now. ``refresh``: seconds after which the browser loads it again."""
+        """Write it now, unless the report is complete. ``refresh``: seconds after which the browser loads it again."""
         from ..report.page import write_page
         from ..results.summary import summarise
 
         progress = None
+        if state.done == state.steps and self._complete():
+            return
         if refresh or state.done < state.steps:
             progress = progress_of(self.opened, state, self.failures, refresh=refresh)
         try:
