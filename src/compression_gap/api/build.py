@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, counted
 from ..store.engine import missing_steps, run_plan
 from ..store.graph import Graph
-from ..store.outcome import Outcome
+from ..store.outcome import Outcome, Watchers
 from ..store.store import Store
+from .follower import Follower, following
 from .options import Running
 from .progress import RunWatcher
 
 
-def build(plan: Graph, store: Store, folder: Path, running: Running, *, retry: bool = False) -> Outcome:
+def build(
+    plan: Graph,
+    store: Store,
+    folder: Path,
+    running: Running,
+    *,
+    retry: bool = False,
+    followers: Sequence[Follower] = (),
+) -> Outcome:
     """Build what is missing of a plan; the log lies in ``folder``. ``retry``: also trainings that diverged."""
     engine, budget, todo = running.make_engine(), running.seconds, missing_steps(plan, store)
-    with RunWatcher(todo, len(plan.steps), max(1, running.workers), folder / "run.log") as watcher:
-        return run_plan(plan, store, engine=engine, watcher=watcher, budget=budget, retry=retry)
+    about = todo, len(plan.steps), max(1, running.workers)
+    with (
+        RunWatcher(*about, folder / "run.log") as watcher,
+        following(followers, *about, watcher.warn) as told,
+    ):
+        watchers = Watchers(watcher, *told)
+        return run_plan(plan, store, engine=engine, watcher=watchers, budget=budget, retry=retry)
 
 
 def build_all(plan: Graph, store: Store, folder: Path, running: Running) -> None:

@@ -14,15 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from ..errors import counted
 from ..store.artifact import Artifact
-from ..store.pace import Pace, time_left
+from ..store.pace import Ahead, time_left
 
 
 class RunWatcher:
     """Progress with the time left, on the terminal and in a log file."""
 
     def __init__(self, steps: Sequence[Artifact], total: int, workers: int, log: Path) -> None:
-        self.steps, self.workers = list(steps), workers
-        self.left, self.pace = {s.key: s for s in steps}, Pace()
+        self.ahead = Ahead(steps, workers)
         self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
@@ -38,7 +37,7 @@ class RunWatcher:
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
-        self.done, self.total = total - len(self.steps), total
+        self.done, self.total = total - len(steps), total
         self.overall = self.bar.add_task("all steps", total=max(1.0, sum(s.cost for s in steps)), left="")
         self.tasks: dict[str, Any] = {}
 
@@ -60,8 +59,10 @@ class RunWatcher:
         if self.bar.disable:
             print(message, file=sys.stderr, flush=True)
 
-    def _time_left(self) -> str:
-        return time_left(sum(map(self.pace.seconds, self.left.values())) / self.workers)
+    def warn(self, message: str) -> None:
+        """Say what is wrong beside the steps, also above a bar."""
+        self.log.info(message)
+        self.bar.console.print(f"cgap: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def started(self, step: Artifact) -> None:
         """A step begins."""
@@ -72,12 +73,13 @@ class RunWatcher:
         """A step moves."""
         if step.key in self.tasks:
             self.bar.update(self.tasks[step.key], completed=done, total=total)
+        self.ahead.moved(step, done, total)
 
-    def _end(self, step: Artifact) -> None:
+    def _end(self, step: Artifact, seconds: float | None = None) -> None:
         if step.key in self.tasks:
             self.bar.remove_task(self.tasks.pop(step.key))
-        ended = self.left.pop(step.key, None)
-        self.bar.update(self.overall, advance=ended.cost if ended else 0.0, left=self._time_left())
+        own = self.ahead.ended(step, seconds)
+        self.bar.update(self.overall, advance=step.cost if own else 0.0, left=time_left(self.ahead.seconds))
 
     def elsewhere(self, step: Artifact) -> None:
         """Another run builds a step."""
@@ -87,10 +89,9 @@ class RunWatcher:
 
     def finished(self, step: Artifact, seconds: float) -> None:
         """A step is committed."""
-        self.pace.note(step, seconds)
         self.done += 1
-        self._end(step)
-        self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {self._time_left()}")
+        self._end(step, seconds)
+        self._say(f"{self.done}/{self.total} {step.label}: {seconds:.0f} s; {time_left(self.ahead.seconds)}")
 
     def failed(self, step: Artifact, record: dict[str, str]) -> None:
         """A step failed: its sentence for all to read, its traceback for the log."""

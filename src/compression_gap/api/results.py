@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
 from ..study.plan import Plan
+from .beside import beside
 from .build import ended_early, own_failures
 from .options import Running, can_film, folder_of
 from .study import OpenStudy, build_study, open_study
@@ -98,15 +100,19 @@ def run(
     processes: int | None = None,
     budget: str | None = None,
     retry: bool = False,
+    mirrors: Sequence[str] = (),
+    page: bool = False,
 ) -> Results:
     """Build what is missing of a study, and return its results. Artefacts that are in the store are reused.
 
     ``processes``: as many as cores by default, 0 for this process alone. ``budget``: as in "90s", "9m" or "2h".
-    ``retry``: try trainings again that diverged. Raises ``UserError`` with the step and the sentence if one failed
+    ``retry``: try trainings again that diverged. ``mirrors``: names of mirrors, as in ["tensorboard"]; ``page``: keep
+    the report in the store up to date meanwhile. Raises ``UserError`` with the step and the sentence if one failed
     otherwise, or if the budget was spent; what was built is kept.
     """
     results = Results.load(study, store)
-    outcome = build_study(results.opened, Running(processes, budget), retry=retry)
+    followers = beside(results.opened, results.command, mirrors=mirrors, page=page)
+    outcome = build_study(results.opened, Running(processes, budget), retry=retry, followers=followers)
     for failure in own_failures(outcome):
         if failure["kind"] != "diverged":
             raise UserError(f"{failure['step']}: {failure['sentence']}")

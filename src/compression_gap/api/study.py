@@ -22,6 +22,7 @@ from ..study.offline import OfflinePlan
 from ..study.plan import Plan
 from ..study.plans import plan_study
 from .build import build
+from .follower import Follower
 from .options import Running
 
 
@@ -57,8 +58,10 @@ def open_study(study: Study, store: str | Path = "store", *, sketch: bool = Fals
     return OpenStudy(study, *plan_study(study, store, sketch=sketch))
 
 
-def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> Outcome:
-    """Build what is missing of a study. ``retry``: try trainings again that diverged.
+def build_study(
+    opened: OpenStudy, running: Running, *, retry: bool = False, followers: Sequence[Follower] = ()
+) -> Outcome:
+    """Build what is missing of a study. ``retry``: try trainings again that diverged; ``followers``: see ``beside``.
 
     Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered.
     """
@@ -70,7 +73,7 @@ def build_study(opened: OpenStudy, running: Running, *, retry: bool = False) -> 
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
     write_json(opened.folder / "study.json", opened.study.model_dump(mode="json"))
-    return build(plan, opened.store, opened.folder, running, retry=retry)
+    return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,11 @@ class Status:
 
 def status(study: Study, store: str | Path = "store") -> Status:
     """How far a study is, and where its policies lie."""
-    opened = open_study(study, store)
+    return status_of(open_study(study, store))
+
+
+def status_of(opened: OpenStudy) -> Status:
+    """How far an open study is."""
     plan, place = opened.plan, opened.store
     missing = missing_steps(plan, place)
     by_key = {s.key: s for s in missing}
@@ -201,7 +208,7 @@ def status(study: Study, store: str | Path = "store") -> Status:
         folder = place.path(c.policy) if place.has(c.policy) else None
         policies.append(PolicyPlace(c.encoder, c.action, c.size, c.seed, folder))
     return Status(
-        study=study.name,
+        study=opened.study.name,
         steps=len(plan.steps),
         done=len(plan.steps) - len(missing),
         running=[

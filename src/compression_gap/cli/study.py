@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tyro
+
 from ..errors import UserError, counted
 from .options import OneStudy, Running, Runs, print_json
 
@@ -50,10 +52,15 @@ class RunOptions(OneStudy):
     """try cells again whose training diverged."""
     report: bool = True
     """write the report at the end."""
+    mirror: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """show the run in other programs meanwhile: tensorboard, wandb, trackio; again, or with commas, for several."""
+    page: bool = False
+    """keep the report up to date while the study runs."""
 
 
 def run(options: RunOptions) -> int:
     """Build, then report; the exit code says whether all of it is there."""
+    from ..api.beside import beside
     from ..api.build import ended_early, own_failures
     from ..api.results import Results
     from ..api.study import build_study
@@ -61,7 +68,8 @@ def run(options: RunOptions) -> int:
     from .terminal import failures_list, study_tables
 
     opened, begun = options.open(), time.monotonic()
-    outcome = build_study(opened, options.running, retry=options.retry)
+    followers = beside(opened, options.command, mirrors=options.mirror, page=options.page)
+    outcome = build_study(opened, options.running, retry=options.retry, followers=followers)
     failures = own_failures(outcome)
     failures_list(failures)
     if stopped := ended_early(outcome, len(missing_steps(opened.plan, opened.store))):
@@ -94,21 +102,43 @@ class StatusOptions(OneStudy):
     """go on until nothing is left or running; Ctrl-C ends the watching, not the run."""
     every: float = 5.0
     """seconds between two looks."""
+    page: bool = False
+    """write the report of what there is, with what is missing; with --watch, again and again."""
 
 
 def status(options: StatusOptions) -> None:
     """Print it once, or until the study is done."""
-    from ..api.study import status as status_of
+    from ..api.live_page import LivePage
+    from ..api.study import Status, status_of
     from .terminal import follow, status_lines
 
-    study = options.load()
-    state = status_of(study, options.store)
-    if options.json:
-        print_json(state)
-    elif options.watch:
-        follow(lambda: status_of(study, options.store), options.every)
-    else:
-        print("\n".join(status_lines(state)))
+    opened = options.open()
+    page = None
+    if options.page:
+        page = LivePage(opened, options.command, opened.folder / "report.html")
+        if not options.json:
+            print(f"page: {page.path}")
+    if options.json or not options.watch:
+        state = status_of(opened)
+        if options.json:
+            print_json(state)
+        else:
+            print("\n".join(status_lines(state)))
+        if page is not None:
+            page.write(state)
+        return
+
+    def look() -> Status:
+        state = status_of(opened)
+        if page is not None:
+            page.show(state)
+        return state
+
+    try:
+        follow(look, options.every)
+    finally:
+        if page is not None:
+            page.close()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from ..nn.convergence import in_words
 from ..results.information import fitted_words
 from ..results.records.comparisons import Comparison
+from ..results.records.progress import Progress
 from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSummary, Video
 from ..results.resolution import resolution_rows, resolution_words
 from ..store.store import disk_error
@@ -25,9 +26,17 @@ from .figures.style import colours
 from .figures.waterfall import waterfall
 
 
-def write_page(summary: SuccessSummary | ErrorSummary, videos: Sequence[Video], path: Path) -> None:
-    """Draw a study's summary and the videos of its rollouts into ``path``."""
-    write_text(render_page(summary, videos), path)
+def write_page(
+    summary: SuccessSummary | ErrorSummary | None,
+    videos: Sequence[Video],
+    path: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Draw a study's summary and the videos of its rollouts into ``path``; of one that is not done, its progress.
+
+    ``summary``: None while nothing has been measured.
+    """
+    write_text(render_page(summary, videos, progress), path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -68,17 +77,23 @@ def template(name: str) -> Template:
     return made.get_template(name)
 
 
-def render_page(summary: SuccessSummary | ErrorSummary, videos: Sequence[Video] = ()) -> str:
-    """The page's HTML: of a simulator's study, or of recordings."""
+def render_page(
+    summary: SuccessSummary | ErrorSummary | None,
+    videos: Sequence[Video] = (),
+    progress: Progress | None = None,
+) -> str:
+    """The page's HTML: of a simulator's study, or of recordings; see ``write_page``."""
+    if summary is None:
+        return template("waiting.html").render(progress=progress, csv={})
     if isinstance(summary.found, SimulatorFindings):
-        return _simulator(summary, videos)
-    return _recordings(summary)
+        return _simulator(summary, videos, progress)
+    return _recordings(summary, progress)
 
 
-def _simulator(summary: SuccessSummary, videos: Sequence[Video]) -> str:
+def _simulator(summary: SuccessSummary, videos: Sequence[Video], progress: Progress | None) -> str:
     colour = colours(summary.cells)
     return template("simulator.html").render(
-        **_shared(summary),
+        **_shared(summary, progress),
         **_drawn(figures.SIMULATOR, summary),
         falls=[(w, waterfall(w, colour[w.action])) for w in summary.found.waterfalls],
         videos=[(v, base64.b64encode(v.path.read_bytes()).decode()) for v in videos],
@@ -86,20 +101,21 @@ def _simulator(summary: SuccessSummary, videos: Sequence[Video]) -> str:
     )
 
 
-def _recordings(summary: ErrorSummary) -> str:
+def _recordings(summary: ErrorSummary, progress: Progress | None) -> str:
     return template("recordings.html").render(
-        **_shared(summary),
+        **_shared(summary, progress),
         **_drawn(figures.RECORDINGS, summary),
         upgrades="",  # what an upgrade gains in success takes a simulator
         csv={"cells": table_csv(_error_rows(summary)), "contrasts": _contrasts_csv(summary.contrasts)},
     )
 
 
-def _shared(summary: SuccessSummary | ErrorSummary) -> dict[str, object]:
+def _shared(summary: SuccessSummary | ErrorSummary, progress: Progress | None) -> dict[str, object]:
     """What the templates of both take."""
     study = summary.study.model_dump(mode="json")
     return {
         "s": summary,
+        "progress": progress,
         "study_file": yaml.safe_dump(study, sort_keys=False, allow_unicode=True),
         "failures": [
             (c.label, f.seed, json.loads(f.record)["sentence"])

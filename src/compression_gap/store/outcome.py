@@ -46,6 +46,38 @@ class Watcher(Protocol):
         """The step has failed (``failure_record``)."""
 
 
+class Watchers:
+    """Several watchers as one; each is told in turn."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def started(self, step: Artifact) -> None:
+        """See ``Watcher``."""
+        for watcher in self.watchers:
+            watcher.started(step)
+
+    def progress(self, step: Artifact, done: int, total: int) -> None:
+        """See ``Watcher``."""
+        for watcher in self.watchers:
+            watcher.progress(step, done, total)
+
+    def elsewhere(self, step: Artifact) -> None:
+        """See ``Watcher``."""
+        for watcher in self.watchers:
+            watcher.elsewhere(step)
+
+    def finished(self, step: Artifact, seconds: float) -> None:
+        """See ``Watcher``."""
+        for watcher in self.watchers:
+            watcher.finished(step, seconds)
+
+    def failed(self, step: Artifact, record: dict[str, str]) -> None:
+        """See ``Watcher``."""
+        for watcher in self.watchers:
+            watcher.failed(step, record)
+
+
 def failure_file(store: Store, of: Keyed) -> Path:
     """Where the record of a failed step lies."""
     return store.root / "failures" / f"{of.kind}-{of.key}.json"

@@ -45,6 +45,31 @@ class Pace:
         return sum(self.spent.values()) / guessed if guessed else 1.0
 
 
+class Ahead:
+    """The steps that a run has still to do, and how long they will take with so many ``workers``."""
+
+    def __init__(self, steps: Iterable[Artifact], workers: int) -> None:
+        self.left, self.workers, self.pace = {s.key: s for s in steps}, workers, Pace()
+        self.shares: dict[str, float] = {}
+
+    def moved(self, step: Artifact, done: int, total: int) -> None:
+        """A step has done ``done`` of ``total``."""
+        self.shares[step.key] = done / total if total else 0.0
+
+    def ended(self, step: Artifact, seconds: float | None = None) -> bool:
+        """A step was built in so many seconds, or has failed; whether it was one of these."""
+        if seconds is not None:
+            self.pace.note(step, seconds)
+        self.shares.pop(step.key, None)
+        return self.left.pop(step.key, None) is not None
+
+    @property
+    def seconds(self) -> float:
+        """The time left."""
+        each = (self.pace.seconds(s) * (1 - self.shares.get(k, 0.0)) for k, s in self.left.items())
+        return sum(each) / self.workers
+
+
 def time_left(seconds: float) -> str:
     """In words."""
     if seconds >= 5400:

@@ -122,18 +122,13 @@ class Pool:
 
     def _start_worker(self, devices: tuple[int, ...]) -> Connection:
         ours, theirs = self.context.Pipe()
-        # Ctrl-C reaches the whole group, and is this process's: a worker is deaf to it from its first instruction on.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        own = together([self.devices[d] for d in devices])
+        with spawning(self.threads, own):
             process = self.context.Process(
                 target=work,
                 args=(theirs, self.schedule.store.address, self.stop, self.threads, os.getpid()),
             )
-            own = dict.fromkeys(THREADS, str(self.threads))
-            with _environment(own | together([self.devices[d] for d in devices])):
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            process.start()
         theirs.close()
         self.workers[ours] = process
         return ours
@@ -179,13 +174,19 @@ def together(devices: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """What a process that is started meanwhile inherits."""
+def spawning(threads: int, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """What is started within has so many threads and this environment, and is deaf to Ctrl-C from its first instruction on.
+
+    Ctrl-C reaches the whole group of processes, and is the first one's to answer.
+    """
+    changes = dict.fromkeys(THREADS, str(threads)) | dict(environment or {})
     before = {n: os.environ.get(n) for n in changes}
     os.environ.update(changes)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for n, value in before.items():
             os.environ.pop(n) if value is None else os.environ.update({n: value})
 

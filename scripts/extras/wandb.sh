@@ -1,0 +1,3 @@
+# A mirror: a part of the core's study is shown to wandb, and what it wrote is read back with its own package.
+set -euo pipefail
+python scripts/extras/mirror.py wandb "$STORE"
