@@ -17,6 +17,7 @@ from pathlib import Path
 from ...errors import UserError
 from ...extras import install
 from ...registry import Registry, located
+from ...store.remote import open_store
 from ...store.store import Store
 from ..follower import PATIENCE, Follower, Say
 from .base import Mirror
@@ -63,7 +64,7 @@ def mirror_followers(names: Sequence[str], study: str, folder: Path, store: Stor
     return [
         Follower(
             f"the mirror '{name}'",
-            partial(_made, MIRRORS[name].cls, study, place, store.root),
+            partial(_made, MIRRORS[name].cls, study, place, store.address),
             place.with_name(f"{name}.log"),
             PATIENCE,
         )
@@ -71,7 +72,7 @@ def mirror_followers(names: Sequence[str], study: str, folder: Path, store: Stor
     ]
 
 
-def _made(cls: str | Callable[..., Mirror], study: str, folder: Path, store: Path, say: Say) -> StudyMirror:
+def _made(cls: str | Callable[..., Mirror], study: str, folder: Path, store: str, say: Say) -> StudyMirror:
     """In the mirror's own process."""
     folder.mkdir(parents=True, exist_ok=True)
-    return StudyMirror(located(cls)(study, folder, say), study, Store(store))
+    return StudyMirror(located(cls)(study, folder, say), study, open_store(store))
