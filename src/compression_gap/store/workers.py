@@ -19,8 +19,31 @@ from .outcome import Outcome, Watcher, after_failures, failure_record, note_fail
 from .store import Store
 
 
+LAST_WORDS = 10.0  # seconds for a worker to remove its scratch folder
+
+
 def _ready(step: Artifact, missing: set[str]) -> bool:
     return not any(i.key in missing for i in step.inputs.values())
+
+
+class Stop:
+    """Tells all workers that the run ends: by the end of a pipe.
+
+    An event of ``multiprocessing`` is a lock in shared memory: a worker that is killed while it looks at it keeps it, and
+    all others wait for ever; so does a signal handler that sets it; and with a full /dev/shm there is none.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self.reader, self._writer = context.Pipe(duplex=False)
+
+    def is_set(self) -> bool:
+        """Whether it has been said."""
+        closed: bool = self._writer.closed
+        return closed
+
+    def set(self) -> None:
+        """Say it."""
+        self._writer.close()
 
 
 class Pool:
@@ -41,13 +64,16 @@ class Pool:
         self.outcome = outcome
         self.order = {s: i for i, s in enumerate(steps)}
         self.context = multiprocessing.get_context("spawn")
-        self.stop = self.context.Event()
+        self.stop = Stop(self.context)
         self.threads = max(1, (os.cpu_count() or 1) // processes)
         self.processes = min(processes, max(1, len(steps)))
         self.workers: dict[Connection, Any] = {}
         self.busy: dict[Connection, tuple[Artifact, float]] = {}
         self.deaths: dict[str, int] = {}
         self.elsewhere: dict[str, float] = {}  # keys that another run builds, and when to look again
+        self.silent: dict[Connection, float] = {}  # seconds for which a busy worker has said nothing
+        self.hung: set[str] = set()  # keys whose worker was killed for that
+        self.looked = time.monotonic()
 
     def run(self) -> None:
         """Give out ready steps until none is left, or the budget is spent."""
@@ -68,9 +94,12 @@ class Pool:
                         return
                 else:
                     self._give_out(waiting, missing)
-                    if not self.busy and waiting and not self.elsewhere:
+                    # One is ready if the worker that it was given to had died while it was idle.
+                    stuck = not any(_ready(s, missing) for s in waiting)
+                    if not self.busy and waiting and not self.elsewhere and stuck:
                         raise RuntimeError("the plan has steps that can never become ready")
                 self._listen(waiting, missing)
+                self._end_hung_workers()
         finally:
             signal.signal(signal.SIGINT, interrupt)
             self._close()
@@ -109,7 +138,7 @@ class Pool:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = self.context.Process(
-                target=work, args=(theirs, str(self.store.root), self.stop, self.threads, os.getpid())
+                target=work, args=(theirs, str(self.store.root), self.stop.reader, self.threads, os.getpid())
             )
             process.start()
         finally:
@@ -128,6 +157,7 @@ class Pool:
             step, begun = self.busy[ready]
             try:
                 kind, *content = ready.recv()
+                self.silent.pop(ready, None)
             except (EOFError, OSError):  # an OSError if it died in the middle of a message
                 self._handle_dead_worker(ready, step, waiting)
                 continue
@@ -153,6 +183,16 @@ class Pool:
             else:
                 self._fail(step, content[0], waiting)
 
+    def _end_hung_workers(self) -> None:
+        """Kill a worker that has said nothing for longer than its step may be silent; it is then one that died."""
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, 1.0), now  # not while this process itself was stopped
+        for connection, (step, _) in self.busy.items():
+            self.silent[connection] = self.silent.get(connection, 0.0) + passed
+            if step.patience is not None and self.silent[connection] > step.patience:
+                self.hung.add(step.key)
+                self.workers[connection].kill()
+
     def _fail(self, step: Artifact, record: dict[str, str], waiting: list[Artifact]) -> None:
         note_failure(self.store, step, record, self.outcome)
         after_failures(self.steps, waiting, self.goals, self.outcome)
@@ -162,6 +202,7 @@ class Pool:
     def _handle_dead_worker(self, connection: Connection, step: Artifact, waiting: list[Artifact]) -> None:
         """A worker died (killed, out of memory): its step goes to another one, at most twice."""
         del self.busy[connection]
+        self.silent.pop(connection, None)
         process = self.workers.pop(connection)
         process.join()
         key = step.key
@@ -170,9 +211,11 @@ class Pool:
             waiting.insert(0, step)
             return
         sentence = f"the worker of '{step.label}' died three times (exit code {process.exitcode})"
-        self._fail(
-            step, {"kind": "crash", "step": step.label, "sentence": sentence, "traceback": ""}, waiting
-        )
+        kind = "crash"
+        if key in self.hung:
+            sentence += f": for {step.patience:g} s it had said nothing, so it counted as hung and was killed"
+            kind = "simulator"
+        self._fail(step, {"kind": kind, "step": step.label, "sentence": sentence, "traceback": ""}, waiting)
 
     def _close(self) -> None:
         for connection, process in self.workers.items():
@@ -180,7 +223,10 @@ class Pool:
             if connection in self.busy:
                 process.terminate()
         for process in self.workers.values():
-            process.join()
+            process.join(LAST_WORDS)
+            if process.is_alive():  # deaf to the signal: it hangs in a library
+                process.kill()
+                process.join()
 
 
 def die_with_parent(parent: int) -> None:
@@ -191,7 +237,7 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def work(connection: Connection, store_root: str, stop: Any, threads: int, parent: int) -> None:
+def work(connection: Connection, store_root: str, stop: Connection, threads: int, parent: int) -> None:
     """A worker's life: take a step, build it, say how it went, until the pipe is closed."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -207,7 +253,7 @@ def work(connection: Connection, store_root: str, stop: Any, threads: int, paren
             last = time.monotonic()
             connection.send(("progress", done, total))
 
-    should_stop: Callable[[], bool] = stop.is_set
+    should_stop: Callable[[], bool] = stop.poll  # true at its end
     while True:
         try:
             step = connection.recv()
