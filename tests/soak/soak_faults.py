@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from soaking import Row, Study
+from soaking import Row, Say, Study
 
 from compression_gap.sims import DEMONSTRATION_STATES
 
-Say = Callable[[str], None]
 POINTS = ("built", "before-rename", "after-rename")
 FULL = "is full: free some space and run the same command again"
 
@@ -57,6 +57,7 @@ def full_at_each_commit(study: Study, say: Say) -> Row:
     with disk(study.folder / "small", 200_000) as small:
         store, filler = small / "store", small / "filler"
         for moment in left:
+            _forget(store, moment.partition(":")[0])
             once = study.folder / f"full-{moment}"
             fault = {"at": moment, "do": "fill", "filler": str(filler), "once": str(once)}
             ended = study.run(store, faults={"faults": [fault]})
@@ -96,7 +97,7 @@ def full_at_any_byte(study: Study, say: Say, step: int = 200) -> Row:
 def _names_the_disk(code: int, said: str, say: Say) -> bool:
     good = code == 2 and FULL in said and "Traceback" not in said
     if not good:
-        say(f"NOT NAMED: exit code {code}: {said}")
+        say(f"NOT NAMED: exit code {code}: {said[-1500:]}")
     return good
 
 
@@ -138,12 +139,18 @@ def flipped_bits(study: Study, seed: int, say: Say) -> list[Row]:
         each.injected += 1
         readers = _made_from(store, folder.name)
         for reader in readers:
-            subprocess.run(["rm", "-r", str(reader)], check=True)
-        ended = study.command("report", str(study.file), "--videos", "0", "--json", store=store) if not readers else study.run(store)
+            shutil.rmtree(reader)
+        ended = (
+            study.command("report", str(study.file), "--videos", "0", "--json", store=store)
+            if not readers
+            else study.run(store)
+        )
         each.runs += 1
         good = ended.code == 2 and "is damaged" in ended.err and folder.name in ended.err
         named += good
-        say(f"{file.relative_to(store)}, {len(readers)} made from it: {'refused' if good else 'NOT REFUSED'}: {ended.err.strip()[-200:]}")
+        say(
+            f"{file.relative_to(store)}, {len(readers)} made from it: {'refused' if good else 'NOT REFUSED'}: {ended.err.strip()[-200:]}"
+        )
         while (ended := study.run(store)).code == 2 and "is damaged" in ended.err:
             each.runs += 1
         _to_the_end(study, store, each, say)
@@ -168,7 +175,20 @@ def _flip(file: Path, rng: random.Random) -> None:
 
 def _made_from(store: Path, key: str) -> list[Path]:
     """The artefacts of which one of these keys is an input."""
-    return [f.parent for f in store.glob("*/*/artifact.json") if f.parent.name != key and f'"{key}"' in f.read_text()]
+    return [
+        f.parent
+        for f in store.glob("*/*/artifact.json")
+        if f.parent.name != key and f'"{key}"' in f.read_text()
+    ]
+
+
+def _forget(store: Path, kind: str) -> None:
+    """Remove the artefacts of a kind, and whatever is made from them."""
+    gone = list(store.glob(f"{kind}/*"))
+    while gone:
+        folder = gone.pop()
+        gone += _made_from(store, folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def two_coordinators(study: Study, times: int, say: Say) -> list[Row]:
@@ -189,7 +209,9 @@ def two_coordinators(study: Study, times: int, say: Say) -> list[Row]:
             assert ended[1].code == 0, ended[1].err
             assert ended[0].code in ((-signal.SIGKILL, 0) if kill else (0,)), ended[0].err
             row.verdicts.append(study.judge(store))
-            say(f"{row.fault}: {turn + 1}/{times}, exit codes {[e.code for e in ended]}: {row.verdicts[-1].sound}")
+            say(
+                f"{row.fault}: {turn + 1}/{times}, exit codes {[e.code for e in ended]}: {row.verdicts[-1].sound}"
+            )
     return rows
 
 
@@ -207,7 +229,11 @@ def jumping_clock(study: Study, say: Say) -> list[Row]:
     libraries = sorted(Path("/").glob(LIBRARIES[1:]))
     if not libraries:
         return rows
-    row, store, file = Row("the clock jumps, for the process"), study.store("faketime"), study.folder / "clock"
+    row, store, file = (
+        Row("the clock jumps, for the process"),
+        study.store("faketime"),
+        study.folder / "clock",
+    )
     rows.append(row)
     file.write_text("+0h\n")
     run = study.begin(

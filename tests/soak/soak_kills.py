@@ -8,14 +8,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-from soaking import PATIENCE, Row, Study
+from soaking import PATIENCE, Row, Say, Study
 
-Say = Callable[[str], None]
 EARLY, EARLY_SECONDS = 0.1, 4.0  # the share of kills that wait for no build, and how early these come
-NEXT = 4  # a kill comes during one of so many builds that come next
+NEXT = 6  # a kill comes during a build of a kind that is among so many that come next
 A_STUDY = 14  # kills at most in one study
 ROLES = {
     "coordinator": ("coordinator",),
@@ -45,7 +43,9 @@ def kills(study: Study, times: int, seed: int, say: Say) -> list[Row]:
                 given.add(role)
                 phases[phase] += 1
                 per_kill = (time.monotonic() - begun) / done
-                say(f"{done}/{times} killed: a {role}, at {phase}; about {per_kill * (times - done) / 60:.0f} min left")
+                say(
+                    f"{done}/{times} killed: a {role}, at {phase}; about {per_kill * (times - done) / 60:.0f} min left"
+                )
                 if role == "coordinator":
                     break
             how = study.end(run)
@@ -103,7 +103,9 @@ def _wait_for_a_build(
         if not left:
             run.wait(PATIENCE)
             return False
-        target = rng.choice(left[:NEXT])
+        kinds = sorted({k.partition("/")[0] for k in left[:NEXT]})
+        kind = rng.choice(kinds)
+        target = next(k for k in left if k.startswith(kind))
         claim, until = store / "claims" / target.replace("/", "-"), rng.uniform(0.0, spent[target])
         while run.poll() is None and not (store / target / "artifact.json").exists():
             if claim.exists():
@@ -163,7 +165,9 @@ def signals(study: Study, times: int, seed: int, say: Say) -> list[Row]:
     return rows
 
 
-def _send(study: Study, store: Path, run: subprocess.Popen[str], role: str, number: int, rng: random.Random) -> bool:
+def _send(
+    study: Study, store: Path, run: subprocess.Popen[str], role: str, number: int, rng: random.Random
+) -> bool:
     if role != "group":
         return _strike(study, store, run, role, number, rng) is not None
     if not _wait_for_a_build(study, store, run, rng, simulated=False) or run.poll() is not None:

@@ -15,11 +15,13 @@ import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+Say = Callable[[str], None]
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent / "src"
 PATIENCE = 600.0  # seconds until a run that does not end counts as hung
@@ -29,9 +31,9 @@ STUDY = """\
 name: soak
 suite: channel
 cameras: {image_size: 8}
-factors: {encoder: [retina-2], action: [oat, diffusion], seed: [0], demos: [6]}
-training: {steps: 60, batch_size: 16, lr: 2e-3, warmup: 2, validations: 4}
-tokenizer: {steps: 40, batch_size: 16}
+factors: {encoder: [retina-2], action: [oat, regression], seed: [0], demos: [4]}
+training: {steps: 30, batch_size: 8, lr: 2e-3, warmup: 2, validations: 4}
+tokenizer: {steps: 20, batch_size: 8}
 policy: {sampling_steps: 2}
 rollout: {execute: 4, episodes_per_task: 12}
 limits: false
@@ -148,7 +150,12 @@ class Study:
         }
 
     def start(
-        self, *words: str, store: Path, faults: dict[str, Any] | None = None, calm: bool = False, **changes: str
+        self,
+        *words: str,
+        store: Path,
+        faults: dict[str, Any] | None = None,
+        calm: bool = False,
+        **changes: str,
     ) -> subprocess.Popen[str]:
         """``cgap`` with these words, on a store, in a process group of its own; ``calm``: undisturbed."""
         program = "from compression_gap.cli.main import main; raise SystemExit(main())"
@@ -225,11 +232,19 @@ class Study:
         lost = sum((want.rows - rows).values())
         doubled = sum(n - 1 for n in keys_of(rows).values())
         changed = {n for n in want.files | found if want.files.get(n) != found.get(n)}
-        return Verdict(lost, doubled, tuple(sorted(changed)), self.table(store) == want.table, self.left(store))
+        return Verdict(
+            lost, doubled, tuple(sorted(changed)), self.table(store) == want.table, self.left(store)
+        )
 
     def left(self, store: Path) -> tuple[str, ...]:
         """What a finished run has left: it should be nothing."""
-        scraps = [str(f.relative_to(store)) for n in ("tmp", "claims", "work") for f in store.glob(f"{n}/*")]
+        from compression_gap.store.claims import under_way
+        from compression_gap.store.store import Store
+
+        scraps = [str(f.relative_to(store)) for n in ("tmp", "work") for f in store.glob(f"{n}/*")]
+        scraps += [
+            f"claim on {u.kind} {u.key}" for u in under_way(Store(store))
+        ]  # those of the dead are free
         until = time.monotonic() + 10.0  # processes whose parent was killed take a moment
         while (alive := self.own_processes()) and time.monotonic() < until:
             time.sleep(0.05)

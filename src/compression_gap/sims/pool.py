@@ -37,7 +37,9 @@ from .failure import SimulatorError, simulating
 from .registry import make_sim
 
 MAX_DEATHS = 3  # of workers in one episode
-ANSWER_SECONDS = 600.0  # for one message: a reset with all that is loaded first, or the steps up to a decision
+ANSWER_SECONDS = (
+    600.0  # for one message: a reset with all that is loaded first, or the steps up to a decision
+)
 SECONDS_VARIABLE = "CGAP_SIMULATOR_SECONDS"
 LOOKS = 100  # in that time, so that a pause of this very process (Ctrl-Z, a suspended machine) costs one look
 # One thread per worker for OpenMP and BLAS; none beside the main one for Mesa's software renderer.
@@ -156,7 +158,7 @@ class SimPool:
 
     def _start_workers(self, needed: int) -> None:
         while len(self._started) < needed:
-            self._started.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+            self._started.append(_started(self.spec) if self.workers else _Inline(self.spec))
 
     def _begin(self, at: int, job: Job, drive: Drive) -> None:
         job.sent.clear()
@@ -176,7 +178,7 @@ class SimPool:
             job.deaths += 1
             if job.deaths >= MAX_DEATHS:
                 raise self._given_up(job)
-            self._started[at] = worker = _Worker(self.spec)
+            self._started[at] = worker = _started(self.spec)
             try:
                 for message in job.sent:  # the same actions lead to the same point
                     worker.send(message)
@@ -238,6 +240,14 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def _started(spec: SimSpec) -> _Worker:
+    """A new worker; tried again where the fork server, or the new process, is killed at that very moment."""
+    for _ in range(MAX_DEATHS - 1):
+        with suppress(EOFError, OSError):
+            return _Worker(spec)
+    return _Worker(spec)
 
 
 class _Inline:

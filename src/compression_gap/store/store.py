@@ -215,8 +215,11 @@ class Store:
             with self.scratch(recipe.kind) as folder:
                 yield folder
                 self._commit(recipe, folder, meta or {})
-        except OSError as error:
-            raise disk_error(error, self.root) from error
+        except Exception as error:
+            said = disk_error(system_error(error) or error, self.root)
+            if not isinstance(said, UserError):
+                raise
+            raise said from error
 
     def adopt(self, folder: Path) -> None:
         """Commit a folder that has its manifest, such as another store's. Raises ``ValueError`` if it is damaged."""
@@ -352,8 +355,24 @@ def _damage(folder: Path, key: str) -> str | None:
     return None
 
 
-def disk_error(error: OSError, where: Path) -> UserError | OSError:
-    """Turn a full or read-only disk into a sentence; any other error is returned as it is."""
+def system_error(error: Exception) -> OSError | None:
+    """The system's error that an error is, or that a library tells of in words alone; else None.
+
+    Of Rust (safetensors) the number stands in the text; NumPy counts what it could not write.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
+
+
+def disk_error(error: Exception, where: Path) -> Exception:
+    """Turn a full or read-only disk into a ``UserError``; any other error is returned as it is."""
+    if not isinstance(error, OSError):
+        return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"the disk with {where} is full: free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
@@ -373,7 +392,8 @@ def write_json(file: Path, value: Any) -> None:
     try:
         scratch.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
         os.replace(scratch, file)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a write that fails does not say where
         scratch.unlink(missing_ok=True)
         raise
 

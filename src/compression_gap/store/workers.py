@@ -205,6 +205,7 @@ class Pool:
         self.silent.pop(connection, None)
         process = self.workers.pop(connection)
         process.join()
+        self.store.sweep()  # its scratch folder
         key = step.key
         self.deaths[key] = self.deaths.get(key, 0) + 1
         if self.deaths[key] < 3:
