@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from soaking import Row, Say, Study
@@ -123,7 +123,7 @@ def flipped_bits(study: Study, seed: int, say: Say) -> list[Row]:
             kept = file.read_bytes()
             if not kept:
                 continue
-            _flip(file, rng)
+            flip(file, rng.randrange(8 * file.stat().st_size))
             whole.injected += 1
             found = study.command("store", "verify", store=store) if whole.injected % 5 == 1 else None
             name = f"damaged: {folder.parent.name} {folder.name}:"
@@ -135,7 +135,7 @@ def flipped_bits(study: Study, seed: int, say: Say) -> list[Row]:
     named = 0
     for folder in artefacts:  # what is made from it is made anew, so that the run reads it
         file = rng.choice(sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size))
-        _flip(file, rng)
+        flip(file, rng.randrange(8 * file.stat().st_size))
         each.injected += 1
         readers = _made_from(store, folder.name)
         for reader in readers:
@@ -166,10 +166,10 @@ def _verified(store: Path) -> str:
     return "\n".join(f"damaged: {d.kind} {d.key}: {d.problem}" for d in verify_store(store)[1])
 
 
-def _flip(file: Path, rng: random.Random) -> None:
+def flip(file: Path, bit: int) -> None:
+    """Turn one bit of a file over."""
     data = bytearray(file.read_bytes())
-    at = rng.randrange(8 * len(data))
-    data[at // 8] ^= 1 << at % 8
+    data[bit // 8] ^= 1 << bit % 8
     file.write_bytes(data)
 
 
@@ -264,10 +264,8 @@ def full_shared_memory(study: Study, say: Say) -> Row:
     row, store = Row("a full /dev/shm"), study.store("shm")
     with disk(study.folder / "shm", 4) as full:
         filler = full / "filler"
-        try:
+        with suppress(OSError):
             filler.write_bytes(b"\0" * 8192)
-        except OSError:
-            pass
         subprocess.run(["mount", "--bind", str(full), "/dev/shm"], check=True)
         try:
             row.injected = 1

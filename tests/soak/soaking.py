@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -206,10 +207,8 @@ class Study:
     def kill_all(self) -> None:
         """End every process of every run of this study, and no other."""
         for pid in self.own_processes():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     @cached_property
     def reference(self) -> Reference:

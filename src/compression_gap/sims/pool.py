@@ -23,18 +23,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..store.workers import die_with_parent
 from .base import Sim, SimSpec
 from .episode import Drive, EpisodeRunner, Outcome
 from .failure import SimulatorError, simulating
 from .registry import make_sim
+
+if sys.platform == "linux":
+    import fcntl
 
 MAX_DEATHS = 3  # of workers in one episode
 ANSWER_SECONDS = (
@@ -313,11 +315,26 @@ class _Service:
             self.sim.close()
 
 
+def _die_with_owner() -> None:
+    """On Linux, have the kernel end this process when the one that asked for it ends, even if it hangs; elsewhere nothing.
+
+    Its parent is the fork server, which lives as long as its children. The owner holds the other end of a pipe, on which
+    nothing is ever written: the signal that the kernel sends of it can only tell of its end.
+    """
+    owner = parent_process()
+    if sys.platform == "linux" and owner is not None:
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
+        if not owner.is_alive():
+            os._exit(1)
+
+
 def _serve(pipe: Connection, spec: SimSpec) -> None:
     """A worker's life: it ends when the parent closes the pipe, or ends itself."""
     os.environ.update(_ENVIRONMENT)  # once more: the fork server may have been started by someone else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers in order
-    die_with_parent(os.getppid())  # the fork server's end; the end of the pipe would not end one that hangs
+    _die_with_owner()
     if hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr)
     service = _Service(spec)

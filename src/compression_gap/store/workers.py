@@ -18,7 +18,6 @@ from .claims import Busy
 from .outcome import Outcome, Watcher, after_failures, failure_record, note_failure
 from .store import Store
 
-
 LAST_WORDS = 10.0  # seconds for a worker to remove its scratch folder
 
 
@@ -72,7 +71,7 @@ class Pool:
         self.deaths: dict[str, int] = {}
         self.elsewhere: dict[str, float] = {}  # keys that another run builds, and when to look again
         self.silent: dict[Connection, float] = {}  # seconds for which a busy worker has said nothing
-        self.hung: set[str] = set()  # keys whose worker was killed for that
+        self.hung: dict[str, float] = {}  # keys whose worker was killed for that, and after how many seconds
         self.looked = time.monotonic()
 
     def run(self) -> None:
@@ -189,8 +188,9 @@ class Pool:
         passed, self.looked = min(now - self.looked, 1.0), now  # not while this process itself was stopped
         for connection, (step, _) in self.busy.items():
             self.silent[connection] = self.silent.get(connection, 0.0) + passed
-            if step.patience is not None and self.silent[connection] > step.patience:
-                self.hung.add(step.key)
+            patience = step.patience
+            if patience is not None and self.silent[connection] > patience:
+                self.hung[step.key] = patience
                 self.workers[connection].kill()
 
     def _fail(self, step: Artifact, record: dict[str, str], waiting: list[Artifact]) -> None:
@@ -214,7 +214,9 @@ class Pool:
         sentence = f"the worker of '{step.label}' died three times (exit code {process.exitcode})"
         kind = "crash"
         if key in self.hung:
-            sentence += f": for {step.patience:g} s it had said nothing, so it counted as hung and was killed"
+            sentence += (
+                f": for {self.hung[key]:g} s it had said nothing, so it counted as hung and was killed"
+            )
             kind = "simulator"
         self._fail(step, {"kind": kind, "step": step.label, "sentence": sentence, "traceback": ""}, waiting)
 
