@@ -7,6 +7,7 @@ bytes of all artefacts and the final table must be those of the reference.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,7 @@ class Study:
     text: str = STUDY
     processes: int = 2
     faults: dict[str, Any] = field(default_factory=dict)  # of every disturbed run
+    inside: bool = False  # other verbs than a run are called in this process, which spares their start
     number: int = 0
 
     def __post_init__(self) -> None:
@@ -187,7 +189,14 @@ class Study:
 
     def command(self, *words: str, store: Path) -> Ended:
         """Another verb, undisturbed."""
-        return self.end(self.start(*words, store=store, calm=True))
+        if not self.inside:
+            return self.end(self.start(*words, store=store, calm=True))
+        from compression_gap.cli.main import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([*words, "--store", str(store)])
+        return Ended(code, out.getvalue(), err.getvalue())
 
     def own_processes(self) -> dict[int, str]:
         """The processes of all its runs, by what they are: coordinator, worker, fork server, simulator, other."""

@@ -12,9 +12,8 @@ SOUND = Verdict(0, 0, (), True, ())
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study of one worker whose wall clock jumps by hours whenever it is disturbed, with a checkpoint at every step."""
-    made = Study(
-        tmp_path_factory.mktemp("soak"), SHORT, processes=1, faults={"clock": True, "checkpoint": 0.0}
-    )
+    faults = {"clock": True, "checkpoint": 0.0}
+    made = Study(tmp_path_factory.mktemp("soak"), SHORT, processes=1, faults=faults, inside=True)
     yield made
     made.kill_all()
 
@@ -33,7 +32,6 @@ def store(study):
             fault("step", "kill_self", after=20),  # the worker, whose simulator makes demonstrations
             fault("checkpoint", "kill_parent", after=1),
         ),
-        (-signal.SIGTERM, fault("tokenizer:before-rename", "signal_parent", signal="SIGTERM")),
         (130, fault("tokens:built", "signal_parent", signal="SIGINT")),
         (2, fault("policy:before-rename", "full")),
         (0, fault(f"step from {state_of(study)}", "kill_self")),  # a simulator
