@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression_gap.errors import UserError
+from compression_gap.errors import UserError, system_error
 from compression_gap.store import store as artifacts
 from compression_gap.store.store import (
     MANIFEST,
@@ -495,7 +495,7 @@ def test_safetensors_tell_the_system_s_number_in_words(tmp_path):
             save_file({"a": torch.zeros(100_000)}, tmp_path / "a.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-    assert artifacts.system_error(caught.value).errno == errno.EFBIG
+    assert system_error(caught.value).errno == errno.EFBIG
 
 
 def test_json_that_cannot_be_written_says_where(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UserError
+from ..errors import UserError, system_error
 from ..records import read_object
 
 STORE_VERSION = 1
@@ -352,20 +352,6 @@ def _damage(folder: Path, key: str) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != want["bytes"] or file_sha256(file) != want["sha256"]:
             return f"{name} does not match its checksum"
-    return None
-
-
-def system_error(error: Exception) -> OSError | None:
-    """The system's error that an error is, or that a library tells of in words alone; else None.
-
-    Of Rust (safetensors) the number stands in the text; NumPy counts what it could not write.
-    """
-    if isinstance(error, OSError) and error.errno is not None:
-        return error
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        return OSError(int(found[1]), os.strerror(int(found[1])))
-    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
 
 
