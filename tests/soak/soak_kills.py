@@ -54,8 +54,10 @@ def kills(study: Study, times: int, seed: int, say: Say) -> list[Row]:
             if how.code != -signal.SIGKILL:
                 break
         _judge(study, store, how.code, how.err, [rows[role] for role in given], say)
-    for row in rows.values():
-        row.note = "builds that were under way: " + ", ".join(f"{n} {p}" for p, n in phases.most_common())
+    first = next(iter(rows.values()))
+    first.note = "builds under way at a kill, of any process: " + ", ".join(
+        f"{n} × {p}" for p, n in phases.most_common()
+    )
     return list(rows.values())
 
 
@@ -82,7 +84,7 @@ def _strike(
     while run.poll() is None:
         found = [pid for pid, is_a in study.own_processes().items() if is_a == wanted]
         if found:
-            phase = ", ".join(_under_way(store)) or "no build"
+            phase = " and ".join(_under_way(store)) or "no build"
             try:
                 os.kill(rng.choice(sorted(found)), number)
             except ProcessLookupError:
