@@ -36,7 +36,7 @@ FAULTS: dict[str, Fault] = {
     "disk-any": lambda s, o, say: [soak_faults.full_at_any_byte(s, say)],
     "bits": lambda s, o, say: soak_faults.flipped_bits(s, o.seed, say),
     "two": lambda s, o, say: soak_faults.two_coordinators(s, o.times, say),
-    "clock": lambda s, o, say: soak_faults.jumping_clock(s, say),
+    "clock": lambda s, o, say: [soak_faults.jumping_clock(s, say)],
     "shm": lambda s, o, say: [soak_faults.full_shared_memory(s, say)],
     "hang": lambda s, o, say: soak_faults.hangs(s, o.times, say),
     "metaworld": lambda s, o, say: _in_metaworld(s, o, say),
