@@ -17,8 +17,9 @@ test: $(VENV)/ready lint
 test-libero: $(VENV)/libero
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
 
+# All faults that docs/faults.md lists, for an hour or two; what is done is kept in soak/, and a second call goes on from it.
 soak: $(VENV)/ready
-	MUTANTS=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/demos/test_mutations.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak --out soak
 
 # Each extra alone in a fresh environment, with the lowest versions that pyproject.toml allows and with the newest.
 test-extras: $(VENV)/ready

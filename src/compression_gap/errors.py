@@ -1,5 +1,8 @@
 """The exceptions that others rely on; above all the one that a user can cause, a sentence with a remedy."""
 
+import errno
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -25,3 +28,17 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     near = get_close_matches(name, names, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     return UserError(f"unknown {what} '{name}'{hint}; known: {', '.join(names)}")
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's error that an error is, or that a library tells of in words alone; else None.
+
+    Of Rust (safetensors) the number stands in the text; NumPy counts what it could not write.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None

@@ -36,6 +36,14 @@ def test_what_runs_is_seen_by_whoever_looks(halved):
     assert status(halved.study, halved.store.root).running == []
 
 
+def test_a_clock_that_was_put_back_makes_no_time_negative(halved, monkeypatch):
+    with claim(halved.store, halved.plan.cells[0].evidence) as mine:
+        mine.since += 7200.0
+        mine._write(0, 0)
+        (running,) = status(halved.study, halved.store.root).running
+    assert running.seconds == 0.0
+
+
 def test_the_pace_of_a_kind_is_that_of_its_own_steps(halved):
     episodes, policy = halved.plan.cells[0].evidence, halved.plan.cells[0].policy
     pace = Pace()

@@ -126,3 +126,11 @@ def test_a_simulator_that_does_not_repeat_is_found_out(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="did not repeat"):
         collect_demos(CHANNEL, "reach", 3, tmp_path)
     assert module.FAIR_ATTEMPTS > 3
+
+
+def test_an_attempt_that_fails_is_a_sign_of_life_too(tmp_path, monkeypatch):
+    with_expert(monkeypatch, Choosy)
+    told = []
+    meta = collect_demos(CHANNEL, "reach", 3, tmp_path, progress=lambda *at: told.append(at))
+    assert len(told) == meta["attempts"] > 3
+    assert told[-1] == (3, 3)

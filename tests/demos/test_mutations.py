@@ -1,6 +1,6 @@
 """Mutants of every format: each is imported, or refused with one sentence; nothing stays behind.
 
-The seeds are fixed. ``make soak`` runs many more of them (MUTANTS=5000).
+The seeds are fixed. ``make soak`` runs many more of them (MUTANTS=3000).
 """
 
 import json

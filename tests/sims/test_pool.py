@@ -14,6 +14,7 @@ from compression_gap import extras
 from compression_gap.errors import UserError
 from compression_gap.extras import Extra
 from compression_gap.sims import SimPool, SimSpec, SimulatorError, failure
+from compression_gap.sims import pool as pool_module
 from compression_gap.sims.episode import Drive
 
 CHANNEL = SimSpec(sim="channel", tasks=("reach",), image_size=16)
@@ -142,24 +143,29 @@ def test_an_error_of_the_decider_leaves_no_old_answers_behind(pool):
     assert play(pool, 3)[0] == want
 
 
-def test_workers_end_when_their_parent_is_killed():
+@pytest.mark.parametrize("hangs", [False, True])
+def test_workers_end_when_their_parent_is_killed(hangs):
     script = textwrap.dedent(
         """
         import os, signal, sys
         from compression_gap.sims import SimPool, SimSpec
         from compression_gap.sims.pool import Drive
 
+        hangs = sys.argv[1] == "True"
+
         pool = SimPool(SimSpec(sim="channel", tasks=("reach",)), 2)
 
         def die(jobs, asked):
             print(*pool.pids(), flush=True)
+            if hangs:  # the end of its pipe is nothing to it
+                os.kill(pool.pids()[0], signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGKILL)
 
         pool.run([("reach", 0), ("reach", 1)], Drive("step", 1, 16), die, print)
         """
     )
     # The workers hold the write ends of these pipes, so this returns only when all of them have gone.
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", script, str(hangs)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == -signal.SIGKILL
     assert len(run.stdout.split()) == 2
@@ -169,3 +175,75 @@ def test_workers_end_when_their_parent_is_killed():
 def test_a_negative_number_of_workers_is_refused():
     with pytest.raises(UserError, match="workers must be 0 or more"):
         SimPool(CHANNEL, -1)
+
+
+def test_a_worker_that_hangs_is_killed_and_its_episode_runs_again(pool):
+    want, batches = play(pool, 6)
+    rounds = []
+
+    def stop(jobs):
+        rounds.append(len(jobs))
+        if len(rounds) == 2:  # in the middle of episodes
+            os.kill(pool.pids()[1], signal.SIGSTOP)
+            pool._started[1].seconds = 0.1
+
+    before = pool.pids()
+    got, again = play(pool, 6, on_batch=stop)
+    assert got == want
+    assert again == batches
+    assert pool.pids()[1] != before[1]
+    assert not os.path.exists(f"/proc/{before[1]}")
+
+
+def test_an_episode_that_always_hangs_is_reported():
+    with SimPool(CHANNEL, 1) as pool:
+
+        def stop(jobs):
+            os.kill(pool.pids()[0], signal.SIGSTOP)
+            pool._started[0].seconds = 0.1
+
+        drive = Drive("observation", execute=1, step_limit=16)
+        said = "'channel' did not answer within 600 s 3 times, at reach, initial state 0: the lines above"
+        with pytest.raises(SimulatorError, match=said):
+            play(pool, 1, drive, on_batch=stop)
+
+
+def test_the_limit_of_an_answer_is_a_number_of_seconds(monkeypatch):
+    from compression_gap.sims.pool import ANSWER_SECONDS, SECONDS_VARIABLE, answer_seconds
+
+    for said, seconds in (("", ANSWER_SECONDS), ("0", float("inf")), ("2.5", 2.5)):
+        monkeypatch.setenv(SECONDS_VARIABLE, said)
+        assert answer_seconds() == seconds
+    for wrong in ("soon", "-1", "nan"):
+        monkeypatch.setenv(SECONDS_VARIABLE, wrong)
+        with pytest.raises(UserError, match=f"{SECONDS_VARIABLE}={wrong} is no number of seconds"):
+            answer_seconds()
+
+
+def test_a_fork_server_that_is_killed_is_started_again(monkeypatch):
+    """At the very moment at which a worker is started, too."""
+    from multiprocessing import forkserver
+
+    with SimPool(CHANNEL, 2) as pool:
+        want, _ = play(pool, 4)
+
+        def kill(jobs):
+            if not killed:
+                killed.append(forkserver._forkserver._forkserver_pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        killed = []
+        assert play(pool, 4, on_batch=kill)[0] == want
+    started, tries = pool_module._Worker, []
+
+    def at_that_moment(spec):
+        tries.append(spec)
+        if len(tries) < 3:
+            raise EOFError("unexpected EOF")
+        return started(spec)
+
+    monkeypatch.setattr(pool_module, "_Worker", at_that_moment)
+    worker = pool_module._started(CHANNEL)
+    assert worker.process.is_alive()
+    assert len(tries) == 3
+    worker.close()

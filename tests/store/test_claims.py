@@ -1,5 +1,6 @@
 """Claims: one builder at a time, of all processes; a dead one's claim is free."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -8,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from compression_gap.errors import Interrupted
+from compression_gap.errors import Interrupted, UserError
 from compression_gap.store import claims
 from compression_gap.store.artifact import Artifact, Job, build
 from compression_gap.store.claims import Busy, claim, under_way
@@ -141,3 +142,13 @@ def test_a_build_that_waits_takes_what_the_other_has_built(tmp_path):
     waits.join(30)
     assert not waits.is_alive()
     assert np.load(store.open(step) / "value.npy") == 7
+
+
+def test_a_claim_on_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(claims, "_locked", full)
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match=f"the disk with {tmp_path} is full"), claim(store, RECIPE):
+        pass

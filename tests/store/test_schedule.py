@@ -97,7 +97,7 @@ def test_a_step_whose_worker_dies_three_times_is_a_failure_that_says_so(schedule
     s = scheduled(a, b := Piece(number=1, of=(a,)))
     for _ in range(3):
         assert s.take() is a
-        s.died(a, "exit code -9")
+        s.died(a, "(exit code -9)")
     sentence = "the worker of 'piece 0' died three times (exit code -9)"
     assert s.watcher.sentences == [sentence]
     assert s.outcome.failures[b.key]["sentence"] == sentence

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression_gap.errors import UserError
+from compression_gap.errors import UserError, system_error
 from compression_gap.store import store as artifacts
 from compression_gap.store.store import (
     MANIFEST,
@@ -463,3 +463,46 @@ def test_two_processes_that_commit_one_key_agree(tmp_path):
     assert read[0] == read[1]
     assert (Store(tmp_path).open(RECIPE) / "data").read_text() == read[0]
     assert temporary(Store(tmp_path)) == []
+
+
+def test_a_full_disk_is_a_sentence_whichever_library_meets_it(tmp_path):
+    """Safetensors and NumPy raise errors that hold no number of the system."""
+    store = Store(tmp_path)
+    rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    for error in (rust, OSError("96 requested and 0 written"), OSError(errno.ENOSPC, "No space left")):
+        with pytest.raises(UserError, match="is full: free some space") as caught, store.create(RECIPE):
+            raise error
+        assert caught.value.__cause__ is error
+    for error in (
+        RuntimeError("I/O error: Input/output error (os error 5)"),
+        OSError("no number"),
+        ValueError("x"),
+    ):
+        with pytest.raises(type(error)) as caught, store.create(RECIPE):
+            raise error
+        assert caught.value is error
+
+
+def test_safetensors_tell_the_system_s_number_in_words(tmp_path):
+    resource = pytest.importorskip("resource")
+    import torch
+    from safetensors.torch import save_file
+
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, kept[1]))
+    try:
+        with pytest.raises(Exception, match="os error") as caught:
+            save_file({"a": torch.zeros(100_000)}, tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+    assert system_error(caught.value).errno == errno.EFBIG
+
+
+def test_json_that_cannot_be_written_says_where(tmp_path, monkeypatch):
+    def full(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(tmp_path), "write_text", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        artifacts.write_json(tmp_path / "a.json", {})
+    assert caught.value.filename == str(tmp_path / "a.json")

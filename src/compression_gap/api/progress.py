@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,18 @@ from ..store.artifact import Artifact
 from ..store.pace import Ahead, time_left
 
 
+class _LogFile(logging.FileHandler):
+    """A log that is not worth a word when it cannot be written: a full disk is the builds' to meet."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Close it, whatever could not be written."""
+        with suppress(OSError):
+            super().close()
+
+
 class RunWatcher:
     """Progress with the time left, on the terminal and in a log file."""
 
@@ -25,7 +37,7 @@ class RunWatcher:
         self.log = logging.getLogger(f"compression_gap.run.{id(self)}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
-        self.handler = logging.FileHandler(log)
+        self.handler = _LogFile(log)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self.log.addHandler(self.handler)
         self.bar = Progress(

@@ -212,7 +212,8 @@ def status_of(opened: OpenStudy) -> Status:
         steps=len(plan.steps),
         done=len(plan.steps) - len(missing),
         running=[
-            StepUnderWay(by_key[u.key].label, u.done, u.total, time.time() - u.since) for u in at.values()
+            StepUnderWay(by_key[u.key].label, u.done, u.total, max(0.0, time.time() - u.since))
+            for u in at.values()
         ],
         seconds_left=left / min(len(at) or os.cpu_count() or 1, max(1, len(missing))),
         missing=[s.label for s in missing],

@@ -12,6 +12,7 @@ from typing import Any
 from ..demos import DemoSet
 from ..errors import UserError, counted
 from ..sims import SimSpec
+from ..sims.pool import answer_seconds
 from ..store.artifact import UNKEYED, Artifact, Job, elided
 from ..store.store import MANIFEST, Recipe, Store, read_manifest, recipe_in
 
@@ -56,6 +57,11 @@ class Demonstrations(Artifact, kind="demos", version=2, simulated=True):
     def cost(self) -> float:
         """Core-seconds."""
         return 0.8 * self.episodes
+
+    @property
+    def patience(self) -> float:
+        """Seconds for one attempt of the expert: the simulator runs in the very process that builds."""
+        return answer_seconds()
 
     @property
     def packages(self) -> Mapping[str, str]:

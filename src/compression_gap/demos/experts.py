@@ -59,8 +59,8 @@ def collect_demos(
                     seen = _watch(sim, task, state, actions)
                 writer.add(task, state, seen, actions)
                 lengths.append(len(actions))
-                if progress:
-                    progress(len(lengths), episodes)
+            if progress:  # after a failure, too: it is a sign of life
+                progress(len(lengths), episodes)
             state += 1
         writer.close()
     finally:

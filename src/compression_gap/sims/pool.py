@@ -7,19 +7,23 @@ number of workers alone, never of timing.
 
 A worker that dies is replaced. Since an episode is a function of its start and of the actions it was given,
 the new worker is sent the same messages again and arrives at the same point: nothing of the dead worker's
-evidence is used, and the batches stay what they were.
+evidence is used, and the batches stay what they were. A worker that does not answer one message within
+``answer_seconds`` hangs: it is killed, and replaced like one that died.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import math
 import os
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,7 +35,15 @@ from .episode import Drive, EpisodeRunner, Outcome
 from .failure import SimulatorError, simulating
 from .registry import make_sim
 
+if sys.platform == "linux":
+    import fcntl
+
 MAX_DEATHS = 3  # of workers in one episode
+ANSWER_SECONDS = (
+    600.0  # for one message: a reset with all that is loaded first, or the steps up to a decision
+)
+SECONDS_VARIABLE = "CGAP_SIMULATOR_SECONDS"
+LOOKS = 100  # in that time, so that a pause of this very process (Ctrl-Z, a suspended machine) costs one look
 # One thread per worker for OpenMP and BLAS; none beside the main one for Mesa's software renderer.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -39,6 +51,25 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "LP_NUM_THREADS": "0",
 }
+
+
+def answer_seconds() -> float:
+    """How long a simulator may take for one message: infinite if the environment's variable says 0.
+
+    Raises ``UserError`` if that is no number of seconds.
+    """
+    said = os.environ.get(SECONDS_VARIABLE, "")
+    try:
+        seconds = float(said) if said.strip() else ANSWER_SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"{SECONDS_VARIABLE}={said} is no number of seconds; give one, or 0 for no limit")
+    return seconds or math.inf
+
+
+class Hung(OSError):
+    """A worker did not answer in time; it has been killed."""
 
 
 @dataclass
@@ -50,6 +81,7 @@ class Job:
     initial_state: int
     sent: list[tuple[Any, ...]] = field(default_factory=list)
     deaths: int = 0
+    hangs: int = 0  # of these deaths
 
 
 class SimPool:
@@ -83,7 +115,7 @@ class SimPool:
         ``decide`` gets the jobs that ask, in episode order, with what each asks, and returns one chunk
         (float [n, d]) for each, or None for an episode that has to be run again from its start. ``done`` is
         called once for each episode. Raises ``UserError`` if a worker raises one, or if the workers of one
-        episode die three times.
+        episode die or hang three times.
         """
         self._start_workers(min(max(self.workers, 1), len(episodes)))
         waiting = deque(Job(i, task, state) for i, (task, state) in enumerate(episodes))
@@ -128,7 +160,7 @@ class SimPool:
 
     def _start_workers(self, needed: int) -> None:
         while len(self._started) < needed:
-            self._started.append(_Worker(self.spec) if self.workers else _Inline(self.spec))
+            self._started.append(_started(self.spec) if self.workers else _Inline(self.spec))
 
     def _begin(self, at: int, job: Job, drive: Drive) -> None:
         job.sent.clear()
@@ -142,30 +174,41 @@ class SimPool:
     def _receive(self, at: int, job: Job) -> Any:
         try:
             return _checked(self._started[at].receive())
-        except (EOFError, OSError):
-            pass
+        except (EOFError, OSError) as error:
+            job.hangs += isinstance(error, Hung)
         while True:
             job.deaths += 1
-            self._started[at].close()
             if job.deaths >= MAX_DEATHS:
-                raise UserError(
-                    f"the worker of episode {job.task}, initial state {job.initial_state}, died "
-                    f"{job.deaths} times (killed, or out of memory): use fewer workers, or free memory"
-                )
-            self._started[at] = worker = _Worker(self.spec)
+                raise self._given_up(job)
+            self._started[at] = worker = _started(self.spec)
             try:
                 for message in job.sent:  # the same actions lead to the same point
                     worker.send(message)
                     reply = worker.receive()
                 return _checked(reply)
-            except (EOFError, OSError):
-                continue
+            except (EOFError, OSError) as error:
+                job.hangs += isinstance(error, Hung)
+
+    def _given_up(self, job: Job) -> UserError:
+        """The sentence that names the episode."""
+        if not job.hangs:
+            return UserError(
+                f"the worker of episode {job.task}, initial state {job.initial_state}, died "
+                f"{job.deaths} times (killed, or out of memory): use fewer workers, or free memory"
+            )
+        often = "" if job.hangs == job.deaths else f", and died {job.deaths - job.hangs} times"
+        return SimulatorError(
+            f"the simulator '{self.spec.sim}' did not answer within {answer_seconds():g} s {job.hangs} times{often}, "
+            f"at {job.task}, initial state {job.initial_state}: the lines above say where it hangs; if it is only slow, "
+            f"set {SECONDS_VARIABLE} to more seconds, or to 0 for no limit"
+        )
 
 
 class _Worker:
     """A worker process and the parent's end of its pipe."""
 
     def __init__(self, spec: SimSpec) -> None:
+        self.seconds = answer_seconds()
         context = get_context("forkserver")
         context.set_forkserver_preload(_preload(spec))
         self.pipe, theirs = context.Pipe()
@@ -178,6 +221,14 @@ class _Worker:
         self.pipe.send(message)
 
     def receive(self) -> Any:
+        """The answer. Raises ``EOFError`` or ``OSError`` of a worker that died, ``Hung`` of one that had to be killed."""
+        look = None if math.isinf(self.seconds) else self.seconds / LOOKS
+        if not any(self.pipe.poll(look) for _ in range(LOOKS)):
+            with suppress(OSError, AttributeError):
+                os.kill(self.process.pid or 0, signal.SIGUSR1)  # it writes where it stands (``_serve``)
+            self.process.join(timeout=1.0)
+            self.process.kill()
+            raise Hung
         return self.pipe.recv()
 
     def hang_up(self) -> None:
@@ -191,6 +242,14 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def _started(spec: SimSpec) -> _Worker:
+    """A new worker; tried again where the fork server, or the new process, is killed at that very moment."""
+    for _ in range(MAX_DEATHS - 1):
+        with suppress(EOFError, OSError):
+            return _Worker(spec)
+    return _Worker(spec)
 
 
 class _Inline:
@@ -256,10 +315,28 @@ class _Service:
             self.sim.close()
 
 
+def _die_with_owner() -> None:
+    """On Linux, have the kernel end this process when the one that asked for it ends, even if it hangs; elsewhere nothing.
+
+    Its parent is the fork server, which lives as long as its children. The owner holds the other end of a pipe, on which
+    nothing is ever written: the signal that the kernel sends of it can only tell of its end.
+    """
+    owner = parent_process()
+    if sys.platform == "linux" and owner is not None:
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(owner.sentinel, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
+        if not owner.is_alive():
+            os._exit(1)
+
+
 def _serve(pipe: Connection, spec: SimSpec) -> None:
     """A worker's life: it ends when the parent closes the pipe, or ends itself."""
     os.environ.update(_ENVIRONMENT)  # once more: the fork server may have been started by someone else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers in order
+    _die_with_owner()
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr)
     service = _Service(spec)
     try:
         while True:

@@ -116,6 +116,11 @@ class Artifact:
         return Needs(gpus=self.gpus)
 
     @property
+    def patience(self) -> float | None:
+        """Seconds without progress after which the worker that builds it counts as hung; None: it may take any time."""
+        return None
+
+    @property
     def packages(self) -> Mapping[str, str]:
         """The simulator's packages that its bytes rest on, with their versions; none of most kinds."""
         return {}

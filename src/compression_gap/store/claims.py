@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..records import parse_json
-from .store import Keyed, Store
+from .store import Keyed, Store, disk_error
 
 try:
     import fcntl
@@ -71,8 +71,11 @@ def claim(store: Store, of: Keyed) -> Iterator[Claim | None]:
         yield Claim(None)
         return
     file = _file(store, of.kind, of.key)
-    file.parent.mkdir(exist_ok=True)
-    handle = _locked(file)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        handle = _locked(file)
+    except OSError as error:
+        raise disk_error(error, store.root) from error
     if handle is None:
         yield None
         return

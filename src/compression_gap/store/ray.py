@@ -180,7 +180,7 @@ class Tasks:
             self.schedule.again(step)
         except (lost.WorkerCrashedError, lost.OutOfMemoryError, lost.LocalRayletDiedError) as error:
             self.placement.left(step)
-            self.schedule.died(step, type(error).__name__)
+            self.schedule.died(step, f"({type(error).__name__})")
         except lost.RayError as error:
             self.placement.left(step)
             self.schedule.failed(step, failure_record(step, error))

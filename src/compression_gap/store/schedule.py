@@ -170,14 +170,14 @@ class Schedule:
         self._give_up()
         self.watcher.failed(step, record)
 
-    def died(self, step: Artifact, how: str) -> None:
+    def died(self, step: Artifact, how: str, kind: str = "crash") -> None:
         """Its worker died (killed, out of memory): it is given to another one, at most twice."""
         self._deaths[step.key] += 1
         if self._deaths[step.key] < DEATHS:
             self.again(step)
             return
-        sentence = f"the worker of '{step.label}' died three times ({how})"
-        self.failed(step, {"kind": "crash", "step": step.label, "sentence": sentence, "traceback": ""})
+        sentence = f"the worker of '{step.label}' died three times {how}"
+        self.failed(step, {"kind": kind, "step": step.label, "sentence": sentence, "traceback": ""})
 
     def again(self, step: Artifact) -> None:
         """It was not built through no fault of its own, and is to be given out again."""

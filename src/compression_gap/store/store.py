@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UserError
+from ..errors import UserError, system_error
 from ..records import read_object
 from .scratch import scratch_folder
 
@@ -194,8 +194,11 @@ class Store:
             with self.scratch(recipe.kind) as folder:
                 yield folder
                 self._commit(recipe, folder, meta or {})
-        except OSError as error:
-            raise disk_error(error, self.root) from error
+        except Exception as error:
+            said = disk_error(system_error(error) or error, self.root)
+            if not isinstance(said, UserError):
+                raise
+            raise said from error
 
     def adopt(self, folder: Path) -> None:
         """Commit a folder that has its manifest, such as another store's. Raises ``ValueError`` if it is damaged."""
@@ -339,8 +342,10 @@ def _damage(folder: Path, key: str) -> str | None:
     return None
 
 
-def disk_error(error: OSError, where: Path) -> UserError | OSError:
-    """Turn a full or read-only disk into a sentence; any other error is returned as it is."""
+def disk_error(error: Exception, where: Path) -> Exception:
+    """Turn a full or read-only disk into a ``UserError``; any other error is returned as it is."""
+    if not isinstance(error, OSError):
+        return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"the disk with {where} is full: free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
@@ -360,7 +365,8 @@ def write_json(file: Path, value: Any) -> None:
     try:
         scratch.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
         os.replace(scratch, file)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a write that fails does not say where
         scratch.unlink(missing_ok=True)
         raise
 

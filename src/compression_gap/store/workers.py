@@ -23,6 +23,9 @@ from .schedule import Schedule, stopping_at_interrupt
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when a process starts
 
 
+LAST_WORDS = 10.0  # seconds for a worker to remove its scratch folder
+
+
 @dataclass(frozen=True)
 class Workers:
     """The engine of one machine: so many worker processes, each with one of the devices, if there are any.
@@ -38,18 +41,41 @@ class Workers:
         Pool(schedule, self.processes, self.devices).run()
 
 
+class Stop:
+    """Tells all workers that the run ends: by the end of a pipe.
+
+    An event of ``multiprocessing`` is a lock in shared memory: a worker that is killed while it looks at it keeps it, and
+    all others wait for ever; so does a signal handler that sets it; and with a full /dev/shm there is none.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self.reader, self._writer = context.Pipe(duplex=False)
+
+    def is_set(self) -> bool:
+        """Whether it has been said."""
+        closed: bool = self._writer.closed
+        return closed
+
+    def set(self) -> None:
+        """Say it."""
+        self._writer.close()
+
+
 class Pool:
     """Worker processes and the steps given to them."""
 
     def __init__(self, schedule: Schedule, processes: int, devices: Sequence[Mapping[str, str]] = ()) -> None:
         self.schedule, self.devices = schedule, devices
         self.context = multiprocessing.get_context("spawn")
-        self.stop = self.context.Event()
+        self.stop = Stop(self.context)
         self.threads = max(1, (os.cpu_count() or 1) // processes)
         self.processes = min(processes, max(1, len(schedule.left)))
         self.workers: dict[Connection, Any] = {}
         self.device: dict[Connection, tuple[int, ...]] = {}  # those of each worker
         self.busy: dict[Connection, Artifact] = {}
+        self.silent: dict[Connection, float] = {}  # seconds for which a busy worker has said nothing
+        self.hung: dict[str, float] = {}  # keys whose worker was killed for that, and after how many seconds
+        self.looked = time.monotonic()
 
     def run(self) -> None:
         """Give out ready steps until none is left, or the budget is spent."""
@@ -60,6 +86,7 @@ class Pool:
                         self.stop.set()
                     self._give_out()
                     self._listen()
+                    self._end_hung_workers()
         finally:
             self._close()
 
@@ -126,7 +153,7 @@ class Pool:
         with spawning(self.threads, own):
             process = self.context.Process(
                 target=work,
-                args=(theirs, self.schedule.store.address, self.stop, self.threads, os.getpid()),
+                args=(theirs, self.schedule.store.address, self.stop.reader, self.threads, os.getpid()),
             )
             process.start()
         theirs.close()
@@ -140,6 +167,7 @@ class Pool:
             assert isinstance(ready, Connection)
             try:
                 kind, content = ready.recv()
+                self.silent.pop(ready, None)
             except (EOFError, OSError):  # an OSError if it died in the middle of a message
                 self._bury(ready)
                 continue
@@ -148,12 +176,31 @@ class Pool:
             else:
                 self.schedule.went(self.busy.pop(ready), (kind, content))
 
+    def _end_hung_workers(self) -> None:
+        """Kill a worker that has said nothing for longer than its step may be silent; it is then one that died."""
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, 1.0), now  # not while this process itself was stopped
+        for worker, step in self.busy.items():
+            self.silent[worker] = self.silent.get(worker, 0.0) + passed
+            if step.patience is not None and self.silent[worker] > step.patience:
+                self.hung[step.key] = step.patience
+                self.workers[worker].kill()
+
     def _bury(self, worker: Connection) -> None:
         """A worker died: its step goes to another one."""
         process = self.workers.pop(worker)
         process.join()
+        self.schedule.store.sweep()  # its scratch folder
+        self.silent.pop(worker, None)
         del self.device[worker]
-        self.schedule.died(self.busy.pop(worker), f"exit code {process.exitcode}")
+        step, how = self.busy.pop(worker), f"(exit code {process.exitcode})"
+        if step.key in self.hung:
+            how += (
+                f": for {self.hung[step.key]:g} s it had said nothing, so it counted as hung and was killed"
+            )
+            self.schedule.died(step, how, "simulator")
+        else:
+            self.schedule.died(step, how)
 
     def _close(self) -> None:
         for connection, process in self.workers.items():
@@ -161,7 +208,10 @@ class Pool:
             if connection in self.busy:
                 process.terminate()
         for process in self.workers.values():
-            process.join()
+            process.join(LAST_WORDS)
+            if process.is_alive():  # deaf to the signal: it hangs in a library
+                process.kill()
+                process.join()
 
 
 def together(devices: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -199,7 +249,7 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def work(connection: Connection, where: str, stop: Any, threads: int, parent: int) -> None:
+def work(connection: Connection, where: str, stop: Connection, threads: int, parent: int) -> None:
     """A worker's life: take a step, build it, say how it went, until the pipe is closed."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -215,7 +265,7 @@ def work(connection: Connection, where: str, stop: Any, threads: int, parent: in
             last = time.monotonic()
             connection.send(("progress", (done, total)))
 
-    should_stop: Callable[[], bool] = stop.is_set
+    should_stop: Callable[[], bool] = stop.poll  # true at its end
     while True:
         try:
             step = connection.recv()
