@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo libero test test-libero test-extras soak lint bench constraints clean
+.PHONY: demo libero test test-libero test-cluster test-extras soak lint bench constraints clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
@@ -18,6 +18,9 @@ test-libero: $(VENV)/libero
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
 
 # All faults that docs/faults.md lists, for an hour or two; what is done is kept in soak/, and a second call goes on from it.
+test-cluster: $(VENV)/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/store/test_ray.py tests/store/test_remote.py tests/nn/test_ranks.py tests/test_cluster.py
+
 soak: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak --out soak
 
@@ -48,6 +51,12 @@ $(VENV)/ready: scripts/setup.sh pyproject.toml constraints.txt
 $(VENV)/libero: $(VENV)/ready
 	EXTRAS=metaworld,data,serve,text,dev,libero bash scripts/setup.sh $(VENV)
 	$(BIN)/python -c 'import libero'
+	touch $@
+
+# Ray, fsspec with S3, accelerate; and a server that speaks S3 on this machine, for the tests.
+$(VENV)/cluster: $(VENV)/ready
+	EXTRAS=metaworld,data,serve,text,dev,ray,remote,devices bash scripts/setup.sh $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "moto[server]>=5,<6"
 	touch $@
 
 clean:

@@ -12,7 +12,7 @@ from compression_gap.store.graph import Graph
 
 
 class Piece(Artifact, kind="test-piece", version=1):
-    """Sums its inputs and its number. ``gate``: a file that it waits for; ``fails``: how it ends."""
+    """Sums its inputs and its number. ``gate``: a file that it waits for; ``fails``: how it ends; ``work``: core-seconds."""
 
     number: int
     gpus: float = elided(default=0.0)
@@ -20,6 +20,7 @@ class Piece(Artifact, kind="test-piece", version=1):
     gate: str = elided(default="")
     fails: str = elided(default="")
     seconds: float = elided(default=1.0)
+    work: float = elided(default=0.0)
     of: tuple["Piece", ...] = ()
 
     @property
@@ -47,6 +48,9 @@ class Piece(Artifact, kind="test-piece", version=1):
 
                     raise Interrupted
                 time.sleep(0.01)
+        end = time.process_time() + self.work
+        while time.process_time() < end:
+            pass
         total = self.number + sum(i.value(job.store) for i in self.of)
         (job.out / "value.json").write_text(json.dumps(total))
         job.progress(1, 1)

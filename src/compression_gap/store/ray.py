@@ -240,11 +240,11 @@ def _connected(address: str | None) -> Iterator[ModuleType]:
                 (host[1], int(host[2])), timeout=10
             ).close()  # Ray itself tries for minutes
         ray.init(log_to_driver=False, logging_level="error", **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(
             f"no Ray cluster can be joined at '{address or 'this machine'}' ({words}): start one with 'ray start --head', "
-            "with the same versions of Python and Ray"
+            "with the same versions of Python and Ray, and the same token"
         ) from error
     try:
         yield ray
