@@ -25,6 +25,8 @@ from . import figures, format
 from .figures.style import colours
 from .figures.waterfall import waterfall
 
+FALLS = 24  # waterfalls on a page: nobody looks at more, and each takes a tenth of a second
+
 
 def write_page(
     summary: SuccessSummary | ErrorSummary | None,
@@ -95,7 +97,8 @@ def _simulator(summary: SuccessSummary, videos: Sequence[Video], progress: Progr
     return template("simulator.html").render(
         **_shared(summary, progress),
         **_drawn(figures.SIMULATOR, summary),
-        falls=[(w, waterfall(w, colour[w.action])) for w in summary.found.waterfalls],
+        falls=[(w, waterfall(w, colour[w.action])) for w in summary.found.waterfalls[:FALLS]],
+        undrawn=len(summary.found.waterfalls[FALLS:]),
         videos=[(v, base64.b64encode(v.path.read_bytes()).decode()) for v in videos],
         csv={"cells": table_csv(_success_rows(summary)), "contrasts": _contrasts_csv(summary.contrasts)},
     )
