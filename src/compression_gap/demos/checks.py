@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UserError
 
 TEXT_BYTES = 2**26  # of a metadata file that is read as text: a million episodes in JSON Lines
-TABLE_ROWS = 2**26  # of a table that is read whole
+TABLE_ROWS = 2**23  # of a table that is read whole
 ROW_BYTES = 2**26  # of one row of a field: a frame of 4096 × 4096 has 50 MB
 MOST = 2**53  # up to which a float is exact
 
