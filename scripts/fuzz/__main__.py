@@ -23,7 +23,7 @@ import traceback
 from pathlib import Path
 
 LIMIT = 2048  # MB
-SLOW = 60  # seconds until libFuzzer ends a process that the alarm could not
+SLOW = 120  # seconds until libFuzzer ends a process that the alarm could not
 LONG = 512  # bytes of an input
 
 

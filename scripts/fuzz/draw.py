@@ -25,7 +25,9 @@ class Draw:
         return int.from_bytes(self.take(size).ljust(size, b"\0"), "big") % max(n, 1)
 
     def one(self, of: Sequence[Value]) -> Value:
-        """One of several."""
+        """One of several; ``ValueError`` of none."""
+        if not of:
+            raise ValueError("there is nothing to choose from")
         return of[self.below(len(of))]
 
     def chance(self, of: int) -> bool:

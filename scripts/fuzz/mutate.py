@@ -84,7 +84,7 @@ def mutate_content(draw: Draw, name: str, content: bytes) -> bytes:
             return mutate_zip(draw, content)
         if kind == "safetensors":
             return mutate_tensors(draw, content)
-    except (ValueError, KeyError, OSError, RecursionError, RuntimeError, TypeError, zipfile.BadZipFile):  # it is broken already
+    except (ValueError, KeyError, OSError, RecursionError, RuntimeError, TypeError, OverflowError, zipfile.BadZipFile):  # it is broken already
         pass
     return mutate_bytes(draw, content)
 
@@ -204,6 +204,8 @@ def mutate_hdf5(draw: Draw, content: bytes) -> bytes:
     import numpy as np
 
     memory = io.BytesIO(content)
+    if not content.startswith(b"\x89HDF"):
+        raise ValueError("it is broken already")
     with h5py.File(memory, "a") as file:
         names: list[str] = []
         file.visit(names.append)

@@ -256,11 +256,12 @@ def exported(root: Path) -> None:
     made = root.with_name(root.name + "-made")
     made.mkdir()
     study_file(made)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         code = main(["study", "run", str(made / "study.yaml"), "--store", str(made / "store"), "--processes", "0", "--json"])
     close_pools()
     if code:
-        raise RuntimeError("the small study did not run")
+        raise RuntimeError(f"the small study did not run: {said.getvalue()}")
     export_study(open_study(load_study(made / "study.yaml"), made / "store"), root)
     shutil.rmtree(made)
 

@@ -16,7 +16,7 @@ from compression_gap.errors import UserError
 
 from . import seeds
 from .draw import Draw
-from .guard import Guard, check
+from .guard import SLOW, Guard, check
 from .mutate import mutate
 
 Read = Callable[[Path, Path, Draw], object]  # the folder with the input, a folder to write to, further choices
@@ -117,10 +117,8 @@ def read_images(root: Path, work: Path, draw: Draw) -> None:
 
     def both(file: Path) -> None:
         data = read_bytes(file, 2**26)
-        fail_softly(
-            lambda: decode_image(data, file.name),
-            lambda: unpack(pack({"__image__": True, "format": "png", "data": data})),
-        )
+        sent = [lambda: unpack(pack({"__image__": True, "format": "png", "data": data}))]
+        fail_softly(lambda: decode_image(data, file.name), *(sent if file.suffix in (".png", ".jpeg") else []))
 
     fail_softly(*(functools.partial(both, f) for f in sorted(root.iterdir())))
 
@@ -233,6 +231,9 @@ def served() -> Any:
     return seeds.make_policy()
 
 
+HARNESS = ("message-3.msgpack", "message-4.msgpack")  # of vla-eval's protocol
+
+
 def read_messages(root: Path, work: Path, draw: Draw) -> None:
     """Answer messages; read a server's answer and its greeting."""
     from compression_gap.serving.binding import BINDINGS, own_binding, own_setting
@@ -240,7 +241,9 @@ def read_messages(root: Path, work: Path, draw: Draw) -> None:
     from compression_gap.serving.session import Session
     from compression_gap.serving.wire import unpack
 
-    talks = Conversation(Session(served()), {"library": "x"}, execute=2)
+    def talk(files: list[Path]) -> None:
+        talks = Conversation(Session(served()), {"library": "x"}, execute=2)
+        fail_softly(*(functools.partial(talks.answer, f.read_bytes()) for f in files))
 
     def answer() -> None:
         found = unpack((root / "answer.msgpack").read_bytes())
@@ -256,7 +259,7 @@ def read_messages(root: Path, work: Path, draw: Draw) -> None:
     files = sorted(f for f in root.glob("message-*") if f.is_file() and not f.is_symlink())
     gone = [n for n in ("answer.msgpack", "greeting.msgpack") if not (root / n).is_file() or (root / n).is_symlink()]
     fail_softly(
-        *(functools.partial(talks.answer, f.read_bytes()) for f in files),
+        *(functools.partial(talk, [f for f in files if (f.name in HARNESS) == framed]) for framed in (False, True)),
         *([] if gone else [answer, greeting]),
     )
 
@@ -321,7 +324,8 @@ class Fuzzed:
         draw = Draw(data)
         if data:
             mutate(draw, root, self.guard.outside, links=self.target.links)
-        sentence = check(lambda: self.target.read(root, work, draw), self.guard)
+        slow = SLOW if data else 0  # at first, libraries are imported
+        sentence = check(lambda: self.target.read(root, work, draw), self.guard, slow=slow)
         self.taken += sentence is None
         self.refused += sentence is not None
         return sentence

@@ -10,9 +10,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LARGEST = 2**27  # bytes of a JSON record: the demonstrations of the largest sets list their episodes in tens of MB
 MOST_VALUES = 2**23  # of a JSON record: each takes up to a hundred bytes of memory
@@ -64,6 +68,19 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"it holds {_kind(found)}, not an object")
     return found
+
+
+def read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array of an .npy file, read-only from the disk if it is ``mapped``. Never unpickles.
+
+    Raises ``OSError`` if it cannot be read, ``ValueError`` if it is no such file.
+    """
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False))
+    except (EOFError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError, TokenError) as error:
+        raise ValueError(f"{file.name} is no .npy file: {' '.join(str(error).split())[:160]}") from error
 
 
 def numbers(record: Mapping[str, Any], name: str) -> list[float]:

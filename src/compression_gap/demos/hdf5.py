@@ -21,8 +21,8 @@ from ..errors import UserError
 from .checks import check_row_size, missing_parts, real
 from .hdf5_file import check_filters, hdf5_errors, member, opened, stored_parts, text
 from .source import (
-    BLOCK,
     Field,
+    block_rows,
     camera_shape,
     colour_rows,
     failure_note,
@@ -206,8 +206,9 @@ class Hdf5:
                 first, stop = (0, demo.rows - demo.late) if observed else (int(demo.late), demo.rows)
                 with hdf5_errors(where):
                     check_filters(rows, where)
-                    for start in range(first, stop, BLOCK):
-                        block = rows[start : min(start + BLOCK, stop)]
+                    step = block_rows(rows.shape[1:], rows.dtype.itemsize)
+                    for start in range(first, stop, step):
+                        block = rows[start : min(start + step, stop)]
                         yield colour_rows(block, where) if field.camera else vector_rows(block, where)
         finally:
             if file is not None:

@@ -26,6 +26,7 @@ def hdf5_errors(where: Path | str) -> AbstractContextManager[None]:
         AttributeError,
         ArithmeticError,
         MemoryError,
+        IndexError,
     )
     return library_errors(where, *kinds)
 

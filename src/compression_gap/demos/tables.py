@@ -111,11 +111,20 @@ def _check_flat(table: Any, names: Sequence[str], file: Path) -> None:
             )
 
 
-def opened_table(file: Path) -> Any:
-    """A Parquet file of which the columns can be read."""
+def opened_table(file: Path, name: str = "") -> Any:
+    """A Parquet file of which the columns can be read.
+
+    Bytes and texts of the column ``name`` stay coded by a dictionary, so that what a file holds once is in memory once.
+    """
     from pyarrow import parquet
 
-    return parquet.ParquetFile(file)
+    opened = parquet.ParquetFile(file)
+    columns = map(opened.schema.column, range(len(opened.schema))) if name else ()
+    coded = [c.path for c in columns if c.path.split(".")[0] == name and c.physical_type == "BYTE_ARRAY"]
+    if not coded:
+        return opened
+    opened.close()
+    return parquet.ParquetFile(file, read_dictionary=coded)
 
 
 def plain(column: Any) -> Any:
@@ -160,6 +169,24 @@ def check_width(table: Any, name: str, width: int, where: str) -> None:
                 values += column.num_values
     if values > rows * width:
         raise wrong_width(where, name, f"{values / max(rows, 1):g}", width)
+
+
+def check_images(table: Any, name: str, where: str) -> None:
+    """Refuse a column of images that is none: bytes, or a struct of bytes and a path."""
+    import pyarrow as pa
+
+    def is_bytes(kind: Any) -> bool:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
+
+    kind = table.schema_arrow.field(name).type
+    if pa.types.is_struct(kind):
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        right = set(names) <= {"bytes", "path"} and all(is_bytes(kind.field(n).type) for n in names if n == "bytes")
+    else:
+        right = is_bytes(kind)
+    if not right:
+        raise UserError(f"{where} holds values of type {str(kind)[:60]} in {name}, not images; correct that column")
 
 
 def wrong_width(where: str, name: str, found: object, said: int) -> UserError:

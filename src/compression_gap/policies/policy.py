@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from ..encoders.names import is_pretrained
 from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
+from ..nn.shapes import check_shapes, shapes_in
 from ..sims import Observation
 from ..tokenizers import ActionTokenizer, load_tokenizer
 from ..tokenizers.base import UNREADABLE
@@ -316,9 +318,11 @@ class Policy:
             tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
             prepared = folder / "encoder" if is_prepared(spec.encoder) else None
             instructions = Instructions.load(folder / "text") if spec.task == "text" else None
-            module = PolicyModule(
-                spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
+            make = partial(
+                PolicyModule, spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
             )
+            check_shapes(make, shapes_in(folder / "policy.safetensors"))
+            module = make()
             module.load_state_dict(load_file(folder / "policy.safetensors"))
         except UNREADABLE as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error

@@ -66,23 +66,19 @@ def _name(path: Path) -> str:
 
 
 def _own_table(file: Path, path: Path) -> PolicyOutcomes:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     from ...rollouts.run import EPISODE_SCHEMA
+    from ...store.columns import read_columns
 
     try:
-        with parquet.ParquetFile(file) as opened:
-            if opened.metadata.num_rows > MOST_EPISODES:
-                raise UserError(f"{path} holds more than {MOST_EPISODES:,} episodes; name a smaller file")
-            if problem := unlike(opened, EPISODE_SCHEMA):
-                raise KeyError(problem)
-            rows = opened.read(columns=EPISODE_SCHEMA.names).select(EPISODE_SCHEMA.names).to_pylist()
-    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
+        rows = read_columns(file, EPISODE_SCHEMA, MOST_EPISODES).to_pylist()
+    except ValueError as error:
         raise UserError(
             f"{path} holds no episodes that can be read ({' '.join(str(error).split())[:200]})"
         ) from error
-    return _own_rows(rows, path, _name(path))
+    try:
+        return _own_rows(rows, path, _name(path))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} holds episodes that lack a value; fetch it again") from error
 
 
 def _own_rows(rows: Sequence[Mapping[str, Any]], path: Path, name: str) -> PolicyOutcomes:
