@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo libero test test-libero test-extras soak lint bench constraints clean
+.PHONY: demo libero test test-libero test-extras soak fuzz audit locked lint bench constraints clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
@@ -19,6 +19,20 @@ test-libero: $(VENV)/libero
 
 soak: $(VENV)/ready
 	MUTANTS=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/demos/test_mutations.py
+
+# Hostile input for every reader, SECONDS in all; with atheris, where the extra fuzz is installed.
+fuzz: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	PYTHONPATH=scripts OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $${SECONDS:-3600}
+
+# Known faults of the packages in requirements.lock; a package that cannot be looked up is a failure, too.
+audit: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+# The environment with every package checked against its hash.
+locked:
+	LOCKED=1 bash scripts/setup.sh $(VENV)
 
 # Each extra alone in a fresh environment, with the lowest versions that pyproject.toml allows and with the newest.
 test-extras: $(VENV)/ready

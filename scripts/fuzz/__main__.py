@@ -10,6 +10,7 @@ by ``--again TARGET FILE``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -29,24 +30,31 @@ LONG = 512  # bytes of an input
 
 def fuzz_one(name: str, seconds: float, out: Path, guided: bool) -> None:
     """Run one target in this process, and write its record to ``out``; atheris ends the process."""
-    if guided:
-        import atheris
-
-        with atheris.instrument_imports(include=["compression_gap"], enable_loader_override=False):
-            from fuzz import targets
-    else:
-        from fuzz import targets
-    from fuzz.guard import Guard, peak
-
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**32, 2**32))
-    place = Path(tempfile.mkdtemp(prefix="cgap-fuzz-"))
-    fuzzed = targets.Fuzzed(targets.TARGETS[name], place, Guard(place / "outside"))
-    if sentence := fuzzed.run(b""):
-        raise SystemExit(f"{name}: its valid input is refused: {sentence}")
+    with contextlib.ExitStack() as stack:
+        if guided:  # of what is imported here
+            import atheris
+
+            stack.enter_context(
+                atheris.instrument_imports(include=["compression_gap"], enable_loader_override=False)
+            )
+        from fuzz import targets
+        from fuzz.guard import Guard, peak
+
+        place = Path(tempfile.mkdtemp(prefix="cgap-fuzz-"))
+        fuzzed = targets.Fuzzed(targets.TARGETS[name], place, Guard(place / "outside"))
+        if sentence := fuzzed.run(b""):
+            raise SystemExit(f"{name}: its valid input is refused: {sentence}")
     begun, runs, seen, last = time.monotonic(), 0, {}, 0.0
 
     def note() -> None:
-        record = {"runs": runs, "taken": fuzzed.taken, "refused": fuzzed.refused, "peak": peak(), "found": list(seen)}
+        record = {
+            "runs": runs,
+            "taken": fuzzed.taken,
+            "refused": fuzzed.refused,
+            "peak": peak(),
+            "found": list(seen),
+        }
         (out / f"{name}.json").write_text(json.dumps({**record, "seconds": time.monotonic() - begun}))
 
     def one(data: bytes) -> None:
@@ -66,7 +74,9 @@ def fuzz_one(name: str, seconds: float, out: Path, guided: bool) -> None:
             if fault not in seen:
                 seen[fault] = str(error)[:200]
                 (out / f"{name}-{len(seen)}.bytes").write_bytes(data)
-                (out / f"{name}-{len(seen)}.txt").write_text("".join(traceback.format_exception(error))[-6000:])
+                (out / f"{name}-{len(seen)}.txt").write_text(
+                    "".join(traceback.format_exception(error))[-6000:]
+                )
             if isinstance(error, MemoryError) and peak() > LIMIT * 2**20:
                 note()
                 os._exit(3)
@@ -79,7 +89,13 @@ def fuzz_one(name: str, seconds: float, out: Path, guided: bool) -> None:
             os._exit(0)
 
     if guided:
-        options = [f"-rss_limit_mb={LIMIT}", f"-timeout={SLOW}", f"-max_len={LONG}", "-len_control=0", "-print_final_stats=1"]
+        options = [
+            f"-rss_limit_mb={LIMIT}",
+            f"-timeout={SLOW}",
+            f"-max_len={LONG}",
+            "-len_control=0",
+            "-print_final_stats=1",
+        ]
         atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={out}/{name}-"], one)
         atheris.Fuzz()
     else:
@@ -95,7 +111,9 @@ def main() -> int:
     parse.add_argument("--targets", nargs="*")
     parse.add_argument("--out", type=Path, default=Path("fuzz-out"))
     parse.add_argument("--one", help=argparse.SUPPRESS)
-    parse.add_argument("--unguided", action="store_true", help="random bytes, also where atheris is installed")
+    parse.add_argument(
+        "--unguided", action="store_true", help="random bytes, also where atheris is installed"
+    )
     parse.add_argument("--again", nargs=2, metavar=("TARGET", "FILE"), help="run a kept input once more")
     options = parse.parse_args()
     if options.again:
@@ -120,7 +138,10 @@ def main() -> int:
 
     names = options.targets or list(TARGETS)
     found = 0
-    print(f"{'target':14} {'runs':>8} {'taken':>7} {'refused':>8} {'edges':>6} {'peak MB':>8}  found", flush=True)
+    print(
+        f"{'target':14} {'runs':>8} {'taken':>7} {'refused':>8} {'edges':>6} {'peak MB':>8}  found",
+        flush=True,
+    )
     for name in names:
         found += run_target(name, options.seconds / len(names), options.out, options.unguided)
     return int(found > 0)
@@ -146,7 +167,13 @@ def run_target(name: str, seconds: float, out: Path, unguided: bool) -> int:
         record = json.loads((out / f"{name}.json").read_text())
     faults = list(record["found"])
     if hang or code:
-        faults.append("a hang" if hang or "timeout" in said else "out of memory" if "out-of-memory" in said else f"ended with {code}")
+        faults.append(
+            "a hang"
+            if hang or "timeout" in said
+            else "out of memory"
+            if "out-of-memory" in said
+            else f"ended with {code}"
+        )
         if (out / f"{name}.running").exists():
             (out / f"{name}.running").rename(out / f"{name}-end.bytes")
     line = f"{name:14} {record['runs']:8} {record['taken']:7} {record['refused']:8} {edges[-1] if edges else '-':>6}"

@@ -84,7 +84,16 @@ def mutate_content(draw: Draw, name: str, content: bytes) -> bytes:
             return mutate_zip(draw, content)
         if kind == "safetensors":
             return mutate_tensors(draw, content)
-    except (ValueError, KeyError, OSError, RecursionError, RuntimeError, TypeError, OverflowError, zipfile.BadZipFile):  # it is broken already
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        RecursionError,
+        RuntimeError,
+        TypeError,
+        OverflowError,
+        zipfile.BadZipFile,
+    ):  # it is broken already
         pass
     return mutate_bytes(draw, content)
 
@@ -136,7 +145,9 @@ def mutate_json(draw: Draw, content: bytes) -> bytes:
         del holder[path[-1]]
         return json.dumps(value).encode()
     if how == 1 and isinstance(holder, dict):
-        holder[draw.one(("../outside/secret", "x", "", "a/b", "/tmp/x", "\u2028", "x" * 3000))] = holder.pop(path[-1])
+        holder[draw.one(("../outside/secret", "x", "", "a/b", "/tmp/x", "\u2028", "x" * 3000))] = holder.pop(
+            path[-1]
+        )
         return json.dumps(value).encode()
     if how == 2 and isinstance(holder[path[-1]], int | float):
         holder[path[-1]] = draw.one((-1, 0, 1, 2, 3, 0.5, 1e9, 2**20, 2**31, 2**40, 2**62, 1e300))
@@ -214,7 +225,9 @@ def mutate_hdf5(draw: Draw, content: bytes) -> bytes:
         if how == 0:
             holder = file[name]
             known = sorted(holder.attrs) or ["env_args"]
-            holder.attrs[draw.one(known)] = draw.one(("{", "[" * 5000, b"\xff", 3, np.nan, [1, 2], "x" * 60_000, *JUNK[:8]))
+            holder.attrs[draw.one(known)] = draw.one(
+                ("{", "[" * 5000, b"\xff", 3, np.nan, [1, 2], "x" * 60_000, *JUNK[:8])
+            )
             return _closed(file, memory)
         del file[name]
         if how == 1:
@@ -226,7 +239,9 @@ def mutate_hdf5(draw: Draw, content: bytes) -> bytes:
         elif how == 4:
             file.create_dataset(name, (2**33,), "f8")
         elif how == 5:
-            file.create_dataset(name, (6, 2**13, 2**13, 3), "u1", chunks=(1, 2**13, 2**13, 3), compression="gzip")
+            file.create_dataset(
+                name, (6, 2**13, 2**13, 3), "u1", chunks=(1, 2**13, 2**13, 3), compression="gzip"
+            )
         elif how == 6:
             file.create_dataset(name, (6, 7), "f4", external=[("../outside/secret.txt", 0, 168)])
         elif how == 7:
@@ -236,7 +251,13 @@ def mutate_hdf5(draw: Draw, content: bytes) -> bytes:
         elif how == 8:
             file.create_dataset(name, data=["x" * 2**20] * 6)
         elif how < 11:
-            kinds = (np.full((6, 7), np.nan), np.zeros((0, 2)), np.zeros(6, [("a", "f4")]), np.zeros((6, 7), complex), 1.0)
+            kinds = (
+                np.full((6, 7), np.nan),
+                np.zeros((0, 2)),
+                np.zeros(6, [("a", "f4")]),
+                np.zeros((6, 7), complex),
+                1.0,
+            )
             file[name] = draw.one((*kinds, h5py.Empty("f4"), np.zeros((6, 1)), np.full((6, 7), 1e300)))
         return _closed(file, memory)
 
@@ -253,7 +274,14 @@ def mutate_zip(draw: Draw, content: bytes) -> bytes:
     name = draw.one(sorted(members))
     how = draw.below(10)
     if how == 0:
-        hostile = ("../outside/x", "/tmp/cgap-escaped", "a/../../outside/x", "records/x/y.json", "failures/../x", "x\\..\\y")
+        hostile = (
+            "../outside/x",
+            "/tmp/cgap-escaped",
+            "a/../../outside/x",
+            "records/x/y.json",
+            "failures/../x",
+            "x\\..\\y",
+        )
         members[draw.one(hostile)] = members.pop(name)
     elif how == 1:
         del members[name]

@@ -151,7 +151,9 @@ def hdf5(root: Path) -> None:
             demo.attrs["num_samples"] = FRAMES
             demo["actions"] = rng.normal(size=(FRAMES, 2))
             demo["states"] = rng.normal(size=(FRAMES, 9))
-            demo.create_dataset("obs/robot0_eef_pos", data=rng.normal(size=(FRAMES, 3)), chunks=(4, 3), compression="gzip")
+            demo.create_dataset(
+                "obs/robot0_eef_pos", data=rng.normal(size=(FRAMES, 3)), chunks=(4, 3), compression="gzip"
+            )
             demo["obs/robot0_eef_quat"] = rng.normal(size=(FRAMES, 4))
             demo["obs/robot0_gripper_qpos"] = rng.normal(size=(FRAMES, 2))
             demo["obs/view_image"] = rng.integers(0, 255, (FRAMES, 4, 4, 3), np.uint8)
@@ -164,8 +166,12 @@ def libero_hdf5(root: Path) -> None:
 
     with h5py.File(root / "pick_demo.hdf5", "w") as file:
         data = file.create_group("data")
-        data.attrs["bddl_file_name"] = "libero/bddl_files/libero_10/KITCHEN_SCENE3_turn_on_the_stove_and_put_the_moka_pot_on_it.bddl"
-        data.attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 20, "controller_configs": {"type": "OSC_POSE"}}})
+        data.attrs["bddl_file_name"] = (
+            "libero/bddl_files/libero_10/KITCHEN_SCENE3_turn_on_the_stove_and_put_the_moka_pot_on_it.bddl"
+        )
+        data.attrs["env_args"] = json.dumps(
+            {"env_kwargs": {"control_freq": 20, "controller_configs": {"type": "OSC_POSE"}}}
+        )
         for i in range(2):
             demo = data.create_group(f"demo_{i}")
             demo.attrs["model_file"] = "<mujoco><body name='stove' pos='0 0 1'/></mujoco>"
@@ -258,7 +264,18 @@ def exported(root: Path) -> None:
     study_file(made)
     said = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-        code = main(["study", "run", str(made / "study.yaml"), "--store", str(made / "store"), "--processes", "0", "--json"])
+        code = main(
+            [
+                "study",
+                "run",
+                str(made / "study.yaml"),
+                "--store",
+                str(made / "store"),
+                "--processes",
+                "0",
+                "--json",
+            ]
+        )
     close_pools()
     if code:
         raise RuntimeError(f"the small study did not run: {said.getvalue()}")
@@ -314,7 +331,9 @@ def checkpoint(root: Path) -> None:
     size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.SiglipVisionConfig(**size, image_size=32, patch_size=8)
     transformers.SiglipVisionModel(config).save_pretrained(root)
-    (root / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}, "resample": 2}))
+    (root / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"height": 32, "width": 32}, "resample": 2})
+    )
 
 
 def messages(root: Path) -> None:
@@ -322,10 +341,27 @@ def messages(root: Path) -> None:
     from compression_gap.serving.wire import pack
 
     image, proprio = np.zeros((8, 8, 3), np.uint8), np.zeros(5, np.float32)
-    seen = {"images": {"wrist": image, "front": image}, "proprio": proprio, "task": 0, "step": 0, "seed": 1, "reset": True}
-    flat = {"observation/wrist": image, "observation/front": image, "observation/state": proprio, "prompt": "push"}
+    seen = {
+        "images": {"wrist": image, "front": image},
+        "proprio": proprio,
+        "task": 0,
+        "step": 0,
+        "seed": 1,
+        "reset": True,
+    }
+    flat = {
+        "observation/wrist": image,
+        "observation/front": image,
+        "observation/state": proprio,
+        "prompt": "push",
+    }
     framed = {"type": "observation", "payload": {**seen, "proprio": [0.0] * 5}, "seq": 1, "timestamp": 0.0}
-    hello = {"type": "hello", "payload": {"harness_version": "x", "protocol_version": 1}, "seq": 0, "timestamp": 0.0}
+    hello = {
+        "type": "hello",
+        "payload": {"harness_version": "x", "protocol_version": 1},
+        "seq": 0,
+        "timestamp": 0.0,
+    }
     for i, value in enumerate((seen, flat, {"reset": True}, hello, framed)):
         (root / f"message-{i}.msgpack").write_bytes(pack(value, text_keys=i > 2))
     (root / "answer.msgpack").write_bytes(pack({"actions": np.zeros((8, 2), np.float32)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -19,7 +20,9 @@ from .draw import Draw
 from .guard import SLOW, Guard, check
 from .mutate import mutate
 
-Read = Callable[[Path, Path, Draw], object]  # the folder with the input, a folder to write to, further choices
+Read = Callable[
+    [Path, Path, Draw], object
+]  # the folder with the input, a folder to write to, further choices
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,8 @@ def read_libero(root: Path, work: Path, draw: Draw) -> None:
 
     file = root / "pick_demo.hdf5"
     for name in check_file(file, task_of(file), None):
-        try:
+        with contextlib.suppress(ElementTree.ParseError, ValueError):  # its caller, who has the simulator, says it
             fixture_places(read_recording(file, name).model, ("stove",))
-        except (ElementTree.ParseError, ValueError):  # its caller, who has the simulator, says it in a sentence
-            pass
 
 
 def read_video(root: Path, work: Path, draw: Draw) -> None:
@@ -118,7 +119,9 @@ def read_images(root: Path, work: Path, draw: Draw) -> None:
     def both(file: Path) -> None:
         data = read_bytes(file, 2**26)
         sent = [lambda: unpack(pack({"__image__": True, "format": "png", "data": data}))]
-        fail_softly(lambda: decode_image(data, file.name), *(sent if file.suffix in (".png", ".jpeg") else []))
+        fail_softly(
+            lambda: decode_image(data, file.name), *(sent if file.suffix in (".png", ".jpeg") else [])
+        )
 
     fail_softly(*(functools.partial(both, f) for f in sorted(root.iterdir())))
 
@@ -158,7 +161,7 @@ def read_exported(root: Path, work: Path, draw: Draw) -> None:
         results = Results(opened, "cgap report")
         results.write_report(work / "page")
         results.to_json()
-        results.episodes
+        len(results.episodes.to_pylist())
 
 
 def read_tokenizers(root: Path, work: Path, draw: Draw) -> None:
@@ -191,7 +194,9 @@ def decode_any(tokenizer: Any, draw: Draw) -> None:
 
     rows, width = draw.below(4), draw.below(2 + 2 * len(tokenizer.codebook_sizes))
     most = draw.one((max(tokenizer.codebook_sizes, default=1), 2**31, 2**62))
-    ids = np.array([[draw.below(most) - (draw.below(64) == 63) for _ in range(width)] for _ in range(rows)], np.int64)
+    ids = np.array(
+        [[draw.below(most) - (draw.below(64) == 63) for _ in range(width)] for _ in range(rows)], np.int64
+    )
     lengths = np.array([draw.below(width + 2) for _ in range(rows)], np.int64)
     if draw.chance(3):
         lengths[:] = len(tokenizer.codebook_sizes)
@@ -257,9 +262,16 @@ def read_messages(root: Path, work: Path, draw: Draw) -> None:
             own_binding(found)
 
     files = sorted(f for f in root.glob("message-*") if f.is_file() and not f.is_symlink())
-    gone = [n for n in ("answer.msgpack", "greeting.msgpack") if not (root / n).is_file() or (root / n).is_symlink()]
+    gone = [
+        n
+        for n in ("answer.msgpack", "greeting.msgpack")
+        if not (root / n).is_file() or (root / n).is_symlink()
+    ]
     fail_softly(
-        *(functools.partial(talk, [f for f in files if (f.name in HARNESS) == framed]) for framed in (False, True)),
+        *(
+            functools.partial(talk, [f for f in files if (f.name in HARNESS) == framed])
+            for framed in (False, True)
+        ),
         *([] if gone else [answer, greeting]),
     )
 

@@ -18,9 +18,13 @@ import yaml
 if TYPE_CHECKING:
     import numpy as np
 
-LARGEST = 2**27  # bytes of a JSON record: the demonstrations of the largest sets list their episodes in tens of MB
+LARGEST = (
+    2**27
+)  # bytes of a JSON record: the demonstrations of the largest sets list their episodes in tens of MB
 MOST_VALUES = 2**23  # of a JSON record: each takes up to a hundred bytes of memory
-DEEPEST_JSON = 256  # lists and maps within each other, of a JSON record: what reads it may call itself as often
+DEEPEST_JSON = (
+    256  # lists and maps within each other, of a JSON record: what reads it may call itself as often
+)
 LARGEST_YAML = 2**20  # characters of a YAML file, also with its aliases written out
 FINITE = 3.4e38  # of float32: what is computed with
 TOO_DEEP = "its lists and maps are nested too deeply"
@@ -79,7 +83,15 @@ def read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
 
     try:
         return np.asarray(np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False))
-    except (EOFError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError, TokenError) as error:
+    except (
+        EOFError,
+        SyntaxError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        TokenError,
+    ) as error:
         raise ValueError(f"{file.name} is no .npy file: {' '.join(str(error).split())[:160]}") from error
 
 

@@ -26,7 +26,15 @@ from .results import summarise_study
 from .study import OpenStudy, open_study
 
 # What numbers and names in another's archive lead to that are not of their kind: its checksums are its author's own.
-OTHERS_FAULT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)
+OTHERS_FAULT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
 STUDY, ROWS, ARCHIVE = "study.yaml", "episodes.parquet", "artefacts.zip"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..demos import DemoSet, make_chunks
-from ..sims import SimInfo
 from ..records import read_array
+from ..sims import SimInfo
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 from .changed import UnderChange

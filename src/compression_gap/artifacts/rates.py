@@ -286,6 +286,4 @@ class Delivered(Artifact, kind="delivered", version=2):
         kind, folder = store.meta(self)["kind"], store.open(self)
         if kind is None:
             return None
-        return DeliveredBits(
-            kind, *(read_array(folder / f"{n}.npy") for n in ("bits", "rows", "among"))
-        )
+        return DeliveredBits(kind, *(read_array(folder / f"{n}.npy") for n in ("bits", "rows", "among")))

@@ -123,7 +123,9 @@ def unreadable(where: Path | str, error: BaseException) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{where} is missing; the data set is incomplete, fetch it again")
     if isinstance(error, OSError) and error.errno in _SYSTEM:
-        return UserError(f"{where} cannot be read ({' '.join((error.strerror or text).split())[:160]}); make it readable and try again")
+        return UserError(
+            f"{where} cannot be read ({' '.join((error.strerror or text).split())[:160]}); make it readable and try again"
+        )
     if any(words in str(error) for words in _BUSY):
         return UserError(
             f"{where} is open in another program, or was not closed by it ({text}); close it there, or run h5clear -s "

@@ -71,9 +71,14 @@ class DemoSet:
         )
         frames = sum(e.length for e in made.episodes)
         streams = [made.actions, made.proprio, *([] if made.state is None else [made.state])]
-        for rows, dtype, axes in (*((s, "f4", 2) for s in streams), *((i, "u1", 4) for i in made.images.values())):
+        for rows, dtype, axes in (
+            *((s, "f4", 2) for s in streams),
+            *((i, "u1", 4) for i in made.images.values()),
+        ):
             if rows.dtype != dtype or rows.ndim != axes or len(rows) != frames:
-                raise ValueError(f"an array of {rows.dtype}{list(rows.shape)} is no stream of {frames} frames")
+                raise ValueError(
+                    f"an array of {rows.dtype}{list(rows.shape)} is no stream of {frames} frames"
+                )
         return made
 
     @property

@@ -20,7 +20,17 @@ from .checks import check_row_size, whole_array
 from .lerobot_info import read_info
 from .lerobot_meta import LeRobotEpisode, episodes_v2, episodes_v3, split_marks, task_names
 from .source import BLOCK, RowStream, block_rows, decode_image, failure_note, inside, read_bytes, vector_rows
-from .tables import arrow_errors, check_images, check_width, flags, matrix, numbers, opened_table, read_table, wrong_width
+from .tables import (
+    arrow_errors,
+    check_images,
+    check_width,
+    flags,
+    matrix,
+    numbers,
+    opened_table,
+    read_table,
+    wrong_width,
+)
 from .video import decode_frames
 
 KEYS = ("episode_index", "frame_index", "timestamp", "task_index")

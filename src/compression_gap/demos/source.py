@@ -86,7 +86,9 @@ def inside(root: Path, relative: str) -> Path:
     try:
         real = file.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself, a name that is too long
-        raise UserError(f"{file} leads nowhere ({short(error)}), and is not read; put the file in its place") from error
+        raise UserError(
+            f"{file} leads nowhere ({short(error)}), and is not read; put the file in its place"
+        ) from error
     homes = [home]
     if home.parent.name == "snapshots":  # models--a--b/snapshots/REVISION links into models--a--b/blobs
         homes.append(home.parent.parent / "blobs")

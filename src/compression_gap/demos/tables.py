@@ -182,11 +182,15 @@ def check_images(table: Any, name: str, where: str) -> None:
     kind = table.schema_arrow.field(name).type
     if pa.types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
-        right = set(names) <= {"bytes", "path"} and all(is_bytes(kind.field(n).type) for n in names if n == "bytes")
+        right = set(names) <= {"bytes", "path"} and all(
+            is_bytes(kind.field(n).type) for n in names if n == "bytes"
+        )
     else:
         right = is_bytes(kind)
     if not right:
-        raise UserError(f"{where} holds values of type {str(kind)[:60]} in {name}, not images; correct that column")
+        raise UserError(
+            f"{where} holds values of type {str(kind)[:60]} in {name}, not images; correct that column"
+        )
 
 
 def wrong_width(where: str, name: str, found: object, said: int) -> UserError:

@@ -23,7 +23,17 @@ from ..errors import UserError
 
 # What broken archives and broken arrays lead to.
 UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, SyntaxError, OverflowError, MemoryError),
+    *(
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+    ),
     *(zipfile.BadZipFile, zlib.error, struct.error, TokenError),
 )
 MOST_BYTES = 1 << 26  # the real ones hold 50 × about 100 numbers

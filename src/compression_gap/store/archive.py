@@ -115,7 +115,11 @@ def read_archive(file: Path, store: Store) -> Taken:
     except FileNotFoundError as error:
         raise UserError(f"{file} is not there") from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG):  # of zipfile, which seeks where the file says
+        if error.errno in (
+            None,
+            errno.EINVAL,
+            errno.ENAMETOOLONG,
+        ):  # of zipfile, which seeks where the file says
             raise UserError(f"{file} is damaged, or no archive of a store: {error}") from error
         raise disk_error(error, store.root) from error
 

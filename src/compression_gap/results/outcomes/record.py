@@ -49,7 +49,9 @@ def collect(
     seeds: dict[int, dict[Episode, float]] = {}
     for number, (seed, episode, outcome) in enumerate(rows):
         if number == MOST_EPISODES:
-            raise UserError(f"{where} holds more than {MOST_EPISODES:,} episodes of {name}; name a smaller file")
+            raise UserError(
+                f"{where} holds more than {MOST_EPISODES:,} episodes of {name}; name a smaller file"
+            )
         of = seeds.setdefault(seed, {})
         if episode in of:
             raise UserError(
@@ -66,9 +68,7 @@ def outcome(value: Any, where: str) -> float:
     """A success or a score as a number. Raises ``UserError`` for anything else than true, false or 0 to 1."""
     if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return float(value)
-    raise UserError(
-        f"{where}: the outcome is {_shown(value)}; it is true, false, or a number from 0 to 1"
-    )
+    raise UserError(f"{where}: the outcome is {_shown(value)}; it is true, false, or a number from 0 to 1")
 
 
 def _shown(value: Any) -> str:
