@@ -11,7 +11,7 @@ from compression_gap.errors import UserError
 
 SCRIPTS = str(Path(__file__).parent.parent / "scripts")
 SLOW = {"exported", "checkpoint"}  # whose valid input takes seconds to make
-RUNS = 12  # mutants of each reader
+RUNS = 5  # mutants of each reader
 
 
 @pytest.fixture(scope="module")

@@ -243,11 +243,12 @@ def read_messages(root: Path, work: Path, draw: Draw) -> None:
     """Answer messages; read a server's answer and its greeting."""
     from compression_gap.serving.binding import BINDINGS, own_binding, own_setting
     from compression_gap.serving.harness import Conversation
+    from compression_gap.serving.server import metadata
     from compression_gap.serving.session import Session
     from compression_gap.serving.wire import unpack
 
     def talk(files: list[Path]) -> None:
-        talks = Conversation(Session(served()), {"library": "x"}, execute=2)
+        talks = Conversation(Session(served()), metadata(served()), execute=2)
         fail_softly(*(functools.partial(talks.answer, f.read_bytes()) for f in files))
 
     def answer() -> None:

@@ -90,8 +90,8 @@ def inside(root: Path, relative: str) -> Path:
             f"{file} leads nowhere ({short(error)}), and is not read; put the file in its place"
         ) from error
     homes = [home]
-    if home.parent.name == "snapshots":  # models--a--b/snapshots/REVISION links into models--a--b/blobs
-        homes.append(home.parent.parent / "blobs")
+    # models--a--b/snapshots/REVISION links into models--a--b/blobs
+    homes += [of.parent / "blobs" for of in home.parents if of.name == "snapshots"]
     if not any(real.is_relative_to(h) for h in homes):
         raise UserError(
             f"{file} is a link that leaves the data set's folder, and is not followed; put the file in its place"
@@ -99,6 +99,13 @@ def inside(root: Path, relative: str) -> Path:
     if real.exists() and not real.is_file() and not real.is_dir():  # a pipe would be waited for
         raise UserError(f"{file} is neither a file nor a folder, and is not read; put the file in its place")
     return file
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise ``UserError`` if one of these files is there, and is a link to elsewhere, or no file."""
+    for name in names:
+        if (folder / name).is_symlink() or (folder / name).exists():
+            inside(folder, name)
 
 
 def files_below(root: Path, folder: str = ".") -> list[tuple[str, Path]]:

@@ -99,7 +99,7 @@ def bounded(store: Any, where: str) -> Any:
     """A store of the library, whose chunks are looked at before they are unpacked."""
     from zarr.storage import WrapperStore
 
-    class Bounded(WrapperStore):  # type: ignore[type-arg]
+    class Bounded(WrapperStore):
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             found = await super().get(key, prototype, byte_range)
             if found is not None and not key.endswith(

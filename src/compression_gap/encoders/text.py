@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..demos.source import check_files
 from ..errors import UserError, unknown_name
 from ..records import read_object
 from ..store.store import file_sha256, write_json
@@ -65,6 +66,7 @@ class Instructions:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        check_files(folder, FILES)
         try:
             about = read_object(folder / FILES[0])
             if not all(isinstance(text, str) for text in about["texts"]):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..demos import Normaliser
+from ..demos.source import check_files
 from ..encoders import is_prepared, make_encoder
 from ..encoders.base import ContextAdapter, InstructionToken
 from ..encoders.limits import TrueState
@@ -32,7 +33,7 @@ from ..tokenizers.base import UNREADABLE
 from .base import Emission, Target
 from .card import Card, PolicyFacts, write_card
 from .registry import make_head
-from .sharing import fetch, one_line, share
+from .sharing import FILES, fetch, one_line, share
 from .spec import PolicySpec
 
 PREPARED_FILES = (
@@ -303,6 +304,7 @@ class Policy:
             raise UserError(
                 f"{folder} holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"
             )
+        check_files(folder, FILES)
         try:
             spec = PolicySpec.read(folder / "policy.json")
         except OSError as error:
