@@ -65,7 +65,10 @@ def reading(fuzz, fuzzed, read):
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (lambda root, work, draw: (root.parent / "outside/secret.txt").read_text(), "opened secret.txt outside"),
+        (
+            lambda root, work, draw: (root.parent / "outside/secret.txt").read_text(),
+            "opened secret.txt outside",
+        ),
         (lambda root, work, draw: (root.parent / "outside/new").write_text("x"), "outside"),
         (lambda root, work, draw: __import__("pickle").loads(b"cos\ngetpid\n."), "pickle.find_class"),
         (lambda root, work, draw: __import__("subprocess").run(["true"]), "subprocess.Popen"),

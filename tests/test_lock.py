@@ -36,7 +36,9 @@ def test_every_entry_is_one_release_with_hashes():
 
 def test_the_lock_holds_the_releases_of_the_constraints():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert {named(e) for e in locked()} == {named(line) for line in lines if line and not line.startswith("#")}
+    assert {named(e) for e in locked()} == {
+        named(line) for line in lines if line and not line.startswith("#")
+    }
 
 
 def test_the_lock_names_no_place():

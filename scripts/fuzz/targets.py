@@ -99,7 +99,9 @@ def read_libero(root: Path, work: Path, draw: Draw) -> None:
 
     file = root / "pick_demo.hdf5"
     for name in check_file(file, task_of(file), None):
-        with contextlib.suppress(ElementTree.ParseError, ValueError):  # its caller, who has the simulator, says it
+        with contextlib.suppress(
+            ElementTree.ParseError, ValueError
+        ):  # its caller, who has the simulator, says it
             fixture_places(read_recording(file, name).model, ("stove",))
 
 

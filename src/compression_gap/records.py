@@ -50,7 +50,7 @@ def parse_json(text: str | bytes) -> Any:
 def _check_depth(value: Any) -> None:
     """Raise ``ValueError`` for a value that would be too deep for a function that calls itself at each level."""
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEEPEST_JSON):
+    for _ in range(DEEPEST_JSON + 1):
         if not level:
             return
         inner = (v for of in level for v in (of.values() if isinstance(of, dict) else of))

@@ -119,9 +119,13 @@ class DiffusionHead(nn.Module):
         self.prediction = prediction
         self.network = Denoiser(size, horizon, action_dim, context_tokens, attention)
         self.ddim: list[DDIMStep] = []
-        with torch.device("cpu"):  # these are numbers, also where only the layers' shapes are asked for (nn.shapes)
+        with torch.device(
+            "cpu"
+        ):  # these are numbers, also where only the layers' shapes are asked for (nn.shapes)
             alphas = make_scheduler("ddpm", clip).alphas_cumprod
-            self._snr = (alphas.double() / (1 - alphas.double())).flip(0)  # no buffer: stays precise in bfloat16
+            self._snr = (alphas.double() / (1 - alphas.double())).flip(
+                0
+            )  # no buffer: stays precise in bfloat16
             if sampler in ("ddim", "ddim-trailing"):
                 scheduler = make_scheduler(sampler, clip, prediction)
                 self.ddim = DDIMStep.all(scheduler, sampling_steps, prediction)

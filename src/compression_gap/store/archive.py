@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import struct
@@ -115,13 +114,10 @@ def read_archive(file: Path, store: Store) -> Taken:
     except FileNotFoundError as error:
         raise UserError(f"{file} is not there") from error
     except OSError as error:
-        if error.errno in (
-            None,
-            errno.EINVAL,
-            errno.ENAMETOOLONG,
-        ):  # of zipfile, which seeks where the file says
-            raise UserError(f"{file} is damaged, or no archive of a store: {error}") from error
-        raise disk_error(error, store.root) from error
+        full = disk_error(error, store.root)
+        if full is error:  # zipfile seeks where the file says; a link to itself
+            full = UserError(f"{file} is damaged, or no archive of a store: {error}")
+        raise full from error
 
 
 def _check_size(archive: zipfile.ZipFile, store: Store) -> None:

@@ -19,10 +19,11 @@ def read_columns(file: Path, schema: pa.Schema, most: int = MOST_ROWS) -> pa.Tab
 
     texts = [f.name for f in schema if pa.types.is_string(f.type)]
     try:
+        with parquet.ParquetFile(file) as opened:  # what it has, before it is told which texts stay coded
+            _check(opened.schema_arrow, schema)
         with parquet.ParquetFile(file, read_dictionary=texts) as opened:
             if opened.metadata.num_rows > most:
                 raise ValueError(f"it holds more than {most:,} rows")
-            _check(opened.schema_arrow, schema)
             table = opened.read(columns=schema.names).select(schema.names)
             for name in texts:
                 check_texts(table[name], name)
