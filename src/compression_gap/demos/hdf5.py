@@ -284,6 +284,8 @@ def _late(sets: Mapping[str, h5py.Dataset], libero: bool, place: str) -> bool:
         numeric = joints.dtype.kind in "fiu" and states.dtype.kind in "fiu"
         if alike and numeric and joints.shape[1] == 7 and states.shape[1] > 7 and stored:
             with hdf5_errors(place):
+                check_filters(joints, place)
+                check_filters(states, place)
                 seen, recorded = joints[:JOINTS_ROWS], states[:JOINTS_ROWS, 1:8]
             after, before = (float(np.abs(seen[:-1] - r).mean()) for r in (recorded[1:], recorded[:-1]))
             if min(after, before) < JOINTS_AGREE and after != before:
