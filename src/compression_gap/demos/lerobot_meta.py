@@ -60,7 +60,7 @@ def episodes_v3(root: Path, info: Info) -> list[LeRobotEpisode]:
     whole_ones += ["dataset_from_index", "dataset_to_index"]
     whole_ones += [f"videos/{key}/{n}" for key in info.videos for n in ("chunk_index", "file_index")]
     real_ones = [f"videos/{key}/{n}" for key in info.videos for n in ("from_timestamp", "to_timestamp")]
-    out = []
+    out: list[LeRobotEpisode] = []
     for found in files:
         file = inside(root, found.relative_to(root).as_posix())
         table = read_table(file, [*whole_ones, *real_ones])
