@@ -36,7 +36,7 @@ def test_an_extra_s_packages_are_its_own_and_not_the_program_s(declared):
 
 
 def test_the_extras_are_those_of_the_project_without_the_developers_tools():
-    assert extras.names() == sorted(set(PROJECT["optional-dependencies"]) - {"dev"})
+    assert extras.names() == sorted(set(PROJECT["optional-dependencies"]) - {"dev", "fuzz"})
 
 
 def test_a_source_that_is_not_installed_asks_for_nothing(monkeypatch):

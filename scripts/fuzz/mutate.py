@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def mutate_content(draw: Draw, name: str, content: bytes) -> bytes:
         TypeError,
         OverflowError,
         zipfile.BadZipFile,
+        zlib.error,
     ):  # it is broken already
         pass
     return mutate_bytes(draw, content)
