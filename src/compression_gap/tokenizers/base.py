@@ -282,6 +282,8 @@ class ActionTokenizer(ABC):
 
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` for options of a record that would fill the memory before a tensor is read."""
+    if not isinstance(options, dict):
+        raise ValueError("its options are no map")
     for name, value in options.items():
         most = LONGEST if name in ("tokens", "layers") else LARGEST
         numbers = value if isinstance(value, list) else [value]
