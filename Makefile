@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo libero test test-libero test-cluster test-extras soak lint bench constraints clean
+.PHONY: demo libero test test-libero test-cluster test-extras soak fuzz audit locked lint bench constraints clean
 
 demo: $(VENV)/ready
 	$(BIN)/cgap doctor
@@ -17,12 +17,27 @@ test: $(VENV)/ready lint
 test-libero: $(VENV)/libero
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/sims/test_libero*.py tests/demos/test_libero_hdf5.py tests/test_libero_study.py
 
-# All faults that docs/faults.md lists, for an hour or two; what is done is kept in soak/, and a second call goes on from it.
+# What takes Ray, several processes of one training, or a store behind a URL.
 test-cluster: $(VENV)/cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/store/test_ray.py tests/store/test_remote.py tests/nn/test_ranks.py tests/test_cluster.py
 
+# All faults that docs/faults.md lists, for an hour or two; what is done is kept in soak/, and a second call goes on from it.
 soak: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak --out soak
+
+# Hostile input for every reader, SECONDS in all; with atheris, where the extra fuzz is installed.
+fuzz: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	PYTHONPATH=scripts OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $${SECONDS:-3600}
+
+# Known faults of the packages in requirements.lock; a package that cannot be looked up is a failure, too.
+audit: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+# The environment with every package checked against its hash.
+locked:
+	LOCKED=1 bash scripts/setup.sh $(VENV)
 
 # Each extra alone in a fresh environment, with the lowest versions that pyproject.toml allows and with the newest.
 test-extras: $(VENV)/ready

@@ -2,7 +2,9 @@
 # Make the virtual environment and install the program on a machine that has Python 3.11 or newer, in the versions
 # of constraints.txt. torch: one that is there is kept; else a wheel that pip is offered locally (a CPU build, on
 # machines without a GPU); else the default. Mesa's EGL is installed where it is missing and the user is root.
-#   EXTRAS=metaworld,data  CONSTRAINTS=FILE  PYTHON=/path/to/python  ONLY=torch  bash scripts/setup.sh [FOLDER]
+# LOCKED=1: every package of every extra is first installed from requirements.lock, each file against its hash; what
+# the lock leaves out (torch, and what is built here) is installed as without it.
+#   EXTRAS=metaworld,data  LOCKED=1  CONSTRAINTS=FILE  PYTHON=/path/to/python  ONLY=torch  bash scripts/setup.sh [FOLDER]
 set -euo pipefail
 venv=${1:-.venv}
 python=${PYTHON:-python3}
@@ -24,6 +26,9 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   pip install --quiet --no-index --no-deps torch 2>/dev/null || true
 fi
 if [ "${ONLY:-}" = torch ]; then exit; fi
+if [ "${LOCKED:-}" = 1 ]; then
+  pip install --quiet --require-hashes --no-deps --requirement requirements.lock 2> >(grep -v '^WARNING: Location' >&2)
+fi
 pip install --quiet ${constraints:+--constraint "$constraints"} --editable ".${extras:+[$extras]}" \
   2> >(grep -v '^WARNING: Location' >&2)
 case ",$extras," in *,dev,*)  # oracles of the tests, and what an example rests on; some bound NumPy from above without need

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ROOT / "scripts" / "extras"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = [name for name in PROJECT["optional-dependencies"] if name != "dev"]
+EXTRAS = [name for name in PROJECT["optional-dependencies"] if name not in ("dev", "fuzz")]
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ def test_an_extra_s_packages_are_its_own_and_not_the_program_s(declared):
 
 
 def test_the_extras_are_those_of_the_project_without_the_developers_tools():
-    assert extras.names() == sorted(set(PROJECT["optional-dependencies"]) - {"dev"})
+    assert extras.names() == sorted(set(PROJECT["optional-dependencies"]) - {"dev", "fuzz"})
 
 
 def test_a_source_that_is_not_installed_asks_for_nothing(monkeypatch):
@@ -132,5 +132,5 @@ def test_the_lowest_versions_are_those_of_the_ranges(monkeypatch):
     assert "mujoco==3.3.0" in lines
     assert "transformers==5.0" in lines
     assert not [line for line in lines if line.startswith("torch=")]
-    assert [e for e in PROJECT["optional-dependencies"] if e != "dev"] == script.EXTRAS
+    assert [e for e in PROJECT["optional-dependencies"] if e not in ("dev", "fuzz")] == script.EXTRAS
     assert all((script.VERBS / f"{name}.sh").is_file() for name in ("core", *script.EXTRAS))

@@ -1,12 +1,14 @@
 """What others wrote: bounded in size, depth and numbers; whatever is wrong is a ``ValueError`` or a YAML error."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 import yaml
 
 from compression_gap import records
-from compression_gap.records import numbers, parse_json, parse_yaml, read_json, read_object, whole
+from compression_gap.records import numbers, parse_json, parse_yaml, read_array, read_json, read_object, whole
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,28 @@ def test_aliases_within_bounds_are_read():
     assert json.loads(json.dumps(value)) == value
     assert [key.start_mark.line for key, _ in tree.value] == [0, 1, 2]
     assert parse_yaml("") == (None, None)
+
+
+def test_json_has_a_depth_and_a_number_of_values(monkeypatch):
+    assert parse_json("[" * 256 + "]" * 256) is not None
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 257 + "]" * 257)
+    monkeypatch.setattr(records, "MOST_VALUES", 4)
+    assert parse_json("[1,2,3]") == [1, 2, 3]
+    with pytest.raises(ValueError, match="more than 4 values"):
+        parse_json("[1,2,3,[]]")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="it is no file"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK", b"\x93NUMPY\x01\x00\x06\x00{'a':\n"])
+def test_a_broken_array_is_a_value_error(content, tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3), allow_pickle=False)
+    assert read_array(tmp_path / "a.npy", mapped=True).tolist() == [0, 1, 2]
+    (tmp_path / "b.npy").write_bytes(content)
+    with pytest.raises(ValueError):  # noqa: PT011 - of NumPy's or of ours
+        read_array(tmp_path / "b.npy")

@@ -6,11 +6,21 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 2000  # characters of a sentence
+
 
 class UserError(Exception):
-    """Printed as one sentence on stderr with exit code 2; no traceback unless ``--debug``."""
+    """Printed as one sentence on stderr with exit code 2; no traceback unless ``--debug``.
+
+    It may name what a hostile file holds: line ends and what steers a terminal become spaces, and of a sentence
+    that is too long the middle is left out.
+    """
 
     failure = "user"  # what the engine calls a step that ends so
+
+    def __init__(self, sentence: object = "") -> None:
+        text = "".join(c if c.isprintable() else " " for c in str(sentence)[: 20 * LONGEST])
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 501]}…{text[-500:]}")
 
 
 class Interrupted(Exception):

@@ -36,7 +36,7 @@ def install(extra: str) -> str:
 def names() -> list[str]:
     """The extras that users install; developers' tools are none of them."""
     marks = (re.search(r"extra == [\"']([\w-]+)", line) for line in _asked())
-    return sorted({mark[1] for mark in marks if mark} - {"dev"})
+    return sorted({mark[1] for mark in marks if mark} - {"dev", "fuzz"})
 
 
 def needs(extra: str = "") -> list[Requirement]:

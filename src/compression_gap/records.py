@@ -10,15 +10,24 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LARGEST = (
-    2**28
+    2**27
 )  # bytes of a JSON record: the demonstrations of the largest sets list their episodes in tens of MB
+MOST_VALUES = 2**23  # of a JSON record: each takes up to a hundred bytes of memory
+DEEPEST_JSON = (
+    256  # lists and maps within each other, of a JSON record: what reads it may call itself as often
+)
 LARGEST_YAML = 2**20  # characters of a YAML file, also with its aliases written out
 FINITE = 3.4e38  # of float32: what is computed with
+TOO_DEEP = "its lists and maps are nested too deeply"
 DEEPEST = 64  # lists and maps within each other, of a YAML file
 WHOLE = 2**63  # whole numbers of a YAML file lie below it, in magnitude
 
@@ -27,14 +36,32 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ``ValueError``, one line, for anything else."""
     if len(text) > LARGEST:
         raise ValueError(f"{len(text):,} bytes are more than the {LARGEST:,} that a record may have")
+    text = text if isinstance(text, str) else text.decode()
+    if sum(map(text.count, "[{,")) > MOST_VALUES:
+        raise ValueError(f"it holds more than {MOST_VALUES:,} values")
     try:
-        return json.loads(text if isinstance(text, str) else text.decode())
+        found = json.loads(text)
     except RecursionError as error:
-        raise ValueError("its lists and maps are nested too deeply") from error
+        raise ValueError(TOO_DEEP) from error
+    _check_depth(found)
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ``ValueError`` for a value that would be too deep for a function that calls itself at each level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST_JSON + 1):
+        if not level:
+            return
+        inner = (v for of in level for v in (of.values() if isinstance(of, dict) else of))
+        level = [v for v in inner if isinstance(v, dict | list)]
+    raise ValueError(TOO_DEEP)
 
 
 def read_json(file: Path) -> Any:
     """The value in a JSON file. Raises ``OSError`` if it cannot be read, ``ValueError`` if it is no such file."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
     with file.open("rb") as stream:
         return parse_json(stream.read(LARGEST + 1))
 
@@ -45,6 +72,27 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"it holds {_kind(found)}, not an object")
     return found
+
+
+def read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array of an .npy file, read-only from the disk if it is ``mapped``. Never unpickles.
+
+    Raises ``OSError`` if it cannot be read, ``ValueError`` if it is no such file.
+    """
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False))
+    except (
+        EOFError,
+        SyntaxError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        TokenError,
+    ) as error:
+        raise ValueError(f"{file.name} is no .npy file: {' '.join(str(error).split())[:160]}") from error
 
 
 def numbers(record: Mapping[str, Any], name: str) -> list[float]:

@@ -62,7 +62,7 @@ def test_texts_by_category_and_numbers_as_floats(v3, recordings):
         ({"task_index": [0, 1], "task": [TASKS[0], None]}, r"gives the task 1 as None, not as a text 'task'"),
         ({"task_index": [0, 1], "task": [None, None]}, r"has no value in any row of task"),
         ({"task_index": [1, 1], "task": TASKS}, r"lists the task 1 twice"),
-        ({"task_index": [0, np.nan], "task": TASKS}, r"gives task_index of row 1 as nan, not a whole number"),
+        ({"task_index": [0, np.nan], "task": TASKS}, r"has no value of task_index in row 1"),
         ({"task_index": [0, 0.5], "task": TASKS}, r"gives task_index of row 1 as 0\.5, not a whole number"),
         ({"task_index": ["0", "1"], "task": TASKS}, r"holds values of type \w+ in task_index, not numbers"),
         ({"task": TASKS}, r"has no column task_index that numbers the tasks"),

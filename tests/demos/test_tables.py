@@ -28,10 +28,10 @@ def test_templates_with_anything_else_are_refused(template):
 def test_lines_of_json_end_at_newlines_alone(tmp_path):
     file = tmp_path / "tasks.jsonl"
     file.write_text('{"task": "a\u2028b"}\n\n{"task": "c"}\r\n', encoding="utf-8")
-    assert tables.read_jsonl(file) == [{"task": "a\u2028b"}, {"task": "c"}]
+    assert list(tables.read_jsonl(file)) == [{"task": "a\u2028b"}, {"task": "c"}]
     file.write_text('{"task": 1}\n{"task": \n')
     with pytest.raises(UserError, match="line 2"):
-        tables.read_jsonl(file)
+        list(tables.read_jsonl(file))
 
 
 def written(folder, columns):
@@ -41,8 +41,8 @@ def written(folder, columns):
 
 
 def test_columns_are_read_by_name(tmp_path):
-    file = written(tmp_path, {"a": [1, 2], "b": [0.5, 1.5], "c": ["x", "y"]})
-    assert tables.read_table(file, ["b"], ["c", "d"]).column_names == ["b", "c"]
+    file = written(tmp_path, {"a": [1, 2], "b": [0.5, 1.5], "c": [True, False], "t": ["x", "y"]})
+    assert tables.read_table(file, ["b"], ["c", "d", "t"]).column_names == ["b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Archives: a part of a store survives the journey byte for byte, and a hostile one leaves nothing behind."""
 
 import json
+import shutil
 import zipfile
 
 import pytest
@@ -173,3 +174,24 @@ def test_every_cut_is_refused_or_whole(archive, tmp_path):
         archive.write_bytes(whole[:end])
         with pytest.raises(UserError):
             read_archive(archive, Store(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("size", [-5, "7", 1.5, True, None, 2**70])
+def test_a_size_that_is_none_is_refused(size, archive, tmp_path):
+    def change(members):
+        name = next(n for n in members if n.endswith("/artifact.json"))
+        about = json.loads(members[name])
+        next(iter(about["files"].values()))["bytes"] = size
+        members[name] = json.dumps(about).encode()
+
+    changed(archive, change)
+    with pytest.raises(UserError, match="is no checksum"):
+        read_archive(archive, Store(tmp_path / "other"))
+    assert not list((tmp_path / "other" / "tmp").glob("*/*"))
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(archive, tmp_path, monkeypatch):
+    usage = type(shutil.disk_usage(tmp_path))(2**30, 0, 2**28)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match="once it is unpacked, and the disk with"):
+        read_archive(archive, Store(tmp_path / "other"))

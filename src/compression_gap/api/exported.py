@@ -12,6 +12,7 @@ import pyarrow.parquet as parquet
 import yaml
 
 from ..artifacts.policy import TrainedPolicy
+from ..demos.source import inside
 from ..errors import UserError
 from ..results.rows import episode_rows
 from ..store.archive import Taken, Watched, read_archive, write_archive
@@ -24,6 +25,16 @@ from .options import folder_of
 from .results import summarise_study
 from .study import OpenStudy, open_study
 
+# What numbers and names in another's archive lead to that are not of their kind: its checksums are its author's own.
+OTHERS_FAULT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
 STUDY, ROWS, ARCHIVE = "study.yaml", "episodes.parquet", "artefacts.zip"
 
 
@@ -91,6 +102,8 @@ def import_study(folder: str | Path, store: str | Path = "store") -> Taken:
     folder = Path(folder)
     if not (folder / ARCHIVE).is_file() or not (folder / STUDY).is_file():
         raise UserError(f"{folder} is no exported study: it has no {STUDY} and {ARCHIVE} (cgap store export)")
+    for name in (STUDY, ARCHIVE):
+        inside(folder, name)
     return read_archive(folder / ARCHIVE, Store(store))
 
 
@@ -106,4 +119,10 @@ def opened_export(folder: str | Path) -> Iterator[OpenStudy]:
                 f"{folder} was made with other versions of this program or of its simulator, which would build other "
                 "artefacts from the same study: read it with the versions of its time"
             )
-        yield opened
+        try:
+            yield opened
+        except OTHERS_FAULT as error:
+            raise UserError(
+                f"{folder} holds results that cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}): "
+                "export the study again where it was run"
+            ) from error

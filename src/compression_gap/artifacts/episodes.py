@@ -200,10 +200,10 @@ class Replay(Artifact, kind="replay", version=1, simulated=True):
 
 def read_table(of: Keyed, store: Store) -> pa.Table:
     """The verified rows of episodes (``EPISODE_SCHEMA``)."""
-    import pyarrow.parquet as parquet
+    from ..rollouts.run import EPISODE_SCHEMA
+    from ..store import columns
 
-    with parquet.ParquetFile(store.open(of) / FILE) as file:
-        return file.read()
+    return columns.read_columns(store.open(of) / FILE, EPISODE_SCHEMA)
 
 
 def read_columns(of: Keyed, store: Store) -> dict[str, np.ndarray]:

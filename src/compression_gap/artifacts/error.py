@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..demos import ChunkSet, DemoSet, make_chunks
+from ..records import read_array
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 from .demonstrations import Demonstrations, load_all
@@ -113,7 +114,7 @@ class ChunkError(Artifact, kind="error", version=1):
         """Errors per episode."""
         folder, meta = store.open(self), store.meta(self)
         sums, counts, episode, task = (
-            np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("sums", "counts", "episode", "task")
+            read_array(folder / f"{n}.npy") for n in ("sums", "counts", "episode", "task")
         )
         mean = sums / counts[..., None]  # [2, E, d]
         return EpisodeErrors(

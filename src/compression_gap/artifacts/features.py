@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..demos import DemoSet, Rows, frame_rows
+from ..records import read_array
 from ..store.artifact import Artifact, Job, elided, role
 from ..store.store import Store
 from .demonstrations import Demonstrations
@@ -47,7 +48,7 @@ class Features(Artifact, kind="features", version=1, gpus=0.25):
     def load(self, store: Store, demos: DemoSet) -> np.ndarray:
         """[F, C, ...] of every frame of the set, memory-mapped; ``ValueError`` if the rows are not its frames."""
         folder = store.open(self)
-        found = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        found = read_array(folder / "features.npy", mapped=True)
         known, file = frame_rows([demos]), folder / "rows.npy"
         rows = Rows.load(file) if file.is_file() else known  # sets of earlier versions have no such file
         if len(found) != len(rows) or len(rows) != len(known):

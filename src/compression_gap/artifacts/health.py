@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..demos import SPLITS
+from ..records import read_array
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 from .demonstrations import Demonstrations
@@ -71,4 +72,4 @@ class CodeHealth(Artifact, kind="health", version=3, gpus=0.1):
 
     def prior(self, store: Store) -> np.ndarray:
         """Bits of each held-out chunk's tokens under the prior, float64 [N], in the order of ``make_chunks``."""
-        return np.asarray(np.load(store.open(self) / "prior.npy", allow_pickle=False))
+        return read_array(store.open(self) / "prior.npy")

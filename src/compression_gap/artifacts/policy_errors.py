@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..demos import DemoSet, make_chunks
+from ..records import read_array
 from ..sims import SimInfo
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
@@ -70,7 +71,7 @@ class PolicyErrors(UnderChange, Artifact, kind="policy-errors", version=1):
 
     def load(self, store: Store) -> np.ndarray:
         """Errors of whole chunks per held-out episode, float64 [E], standard deviations²."""
-        return np.asarray(np.load(store.open(self) / "errors.npy", allow_pickle=False))
+        return read_array(store.open(self) / "errors.npy")
 
 
 def recorded_info(first: DemoSet) -> SimInfo:

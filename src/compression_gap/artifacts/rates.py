@@ -10,6 +10,7 @@ import numpy as np
 
 from ..demos import SPLITS, ChunkSet, DemoSet, decision_rows, make_chunks
 from ..errors import UserError
+from ..records import read_array
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 from .demonstrations import Demonstrations, load_all
@@ -173,7 +174,7 @@ class Rates(Artifact, kind="rates", version=3, gpus=0.25):
         """The rates."""
         folder, meta = store.open(self), store.meta(self)
         bits, linear, by_seed, episode = (
-            np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "linear", "by_seed", "episode")
+            read_array(folder / f"{n}.npy") for n in ("bits", "linear", "by_seed", "episode")
         )
         return RateTable(
             bits,
@@ -285,6 +286,4 @@ class Delivered(Artifact, kind="delivered", version=2, gpus=0.25):
         kind, folder = store.meta(self)["kind"], store.open(self)
         if kind is None:
             return None
-        return DeliveredBits(
-            kind, *(np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("bits", "rows", "among"))
-        )
+        return DeliveredBits(kind, *(read_array(folder / f"{n}.npy") for n in ("bits", "rows", "among")))

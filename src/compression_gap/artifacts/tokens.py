@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..demos import SPLITS, ChunkSet, Rows, decision_rows
+from ..records import read_array
 from ..store.artifact import Artifact, Job
 from ..store.store import Store
 from .demonstrations import Demonstrations
@@ -88,7 +89,7 @@ class TargetTokens(Artifact, kind="tokens", version=3):
         return TokenTable(
             rows,
             *(
-                np.load(folder / f"{name}-{split}.npy", mmap_mode="r", allow_pickle=False)
+                read_array(folder / f"{name}-{split}.npy", mapped=True)
                 for name in ("ids", "lengths", "coded")
             ),
         )

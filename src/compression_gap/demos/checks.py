@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UserError
 
 TEXT_BYTES = 2**26  # of a metadata file that is read as text: a million episodes in JSON Lines
-TABLE_ROWS = 2**26  # of a table that is read whole
+TABLE_ROWS = 2**23  # of a table that is read whole
 ROW_BYTES = 2**26  # of one row of a field: a frame of 4096 × 4096 has 50 MB
 MOST = 2**53  # up to which a float is exact
 
@@ -123,7 +123,9 @@ def unreadable(where: Path | str, error: BaseException) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{where} is missing; the data set is incomplete, fetch it again")
     if isinstance(error, OSError) and error.errno in _SYSTEM:
-        return UserError(f"{where} cannot be read ({error.strerror or text}); make it readable and try again")
+        return UserError(
+            f"{where} cannot be read ({' '.join((error.strerror or text).split())[:160]}); make it readable and try again"
+        )
     if any(words in str(error) for words in _BUSY):
         return UserError(
             f"{where} is open in another program, or was not closed by it ({text}); close it there, or run h5clear -s "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..records import read_array
 from .demoset import DemoSet
 from .normaliser import Normaliser
 from .windows import Windows, make_windows
@@ -57,7 +58,7 @@ class Rows:
     @staticmethod
     def load(file: Path) -> Rows:
         """Read what ``save`` wrote."""
-        found = np.load(file, allow_pickle=False)
+        found = read_array(file)
         return Rows(found[:, 0], found[:, 1])
 
 

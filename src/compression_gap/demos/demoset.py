@@ -9,7 +9,7 @@ Row t holds what is seen before action t. No pickle: ``allow_pickle=False`` thro
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..records import read_object, whole
+from ..records import read_array, read_object, whole
 from ..sims import Observation
 
 SPLITS = ("train", "validation", "test")
@@ -51,9 +51,17 @@ class DemoSet:
         about = _record(folder)
 
         def array(name: str) -> np.ndarray:
-            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            return read_array(folder / f"{name}.npy", mapped=True)
 
-        return DemoSet(
+        try:
+            return DemoSet._checked(about, array)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no demonstrations that can be read: {error}") from error
+
+    @staticmethod
+    def _checked(about: _Record, array: Callable[[str], np.ndarray]) -> DemoSet:
+        """The set of a record. Raises ``ValueError`` for arrays that are not its streams."""
+        made = DemoSet(
             episodes=about.episodes,
             actions=array("actions"),
             proprio=array("proprio"),
@@ -61,6 +69,17 @@ class DemoSet:
             images={camera: array(f"images-{camera}") for camera in about.cameras},
             source=about.source,
         )
+        frames = sum(e.length for e in made.episodes)
+        streams = [made.actions, made.proprio, *([] if made.state is None else [made.state])]
+        for rows, dtype, axes in (
+            *((s, "f4", 2) for s in streams),
+            *((i, "u1", 4) for i in made.images.values()),
+        ):
+            if rows.dtype != dtype or rows.ndim != axes or len(rows) != frames:
+                raise ValueError(
+                    f"an array of {rows.dtype}{list(rows.shape)} is no stream of {frames} frames"
+                )
+        return made
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -205,6 +224,8 @@ def _read_record(file: Path) -> _Record:
     if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
         raise ValueError(f"demos.json: '{wrong[0]}' is missing, or no {kinds[wrong[0]].__name__}")
     for camera in about["cameras"]:
+        if not isinstance(camera, str):
+            raise ValueError("demos.json: a camera has no name")
         _check_name(f"images-{camera}")
     start = 0
     for number, e in enumerate(about["episodes"]):
@@ -221,7 +242,7 @@ def _read_record(file: Path) -> _Record:
 
 def _check_name(name: str) -> None:
     """A stream is a file of the set's own folder."""
-    if Path(name).name != name or "\\" in name:
+    if Path(name).name != name or "\\" in name or "\0" in name:
         raise ValueError(f"the stream '{name}' cannot name a file")
 
 

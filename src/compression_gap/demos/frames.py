@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..records import read_json
+from ..records import read_array, read_json
 from ..sims import PRETRAINING_STATES, TUNING_STATES, Observation, Sim, SimSpec, make_sim, simulating
 
 BLOCK = 500  # frames of an artefact
@@ -52,7 +52,7 @@ class FrameSet:
         about = read_json(folder / "frames.json")
 
         def array(name: str) -> np.ndarray:
-            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            return read_array(folder / f"{name}.npy", mapped=True)
 
         return FrameSet(
             task=about["task"],

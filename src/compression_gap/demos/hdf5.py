@@ -19,10 +19,10 @@ import numpy as np
 
 from ..errors import UserError
 from .checks import check_row_size, missing_parts, real
-from .hdf5_file import check_filters, hdf5_errors, member, opened, stored_parts, text
+from .hdf5_file import attribute, check_filters, hdf5_errors, member, opened, stored_parts, text
 from .source import (
-    BLOCK,
     Field,
+    block_rows,
     camera_shape,
     colour_rows,
     failure_note,
@@ -49,6 +49,7 @@ LATE_NOTE = (
 )
 JOINTS_ROWS = 4096  # of a demonstration that are compared
 SPLIT_MASKS = ("train", "valid", "test")
+MASK_BYTES = 2**27  # of all names of a mask
 MOST_DEMOS = 2**20  # that a mask may name
 WITHOUT_OBSERVATIONS = (
     "its demonstrations hold no observations (no group obs), only actions and the simulator's states: extract the "
@@ -143,7 +144,7 @@ class Hdf5:
             self._compare(known, {n: s[0] for n, (s, _) in shapes.items() if s}, length, place)
             self._demos.append(_Demo(name, group, length, late, marks.get(group)))
             self._count_parts({n: sets[n] for n in known}, place)
-            if any(_is_false(demo.attrs.get(n)) for n in ("success", "successful")):
+            if any(_is_false(attribute(demo, n, place)) for n in ("success", "successful")):
                 failed.append(group if len(self._names) == 1 else f"{name}: {group}")
 
     def _count_parts(self, sets: Mapping[str, h5py.Dataset], place: str) -> None:
@@ -206,8 +207,9 @@ class Hdf5:
                 first, stop = (0, demo.rows - demo.late) if observed else (int(demo.late), demo.rows)
                 with hdf5_errors(where):
                     check_filters(rows, where)
-                    for start in range(first, stop, BLOCK):
-                        block = rows[start : min(start + BLOCK, stop)]
+                    step = block_rows(rows.shape[1:], rows.dtype.itemsize)
+                    for start in range(first, stop, step):
+                        block = rows[start : min(start + step, stop)]
                         yield colour_rows(block, where) if field.camera else vector_rows(block, where)
         finally:
             if file is not None:
@@ -244,9 +246,21 @@ def _masks(file: Any, where: Path) -> dict[str, str]:
             raise UserError(f"{where}: mask/{split} is no list of demonstrations' names; remove it")
         if mask.shape[0] > MOST_DEMOS:
             raise UserError(f"{where}: mask/{split} claims {mask.shape[0]} names; remove it")
-        for group in {text(name, f"{where}, mask/{split}") for name in mask[:].tolist()}:
+        for group in {text(name, f"{where}, mask/{split}") for name in _names_in(mask, where)}:
             out[group] = split if group not in out else ""
     return out
+
+
+def _names_in(mask: Any, where: Path) -> Iterator[Any]:
+    """The names in a mask, a few at a time: each may be as long as the file."""
+    step = max(1, min(mask.shape[0], MASK_BYTES // max(1, where.stat().st_size)))
+    long = 0
+    for start in range(0, mask.shape[0], step):
+        for name in mask[start : start + step].tolist():
+            long += len(name)
+            if long > MASK_BYTES:
+                raise UserError(f"{where}: a mask holds more text than names of demonstrations; remove it")
+            yield name
 
 
 def _is_false(value: Any) -> bool:
@@ -270,6 +284,8 @@ def _late(sets: Mapping[str, h5py.Dataset], libero: bool, place: str) -> bool:
         numeric = joints.dtype.kind in "fiu" and states.dtype.kind in "fiu"
         if alike and numeric and joints.shape[1] == 7 and states.shape[1] > 7 and stored:
             with hdf5_errors(place):
+                check_filters(joints, place)
+                check_filters(states, place)
                 seen, recorded = joints[:JOINTS_ROWS], states[:JOINTS_ROWS, 1:8]
             after, before = (float(np.abs(seen[:-1] - r).mean()) for r in (recorded[1:], recorded[:-1]))
             if min(after, before) < JOINTS_AGREE and after != before:
@@ -305,7 +321,7 @@ def _about(data: Any, where: Path) -> tuple[str, float | None]:
 
 
 def _attribute(data: Any, name: str, where: Path) -> dict[str, object]:
-    found = text(data.attrs.get(name), f"{where}, attribute {name}")
+    found = text(attribute(data, name, where), f"{where}, attribute {name}")
     value = parse_json(found, f"{where}, attribute {name}") if found else None
     return value if isinstance(value, dict) else {}
 

@@ -7,12 +7,18 @@ parts were never written, since HDF5 reads them as zeros, and one that needs a f
 from __future__ import annotations
 
 import math
+import zlib
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .checks import library_errors, short
+
+CHUNK_BYTES = 2**28  # of a chunk, which is read whole
+MOST_UNPACKED = 2**29  # bytes that the library may make of a chunk on the way
+ATTRIBUTE_BYTES = 2**26
+DEFLATE = 1  # HDF5's number of the filter
 
 
 def hdf5_errors(where: Path | str) -> AbstractContextManager[None]:
@@ -26,6 +32,7 @@ def hdf5_errors(where: Path | str) -> AbstractContextManager[None]:
         AttributeError,
         ArithmeticError,
         MemoryError,
+        IndexError,
     )
     return library_errors(where, *kinds)
 
@@ -77,6 +84,16 @@ def check_filters(dataset: Any, where: Path | str) -> None:
     from h5py import h5z
 
     about = dataset.id.get_create_plist()
+    if dataset.chunks is not None and math.prod(dataset.chunks) * dataset.dtype.itemsize > CHUNK_BYTES:
+        raise UserError(
+            f"{where} has chunks of more than {CHUNK_BYTES >> 20} MiB, each read whole; store it anew in smaller ones "
+            "(h5repack)"
+        )
+    codes = [about.get_filter(at)[0] for at in range(about.get_nfilters())]
+    if codes.count(DEFLATE) > 1:
+        raise UserError(f"{where} is packed more than once; store it anew (h5repack -f GZIP=4)")
+    if DEFLATE in codes:
+        _check_packed(dataset, where)
     for at in range(about.get_nfilters()):
         code, _, _, name = about.get_filter(at)
         if not h5z.filter_avail(code):
@@ -85,6 +102,38 @@ def check_filters(dataset: Any, where: Path | str) -> None:
                 f"{where} is stored with the HDF5 filter {code} {f'({called}) ' if called else ''}which is not "
                 "installed here; store it anew where it was written (h5repack -f GZIP=4)"
             )
+
+
+def _check_packed(dataset: Any, where: Path | str) -> None:
+    """Refuse a chunk that the library would unpack to more than it may hold: it takes what comes.
+
+    A byte unpacks to at most 1032, so that small ones need no look; others are unpacked once in pieces.
+    """
+
+    def look(info: Any) -> None:
+        if info.size * 1032 > MOST_UNPACKED:
+            _, packed = dataset.id.read_direct_chunk(info.chunk_offset)
+            unpacker, total = zlib.decompressobj(), 0
+            try:
+                while packed and total <= MOST_UNPACKED and not unpacker.eof:
+                    total += len(unpacker.decompress(packed, 2**24))
+                    packed = unpacker.unconsumed_tail
+            except zlib.error:  # the library will say so
+                return
+            if total > MOST_UNPACKED:
+                raise UserError(f"{where} unpacks to more than its chunks hold; fetch it again")
+
+    dataset.id.chunk_iter(look)
+
+
+def attribute(of: Any, name: str, where: Path | str) -> Any:
+    """An attribute's value, None if there is none. Raises ``UserError`` for a list: a small one may name GBs."""
+    if name not in of.attrs:
+        return None
+    about = of.attrs.get_id(name)
+    if about.shape not in ((), (1,)) or about.dtype.itemsize > ATTRIBUTE_BYTES:
+        raise UserError(f"{where}, attribute {name} is no single value; correct it")
+    return of.attrs.get(name)
 
 
 def text(value: Any, where: Path | str) -> str:

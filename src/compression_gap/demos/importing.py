@@ -27,7 +27,7 @@ from .demoset import DemoWriter
 from .hdf5 import Hdf5, is_hdf5
 from .lerobot import LeRobot, is_lerobot
 from .mapping import Mapping, Vector, Wanted, resolve
-from .source import Source, first_episode, rows_of
+from .source import Source, block_rows, first_episode, rows_of
 from .zarr_replay import ZarrReplay, is_zarr
 
 VERSION = 2  # raised when the import's bytes change
@@ -198,11 +198,12 @@ def _write(
 def _joined(source: Source, vectors: Sequence[Vector]) -> Iterator[np.ndarray]:
     """The vectors side by side, float32 [n, sum of their sizes]. Refuses NaN, infinity and a missing row."""
     done, total = 0, sum(source.lengths)
-    for blocks in zip(*(rows_of(source.read(v.name), 4096) for v in vectors), strict=True):
-        rows = np.concatenate(
+    rows = block_rows((sum(source.fields[v.name].shape[0] for v in vectors),), 8, 4096)
+    for blocks in zip(*(rows_of(source.read(v.name), rows) for v in vectors), strict=True):
+        joined = np.concatenate(
             [b[:, v.start : v.stop].astype(np.float32) for b, v in zip(blocks, vectors, strict=True)], axis=1
         )
-        bad = np.flatnonzero(~np.isfinite(rows).all(1))
+        bad = np.flatnonzero(~np.isfinite(joined).all(1))
         if len(bad):
             episode, frame = first_episode(done + int(bad[0]), source.lengths)
             names = ", ".join(v.name for v in vectors)
@@ -210,8 +211,8 @@ def _joined(source: Source, vectors: Sequence[Vector]) -> Iterator[np.ndarray]:
                 f"{source.path}: {names} is NaN or infinite in frame {frame} of episode {episode}; remove or repair "
                 "that episode"
             )
-        done += len(rows)
-        yield rows
+        done += len(joined)
+        yield joined
     if done != total:
         raise UserError(
             f"{source.path}: {vectors[0].name} has {done} rows for {total} frames; fetch it again"

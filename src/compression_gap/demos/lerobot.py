@@ -19,8 +19,18 @@ from ..errors import UserError
 from .checks import check_row_size, whole_array
 from .lerobot_info import read_info
 from .lerobot_meta import LeRobotEpisode, episodes_v2, episodes_v3, split_marks, task_names
-from .source import BLOCK, RowStream, decode_image, failure_note, inside, read_bytes, vector_rows
-from .tables import arrow_errors, check_width, flags, matrix, numbers, opened_table, read_table, wrong_width
+from .source import BLOCK, RowStream, block_rows, decode_image, failure_note, inside, read_bytes, vector_rows
+from .tables import (
+    arrow_errors,
+    check_images,
+    check_width,
+    flags,
+    matrix,
+    numbers,
+    opened_table,
+    read_table,
+    wrong_width,
+)
 from .video import decode_frames
 
 KEYS = ("episode_index", "frame_index", "timestamp", "task_index")
@@ -202,14 +212,23 @@ class LeRobot:
 
     def _images(self, name: str) -> Iterator[np.ndarray]:
         def pictures(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
+            where, shape = f"{self.path}/{path}, field {name}", None
             for column in self._column(path, name, BLOCK, 1):
-                where = f"{self.path}/{path}, field {name}"
-                with arrow_errors(where):
-                    images = column.to_pylist()
-                frames = [self._picture(image, where) for image in images]
-                if len({f.shape for f in frames}) > 1:
-                    raise UserError(f"{self.path}/{path}: the images of {name} differ in size; resize them")
-                yield np.stack(frames)
+                frames: list[np.ndarray] = []
+                for at in range(len(column)):
+                    with arrow_errors(where):
+                        image = column[at].as_py()
+                    frames.append(self._picture(image, where))
+                    if shape not in (None, frames[-1].shape):
+                        raise UserError(
+                            f"{self.path}/{path}: the images of {name} differ in size; resize them"
+                        )
+                    shape = frames[-1].shape
+                    if len(frames) == block_rows(shape):
+                        yield np.stack(frames)
+                        frames = []
+                if frames:
+                    yield np.stack(frames)
 
         return self._read_in_order([e.table for e in self.episodes], pictures)
 
@@ -228,7 +247,7 @@ class LeRobot:
         check_row_size(name, (said,), self.path / "meta/info.json")
 
         def vectors(path: str, _: list[LeRobotEpisode]) -> Iterator[np.ndarray]:
-            for column in self._column(path, name, 4096, said):
+            for column in self._column(path, name, block_rows((said,), 8, 4096), said):
                 rows = vector_rows(matrix(column, f"{self.path}/{path}, field {name}"), name)
                 if rows.shape[1] != said:
                     raise wrong_width(f"{self.path}/{path}", name, rows.shape[1], said)
@@ -239,10 +258,12 @@ class LeRobot:
     def _column(self, path: str, name: str, rows: int, width: int) -> Iterator[Any]:
         """A column in batches; ``width``: the numbers of a row."""
         file = inside(self.path, path)
-        with arrow_errors(file), opened_table(file) as table:
+        with arrow_errors(file), opened_table(file, name) as table:
             if table.schema_arrow.names.count(name) != 1:
                 raise UserError(f"{file} has no column {name} of its own, which meta/info.json lists; add it")
-            if not self.fields[name].camera:
+            if self.fields[name].camera:
+                check_images(table, name, f"{self.path}/{path}")
+            else:
                 check_width(table, name, width, f"{self.path}/{path}")
             for batch in table.iter_batches(rows, columns=[name]):
                 yield batch.column(0)

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..store.columns import check_texts
 from .checks import TABLE_ROWS, real, shown, whole, whole_array
 from .lerobot_info import Info
 from .source import inside
 from .tables import arrow_errors, fill, numbers, opened_table, plain, read_jsonl, read_table
 
+MOST_VIDEOS = 2**20  # of all episodes and cameras: each takes about 300 bytes of memory
 UNNAMED = "__index_level_0__"  # pandas' name for the column of an index without one
 
 
@@ -41,6 +43,7 @@ def episodes_v2(root: Path, info: Info) -> list[LeRobotEpisode]:
         if not isinstance(row, dict):
             raise UserError(f"{file} holds {shown(row)} as entry {line}, which is no episode; correct it")
         index = whole(row.get("episode_index"), f"episode_index of entry {line}", file)
+        _check_count(line + 1, info, file)
         length = _length(row.get("length"), index, file)
         known = {"episode_chunk": index // info.chunk_size, "episode_index": index}
         videos = {k: (fill(info.video_path, {**known, "video_key": k}, root), 0.0) for k in info.videos}
@@ -57,11 +60,12 @@ def episodes_v3(root: Path, info: Info) -> list[LeRobotEpisode]:
     whole_ones += ["dataset_from_index", "dataset_to_index"]
     whole_ones += [f"videos/{key}/{n}" for key in info.videos for n in ("chunk_index", "file_index")]
     real_ones = [f"videos/{key}/{n}" for key in info.videos for n in ("from_timestamp", "to_timestamp")]
-    out = []
+    out: list[LeRobotEpisode] = []
     for found in files:
         file = inside(root, found.relative_to(root).as_posix())
         table = read_table(file, [*whole_ones, *real_ones])
         index = whole_array(numbers(table, "episode_index", file), "episode_index", file)
+        _check_count(len(out) + len(index), info, file)
         # A row is named by the episode that it describes.
         names = [f"episode {i}" for i in index.tolist()]
         places: dict[str, list[int]] = {
@@ -101,6 +105,14 @@ def _episode_v3(
             )
         videos[key] = (fill(info.video_path, {**at, "video_key": key}, root), start)
     return LeRobotEpisode(index, length, fill(info.data_path, known, root), videos)
+
+
+def _check_count(episodes: int, info: Info, file: Path) -> None:
+    """Refuse more episodes, and files of their cameras, than the memory holds."""
+    if episodes * (1 + len(info.videos)) > MOST_VIDEOS:
+        raise UserError(
+            f"{file} lists more than {MOST_VIDEOS:,} episodes and videos; split the set, or leave cameras out of meta/info.json"
+        )
 
 
 def _length(value: Any, index: int, file: Path) -> int:
@@ -145,26 +157,30 @@ def _tasks_v3(file: Path) -> list[tuple[Any, Any]]:
     with arrow_errors(file), opened_table(file) as opened:
         if opened.metadata.num_rows > TABLE_ROWS // 64:
             raise UserError(f"{file} claims {opened.metadata.num_rows} tasks; correct it")
-        table = opened.read()
-        if table.column_names.count("task_index") != 1:
+        if opened.schema_arrow.names.count("task_index") != 1:
             raise UserError(f"{file} has no column task_index that numbers the tasks; add it")
-        index = numbers(table, "task_index", file) if len(table) else np.zeros(0, np.int64)
-        text = plain(table[_text_column(table, file)]).to_pylist()
+        name = _text_column(opened.schema_arrow, file)
+    table = read_table(file, ["task_index"])
+    index = numbers(table, "task_index", file) if len(table) else np.zeros(0, np.int64)
+    with arrow_errors(file), opened_table(file, name) as opened:
+        column = opened.read(columns=[name])[name]
+        check_texts(column, name)
+        text = plain(column).to_pylist()
         return list(zip(index.tolist(), text, strict=True))
 
 
-def _text_column(table: Any, file: Path) -> str:
+def _text_column(schema: Any, file: Path) -> str:
     """The column of the texts: "task", else the data frame's index, else the only one that holds text."""
     import pyarrow as pa
 
-    names = [n for n in table.column_names if table.column_names.count(n) == 1 and _is_text(table[n].type)]
-    index = [n for n in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(n, str)]
+    names = [n for n in schema.names if schema.names.count(n) == 1 and _is_text(schema.field(n).type)]
+    index = [n for n in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(n, str)]
     for name in ("task", *(index if len(index) == 1 else ()), UNNAMED):
         if name in names:
             return name
-        if table.column_names.count(name) > 1:
+        if schema.names.count(name) > 1:
             raise UserError(f"{file} has several columns {name}; remove all but one")
-        if name in table.column_names and pa.types.is_null(table[name].type):
+        if name in schema.names and pa.types.is_null(schema.field(name).type):
             raise UserError(f"{file} has no value in any row of {name}; name the tasks there")
     if len(names) == 1:
         return names[0]

@@ -35,7 +35,7 @@ from ..sims.pool import worker_environment
 from .checks import missing_parts
 from .demoset import DemoWriter
 from .experts import Stopped
-from .hdf5_file import check_filters, hdf5_errors, member, opened, stored_parts, text
+from .hdf5_file import attribute, check_filters, hdf5_errors, member, opened, stored_parts, text
 from .source import parse_json
 
 Frames = Literal["before", "after-as-published"]
@@ -153,7 +153,7 @@ def read_recording(file: Path, name: str) -> Recording:
         group = member(store, f"data/{name}", file)
         actions, states = _array(group, "actions", file), _array(group, "states", file)
         with hdf5_errors(file):
-            model = text(group.attrs.get("model_file"), f"{file}, {name}, attribute model_file")
+            model = text(attribute(group, "model_file", file), f"{file}, {name}, attribute model_file")
     if actions.ndim != 2 or actions.shape[1] != 7 or states.ndim != 2 or len(states) != len(actions):
         raise UserError(
             f"{file}, {name}: actions {actions.shape} and states {states.shape} are not [T, 7] and [T, n]: it is no "
@@ -193,7 +193,7 @@ def _array(group: Any, name: str, file: Path) -> np.ndarray:
 
 def _task(store: Any, file: Path) -> str:
     with hdf5_errors(file):
-        named = text(store["data"].attrs.get("bddl_file_name"), f"{file}, attribute bddl_file_name")
+        named = text(attribute(store["data"], "bddl_file_name", file), f"{file}, attribute bddl_file_name")
     if not named:
         raise UserError(
             f"{file} does not say its task (attribute bddl_file_name): it is no official demonstration"
@@ -205,7 +205,8 @@ def _check_version(data: Any, file: Path) -> None:
     """Refuse what another robosuite or another controller recorded: its actions mean something else."""
     with hdf5_errors(file):
         env_args, recorded = (
-            text(data.attrs.get(n), f"{file}, attribute {n}") for n in ("env_args", "repository_version")
+            text(attribute(data, n, file), f"{file}, attribute {n}")
+            for n in ("env_args", "repository_version")
         )
     args = parse_json(env_args or "{}", f"{file}, attribute env_args")
     try:

@@ -8,7 +8,7 @@ others: no path may leave the data set's folder, and nothing in a file is run.
 from __future__ import annotations
 
 import io
-import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,10 +18,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .. import records
 from ..errors import UserError
 from .checks import TEXT_BYTES, check_row_size, short, unreadable
 
 BLOCK = 128  # rows that are in memory at once: 128 frames of 480 × 640 are 118 MB
+BLOCK_BYTES = 2**28  # of the rows that are in memory at once: fewer where one is large
 
 # Bookkeeping and labels: never the robot's state.
 BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "task", "task_uid"}
@@ -65,6 +67,11 @@ class Source(Protocol):
         """The rows of a field in blocks: uint8 [n, h, w, 3] of a camera, a numeric [n, d] of anything else."""
 
 
+def block_rows(shape: Sequence[int], item: int = 1, most: int = BLOCK) -> int:
+    """How many rows of this shape are read at once: ``most``, or as many as ``BLOCK_BYTES`` hold; at least one."""
+    return max(1, min(most, BLOCK_BYTES // max(1, math.prod(shape) * item)))
+
+
 def inside(root: Path, relative: str) -> Path:
     """The file ``relative`` of the folder ``root``. Raises ``UserError`` for a path that leaves the folder.
 
@@ -76,15 +83,29 @@ def inside(root: Path, relative: str) -> Path:
             f"{root}: the path '{relative}' leaves the data set's folder, and is not read; correct it"
         )
     file, home = root / parts, root.resolve()
-    real = file.resolve()
+    try:
+        real = file.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself, a name that is too long
+        raise UserError(
+            f"{file} leads nowhere ({short(error)}), and is not read; put the file in its place"
+        ) from error
     homes = [home]
-    if home.parent.name == "snapshots":  # models--a--b/snapshots/REVISION links into models--a--b/blobs
-        homes.append(home.parent.parent / "blobs")
+    # models--a--b/snapshots/REVISION links into models--a--b/blobs
+    homes += [of.parent / "blobs" for of in home.parents if of.name == "snapshots"]
     if not any(real.is_relative_to(h) for h in homes):
         raise UserError(
             f"{file} is a link that leaves the data set's folder, and is not followed; put the file in its place"
         )
+    if real.exists() and not real.is_file() and not real.is_dir():  # a pipe would be waited for
+        raise UserError(f"{file} is neither a file nor a folder, and is not read; put the file in its place")
     return file
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise ``UserError`` if one of these files is there, and is a link to elsewhere, or no file."""
+    for name in names:
+        if (folder / name).is_symlink() or (folder / name).exists():
+            inside(folder, name)
 
 
 def files_below(root: Path, folder: str = ".") -> list[tuple[str, Path]]:
@@ -143,10 +164,10 @@ def too_long(where: Path | str, limit: int) -> UserError:
 def parse_json(text: str | bytes, where: str) -> Any:
     """Parse JSON. Raises ``UserError`` that names ``where`` if it is broken."""
     try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise UserError(f"{where} nests its JSON too deeply to be read; correct it") from error
+        return records.parse_json(text)
     except ValueError as error:
+        if str(error) == records.TOO_DEEP:
+            raise UserError(f"{where} nests its JSON too deeply to be read; correct it") from error
         raise UserError(
             f"{where} is not valid JSON ({short(error)}); repair it, or fetch the data set again"
         ) from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .checks import TABLE_ROWS, library_errors
+from .checks import TABLE_ROWS, library_errors, shown
 from .source import parse_json, read_text
+
+LONGEST_PATH = 1024  # characters of a path, and of its template
 
 
 def fill(template: str, known: Mapping[str, object], root: Path) -> str:
     """Fill a path template of info.json: ``{name}`` and ``{name:03d}`` of what is known, and nothing else."""
     out = ""
     try:
+        if len(template) > LONGEST_PATH:
+            raise ValueError(f"it has more than {LONGEST_PATH} characters")
         for text, name, spec, conversion in string.Formatter().parse(template):
             out += text
             if name is None:
@@ -27,20 +32,23 @@ def fill(template: str, known: Mapping[str, object], root: Path) -> str:
             if name not in known or conversion or not re.fullmatch(r"(0?[0-9]d)?", spec or ""):
                 raise ValueError(f"'{{{name}}}' has no meaning there")
             out += format(known[name], spec or "")
+            if len(out) > LONGEST_PATH:
+                raise ValueError(f"it makes a path of more than {LONGEST_PATH} characters")
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
-            f"{root}/meta/info.json has the path template '{template}': {error}; correct it"
+            f"{root}/meta/info.json has the path template {shown(template)}: {error}; correct it"
         ) from error
     return out
 
 
-def read_jsonl(file: Path) -> list[Any]:
-    """The rows of a JSON Lines file. Raises ``UserError`` that names the line that is broken.
+def read_jsonl(file: Path) -> Iterator[Any]:
+    """The rows of a JSON Lines file, one after the other. Raises ``UserError`` that names the line that is broken.
 
     A line ends at "\\n" alone: a text may hold other characters that Python counts as line ends.
     """
-    lines = read_text(file).split("\n")
-    return [parse_json(line, f"{file}, line {i}") for i, line in enumerate(lines, 1) if line.strip(" \t\r")]
+    for number, line in enumerate(io.StringIO(read_text(file), newline="\n"), 1):
+        if line.strip(" \t\r\n"):
+            yield parse_json(line, f"{file}, line {number}")
 
 
 def arrow_errors(where: Path | str) -> AbstractContextManager[None]:
@@ -68,11 +76,10 @@ def read_table(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -
             raise UserError(
                 f"{file} claims {table.metadata.num_rows} rows, more than a table may have ({TABLE_ROWS}); correct it"
             )
-        own = table.schema_arrow.names
+        _check_flat(table, names, file)
+        own = [n for n in table.schema_arrow.names if _is_flat(table, n)]
         found = table.read(columns=[*names, *(n for n in optional if own.count(n) == 1)])
         for name in names:
-            if found.column_names.count(name) != 1:
-                raise UserError(f"{file} has several columns {name}; remove all but one")
             column = found[name]
             if column.null_count:
                 at = column.is_null().to_pylist().index(True)
@@ -82,11 +89,42 @@ def read_table(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -
     return found
 
 
-def opened_table(file: Path) -> Any:
-    """A Parquet file of which the columns can be read."""
+def _is_flat(table: Any, name: str) -> bool:
+    """Whether a column holds a number or a truth value a row. Of others, a few bytes may be GBs once they are read."""
+    import pyarrow as pa
+
+    kind = table.schema_arrow.field(table.schema_arrow.get_field_index(name)).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_primitive(kind) or pa.types.is_null(kind))
+
+
+def _check_flat(table: Any, names: Sequence[str], file: Path) -> None:
+    """Refuse columns of anything but single numbers, before they are read."""
+    for name in names:
+        if table.schema_arrow.names.count(name) != 1:
+            raise UserError(f"{file} has several columns {name}; remove all but one")
+        if not _is_flat(table, name):
+            kind = table.schema_arrow.field(name).type
+            raise UserError(
+                f"{file} holds values of type {str(kind)[:60]} in {name}, not numbers; correct that column"
+            )
+
+
+def opened_table(file: Path, name: str = "") -> Any:
+    """A Parquet file of which the columns can be read.
+
+    Bytes and texts of the column ``name`` stay coded by a dictionary, so that what a file holds once is in memory once.
+    """
     from pyarrow import parquet
 
-    return parquet.ParquetFile(file)
+    opened = parquet.ParquetFile(file)
+    columns = map(opened.schema.column, range(len(opened.schema))) if name else ()
+    coded = [c.path for c in columns if c.path.split(".")[0] == name and c.physical_type == "BYTE_ARRAY"]
+    if not coded:
+        return opened
+    opened.close()
+    return parquet.ParquetFile(file, read_dictionary=coded)
 
 
 def plain(column: Any) -> Any:
@@ -131,6 +169,28 @@ def check_width(table: Any, name: str, width: int, where: str) -> None:
                 values += column.num_values
     if values > rows * width:
         raise wrong_width(where, name, f"{values / max(rows, 1):g}", width)
+
+
+def check_images(table: Any, name: str, where: str) -> None:
+    """Refuse a column of images that is none: bytes, or a struct of bytes and a path."""
+    import pyarrow as pa
+
+    def is_bytes(kind: Any) -> bool:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
+
+    kind = table.schema_arrow.field(name).type
+    if pa.types.is_struct(kind):
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        right = set(names) <= {"bytes", "path"} and all(
+            is_bytes(kind.field(n).type) for n in names if n == "bytes"
+        )
+    else:
+        right = is_bytes(kind)
+    if not right:
+        raise UserError(
+            f"{where} holds values of type {str(kind)[:60]} in {name}, not images; correct that column"
+        )
 
 
 def wrong_width(where: str, name: str, found: object, said: int) -> UserError:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .checks import check_row_size, library_errors
-from .source import BLOCK
+from .checks import ROW_BYTES, check_row_size, library_errors
+from .source import block_rows
 
 
 def decode_frames(file: Path, wanted: np.ndarray, fps: float, where: str) -> Iterator[np.ndarray]:
@@ -39,12 +39,16 @@ def decode_frames(file: Path, wanted: np.ndarray, fps: float, where: str) -> Ite
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise UserError(f"{where} has a codec that is not decoded here; encode it again, as H.264")
+        context = stream.codec_context
+        check_row_size("a frame", (context.height, context.width, 3), where, item=1)
+        # The codec itself may claim another size than its file does.
+        context.options = {**context.options, "max_pixels": str(ROW_BYTES // 3)}
         stream.thread_type = "AUTO"
         for frame in _nearest(container.decode(stream), wanted, 0.5 / fps, where):
             shape = (frame.height, frame.width, 3)
             if block is None:
                 check_row_size("a frame", shape, where, item=1)
-                block = np.empty((BLOCK, *shape), np.uint8)
+                block = np.empty((block_rows(shape), *shape), np.uint8)
             elif block.shape[1:] != shape:
                 raise UserError(
                     f"{where} changes its size from {block.shape[1:3]} to {shape[:2]}; re-encode it"
@@ -53,7 +57,7 @@ def decode_frames(file: Path, wanted: np.ndarray, fps: float, where: str) -> Ite
             lines = np.frombuffer(plane, np.uint8).reshape(shape[0], plane.line_size)
             block[filled] = lines[:, : 3 * shape[1]].reshape(shape)
             filled += 1
-            if filled == BLOCK:
+            if filled == len(block):
                 yield block
                 block, filled = np.empty_like(block), 0
     if block is not None and filled:

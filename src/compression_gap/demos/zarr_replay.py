@@ -21,8 +21,8 @@ import numpy as np
 from ..errors import UserError
 from .checks import check_row_size, library_errors, missing_parts, short, whole, whole_array
 from .source import (
-    BLOCK,
     Field,
+    block_rows,
     camera_shape,
     colour_rows,
     files_below,
@@ -31,11 +31,11 @@ from .source import (
     too_long,
     vector_rows,
 )
+from .zarr_store import CHUNK_BYTES, SPARE, bounded, check_codecs
 
 METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")  # what the library reads as JSON
 METADATA_BYTES = 2**24  # of one of these: zarr.json of a group may hold those of all its arrays
 MOST_CHUNKS = 2**22
-CHUNK_BYTES = 2**31  # of a chunk, which is read whole
 MOST_DIMENSIONS = 32
 COLUMN_BYTES = 2**28  # of a field that is read whole: the episodes' ends, the tasks
 MARKS = (".zgroup", "zarr.json", ".zmetadata")
@@ -126,6 +126,13 @@ class ZarrReplay:
                     texts[name.removeprefix(self._prefix)] = archive.read(about)
             return _of_arrays(texts)
 
+    def _sizes(self) -> list[tuple[str, int]]:
+        """The files, or the members of a .zip, and their sizes unpacked."""
+        if self.path.is_file():
+            with zipfile.ZipFile(self.path) as archive:
+                return [(about.filename, about.file_size) for about in archive.infolist()]
+        return [(name, file.stat().st_size) for name, file in files_below(self.path)]
+
     def _names(self, below: str) -> list[str]:
         names = (n.removeprefix(below) for n in self._texts if n.startswith(below))
         return [n for n in names if "/" not in n and _is_array(self._texts[below + n])]
@@ -134,12 +141,23 @@ class ZarrReplay:
         import zarr
 
         with zarr_errors(self.path):
+            # A file that is far too large is not even read.
+            for name, size in self._sizes():
+                if size > CHUNK_BYTES + SPARE:
+                    raise UserError(
+                        f"{self.path}, {name} has {size >> 20} MiB, too much for a chunk; store smaller ones"
+                    )
             store: Any
             if self.path.is_file():
                 store = zarr.storage.ZipStore(self.path, mode="r")
             else:
                 store = zarr.storage.LocalStore(self.path, read_only=True)
-            return zarr.open_group(store, path=self._prefix.rstrip("/"), mode="r", use_consolidated=False)
+            return zarr.open_group(
+                bounded(store, str(self.path)),
+                path=self._prefix.rstrip("/"),
+                mode="r",
+                use_consolidated=False,
+            )
 
     def _array(self, group: Any, name: str) -> Any:
         if name in self._objects:
@@ -249,7 +267,8 @@ class ZarrReplay:
         array, where, field = self._arrays[name], f"{self.path}, data/{name}", self.fields[name]
         check_row_size(name, field.shape, self.path, item=array.dtype.itemsize)
         chunk = int((getattr(array, "shards", None) or array.chunks)[0])
-        step = chunk if chunk >= BLOCK else BLOCK // chunk * chunk
+        most = block_rows(array.shape[1:], array.dtype.itemsize)
+        step = max(1, most // chunk) * chunk
         for start in range(0, array.shape[0], step):
             with zarr_errors(where):
                 rows = np.asarray(array[start : start + step])
@@ -304,6 +323,8 @@ def _check_metadata(text: bytes, where: str) -> bool:
             f"{where} is stored with the pickle codec, which can run code when it is read; store it anew"
         )
     if about.get("node_type", "array") == "array":
+        if "O" not in str(about.get("dtype", "")):
+            check_codecs(about, where)
         grid = about.get("chunk_grid")
         inner = grid.get("configuration") if isinstance(grid, dict) else None
         chunks: Any = inner.get("chunk_shape") if isinstance(inner, dict) else about.get("chunks")

@@ -20,6 +20,7 @@ import numpy as np
 from ..demos import DemoSet
 from ..errors import UserError
 from ..nn import Interrupted
+from ..records import read_array
 from ..sims import Observation
 from ..store.store import Superseded
 from .base import Encoder
@@ -160,7 +161,7 @@ def _write(encoder: Encoder, folder: Path, frames: int, parts: Iterator[np.ndarr
 
 def _read(file: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        return read_array(file, mapped=True)
     except FileNotFoundError as error:
         raise Superseded from error
 

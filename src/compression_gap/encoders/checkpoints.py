@@ -130,7 +130,7 @@ def _shape(
             else:
                 size = _side(images) or family.image_size
             grid, blocks, width = size // patch, config.num_hidden_layers, config.hidden_size
-    except (ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # the library checks its fields by classes of its own
         raise UserError(
             f"encoder '{name}': its config.json cannot be read ({error}); take another copy"
         ) from error

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ..demos.source import inside
 from ..errors import UserError
 from ..records import read_object
 from ..store.store import file_sha256
 from .names import parse
 from .pin import CheckpointPin
 
+INDEX = "model.safetensors.index.json"
 Read = Callable[[str], Path | None]  # a file's name → its path; None if there is no such file
 
 
@@ -42,6 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _folder_source(name: str, folder: Path) -> tuple[dict[str, str], Read]:
+    for file in folder.glob("*.json"):
+        inside(folder, file.name)
     if not (folder / "config.json").is_file():
         raise UserError(
             f"encoder '{name}': {folder} holds no config.json; give a folder that save_pretrained wrote, "
@@ -50,10 +54,28 @@ def _folder_source(name: str, folder: Path) -> tuple[dict[str, str], Read]:
     if not weight_files(folder):
         raise UserError(_no_safetensors(name, any(folder.glob("*.bin"))))
 
+    _check_parts(name, folder)
+
     def read(what: str) -> Path | None:
-        return folder / what if (folder / what).is_file() else None
+        return inside(folder, what) if (folder / what).is_file() else None
 
     return {"folder": str(folder), "sha256": folder_hash(folder)}, read
+
+
+def _check_parts(name: str, folder: Path) -> None:
+    """Refuse weights that are links to elsewhere, and an index that names files which are no weights of the folder."""
+    files = [inside(folder, file.name) for file in weight_files(folder)]
+    index = folder / INDEX
+    if not index.is_file():
+        return
+    try:
+        named = set(read_object(index)["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"encoder '{name}': {INDEX} cannot be read ({error}); take another copy") from error
+    if wrong := sorted(map(str, named - {file.name for file in files} | named & {INDEX})):
+        raise UserError(
+            f"encoder '{name}': {INDEX} names '{wrong[0]}', which is no model*.safetensors of its folder; take another copy"
+        )
 
 
 def _no_safetensors(name: str, pickled: bool) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..demos.source import check_files
 from ..errors import UserError, unknown_name
 from ..records import read_object
 from ..store.store import file_sha256, write_json
@@ -65,6 +66,7 @@ class Instructions:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        check_files(folder, FILES)
         try:
             about = read_object(folder / FILES[0])
             if not all(isinstance(text, str) for text in about["texts"]):
@@ -236,7 +238,7 @@ def _config(name: str, kind: str, tower: Mapping[str, Any]) -> Any:
     try:
         with quiet(transformers):  # token ids of a tokenizer that is not used
             return getattr(transformers, TOWERS[kind][0])(**tower)
-    except (ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # the library checks its fields by classes of its own
         raise UserError(
             f"encoder '{name}': its config.json cannot be read ({error}); take another copy"
         ) from error

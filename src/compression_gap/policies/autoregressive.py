@@ -70,7 +70,7 @@ class AutoregressiveHead(nn.Module):
         if self.ragged:
             legal = torch.cat([legal, torch.ones(self.length, 1, dtype=torch.bool)], 1)
         self.register_buffer("legal", legal, persistent=False)
-        self._all_legal = legal.all(1).tolist()
+        self._all_legal = [n == vocabulary for n in (*codebook_sizes, *[0] * self.ragged)]
         # Held apart: the tokenizer must not follow this module into training mode, or into its average.
         self._frozen = Frozen(tokenizer)
 

@@ -118,13 +118,18 @@ class DiffusionHead(nn.Module):
         self.clip, self.sampler, self.sampling_steps = clip, sampler, sampling_steps
         self.prediction = prediction
         self.network = Denoiser(size, horizon, action_dim, context_tokens, attention)
-        alphas = make_scheduler("ddpm", clip).alphas_cumprod
-        self.register_buffer("alphas", alphas, persistent=False)
-        self._snr = (alphas.double() / (1 - alphas.double())).flip(0)  # no buffer: stays precise in bfloat16
         self.ddim: list[DDIMStep] = []
-        if sampler in ("ddim", "ddim-trailing"):
-            scheduler = make_scheduler(sampler, clip, prediction)
-            self.ddim = DDIMStep.all(scheduler, sampling_steps, prediction)
+        with torch.device(
+            "cpu"
+        ):  # these are numbers, also where only the layers' shapes are asked for (nn.shapes)
+            alphas = make_scheduler("ddpm", clip).alphas_cumprod
+            self._snr = (alphas.double() / (1 - alphas.double())).flip(
+                0
+            )  # no buffer: stays precise in bfloat16
+            if sampler in ("ddim", "ddim-trailing"):
+                scheduler = make_scheduler(sampler, clip, prediction)
+                self.ddim = DDIMStep.all(scheduler, sampling_steps, prediction)
+        self.register_buffer("alphas", alphas, persistent=False)
 
     @property
     def trunk(self) -> Trunk:

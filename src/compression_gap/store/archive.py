@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -29,6 +30,11 @@ from .store import (
 FAILURE = re.compile(rf"{KIND.pattern}-[0-9a-f]{{20}}\.json")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip file can name
 CHUNK = 2**20
+DISK_KEPT = 2**28  # bytes that an archive leaves free
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError),
+    *(IsADirectoryError, NotADirectoryError, FileExistsError, OverflowError),
+)
 
 
 @dataclass(frozen=True)
@@ -108,16 +114,31 @@ def read_archive(file: Path, store: Store) -> Taken:
     """
     try:
         with zipfile.ZipFile(file) as archive:
+            _check_size(archive, store)
             return _take(archive, store)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, KeyError) as error:
-        words = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    except BROKEN as error:
+        words = str(error.args[0]) if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{file} is damaged, or no archive of a store: {words}") from error
     except RuntimeError as error:  # zipfile's word for an encrypted member
         raise UserError(f"{file} cannot be read: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{file} is not there") from error
     except OSError as error:
-        raise disk_error(error, store.root) from error
+        full = disk_error(error, store.root)
+        if full is error:  # zipfile seeks where the file says; a link to itself
+            full = UserError(f"{file} is damaged, or no archive of a store: {error}")
+        raise full from error
+
+
+def _check_size(archive: zipfile.ZipFile, store: Store) -> None:
+    """Refuse an archive that would fill the disk once it is unpacked."""
+    needed = sum(about.file_size for about in archive.infolist())
+    free = shutil.disk_usage(store.root).free
+    if needed + DISK_KEPT > free:
+        raise UserError(
+            f"{archive.filename} claims {needed / 1e9:.1f} GB once it is unpacked, and the disk with {store.root} has "
+            f"{free / 1e9:.1f} GB free: free some, or do not import it if it should hold less"
+        )
 
 
 def _take(archive: zipfile.ZipFile, store: Store) -> Taken:

@@ -22,19 +22,21 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import BaseModel
 
-from ..errors import Interrupted, unknown_name
+from ..errors import Interrupted, UserError, unknown_name
 from .claims import Busy, Claim, claim
 from .store import Recipe, Store, Superseded
 
 GROUP = "compression_gap.artifacts"  # entry points: modules that define kinds
 KINDS: dict[str, type[Artifact]] = {}
+
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, SyntaxError)
 
 AGAIN = 0.5  # seconds until one looks again whether another process has built an artefact
 
@@ -97,6 +99,8 @@ class Artifact:
         cls, *, kind: str, version: int, simulated: bool = False, gpus: float = 0.0
     ) -> None:
         cls.kind, cls.version, cls.simulated, cls.gpus = kind, version, simulated, gpus
+        if "load" in cls.__dict__:
+            cls.load = _in_words(cls.__dict__["load"])  # type: ignore[attr-defined]
         dataclass(frozen=True, eq=False, kw_only=True)(cls)
         KINDS[kind] = cls
 
@@ -163,6 +167,23 @@ class Artifact:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def _in_words(load: Callable[..., Value]) -> Callable[..., Value]:
+    """``load``, with a sentence for files that match their checksums and are not what the kind writes: another's."""
+
+    @wraps(load)
+    def loaded(self: Artifact, *args: Any, **kwargs: Any) -> Value:
+        try:
+            return load(self, *args, **kwargs)
+        except UNREADABLE as error:
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            raise UserError(
+                f"{self.kind} {self.key} holds files that are not of its kind ({words}): if it was imported, do not use "
+                "it; else report this with the version of the program that wrote it"
+            ) from error
+
+    return loaded
 
 
 _FIELDS: dict[Any, tuple[Field[Any], ...]] = {}

@@ -41,7 +41,7 @@ def entries(store: Store) -> Iterator[Entry]:
             except (OSError, ValueError):
                 yield Entry(kind, key, folder_bytes(file.parent), modified, None)
                 continue
-            size = sum(int(f["bytes"]) for f in about["files"].values())
+            size = sum(f["bytes"] for f in about["files"].values())
             yield Entry(kind, key, size, modified, recipe_in(about))
 
 

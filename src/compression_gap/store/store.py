@@ -306,10 +306,12 @@ def check_manifest(about: Any) -> dict[str, Any]:
     if not all(isinstance(key, str) and Path(key).name == key for key in about["inputs"].values()):
         raise ValueError("its 'inputs' are not keys")
     for name, want in about["files"].items():
-        if not isinstance(want, dict) or set(want) != {"sha256", "bytes"} or not _is_inside(name):
+        if not _is_checksum(want) or not _is_inside(name):
             raise ValueError(f"what it says of the file {name!r} is no checksum")
     if not KIND.fullmatch(about["kind"]):
         raise ValueError("its 'kind' is no name")
+    if len(about["kind"]) > 64:
+        raise ValueError("its 'kind' is too long a name")
     if recipe_in(about).key != about["key"]:
         raise ValueError("its recipe is not that of its key")
     return about
@@ -320,9 +322,21 @@ def recipe_in(manifest: Mapping[str, Any]) -> Recipe:
     return Recipe(manifest["kind"], manifest["spec"], manifest["inputs"], manifest["version"])
 
 
+def _is_checksum(want: Any) -> bool:
+    """Whether a manifest says a size and a SHA-256 of a file."""
+    return (
+        isinstance(want, dict)
+        and set(want) == {"sha256", "bytes"}
+        and isinstance(want["sha256"], str)
+        and type(want["bytes"]) is int
+        and 0 <= want["bytes"] < 2**63
+    )
+
+
 def _is_inside(name: str) -> bool:
     """Whether a file's name leads nowhere but into the folder."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+    place = Path(name)
+    return bool(place.parts) and not place.is_absolute() and ".." not in place.parts and "\0" not in name
 
 
 def _damage(folder: Path, key: str) -> str | None:

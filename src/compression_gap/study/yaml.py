@@ -103,6 +103,8 @@ def _sentence(errors: Sequence[Any], where: str, tree: yaml.Node | None, model: 
     path, line = _locate(error, tree)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
+        path = path or [str(error["loc"][-1])]  # a key that YAML reads as another value than text: null, 1e3
+        name = ".".join(path)
         known = _fields(model, path[:-1])
         near = get_close_matches(path[-1], known, n=1) or _elsewhere(model, path[-1])
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"

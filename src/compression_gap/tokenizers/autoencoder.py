@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..demos.rounding import spread
 from ..errors import unknown_name
 from ..nn import Schedule, train
+from ..nn.shapes import check_shapes
 from ..nn.sizes import AUTOENCODER_SIZES
 from .base import ActionTokenizer, Arrays, Chunks, Fitting
 
@@ -201,6 +202,7 @@ class NetworkTokenizer(ActionTokenizer):
         return {n: t.detach().cpu().numpy() for n, t in self.network.state_dict().items()}
 
     def _restore(self, arrays: Arrays) -> None:
+        check_shapes(self._build, {n: a.shape for n, a in arrays.items()})
         network = self._build()
         try:
             network.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})

@@ -31,6 +31,7 @@ UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError),
     SafetensorError,
 )
+LONGEST = 2**12  # tokens of a chunk, and layers, in a record
 Arrays = dict[str, np.ndarray]
 LARGEST = 2**20  # a chunk's steps, and the dimensions of an action, in a record
 
@@ -203,9 +204,12 @@ class ActionTokenizer(ABC):
             about = read_object(folder / "tokenizer.json")
             if about["name"] != cls.name:
                 raise UserError(f"{folder} holds the tokenizer '{about['name']}', not '{cls.name}'")
+            _check_options(about["options"])
             tokenizer = cls(**about["options"])
             tokenizer.horizon = whole(about, "horizon", 1, LARGEST)
             tokenizer.action_dim = whole(about, "action_dim", 1, LARGEST)
+            if tokenizer.horizon * tokenizer.action_dim > LARGEST:
+                raise ValueError(f"a chunk of more than {LARGEST:,} numbers")
             tokenizer.report = dict(about["report"])
             arrays = load_file(folder / "tokenizer.safetensors")
             tokenizer.low, tokenizer.high = arrays.pop("range/low"), arrays.pop("range/high")
@@ -274,6 +278,17 @@ class ActionTokenizer(ABC):
                 "tokens of another one?"
             )
         return ids.astype(np.int64), lengths.astype(np.int64)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for options of a record that would fill the memory before a tensor is read."""
+    if not isinstance(options, dict):
+        raise ValueError("its options are no map")
+    for name, value in options.items():
+        most = LONGEST if name in ("tokens", "layers") else LARGEST
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > LONGEST or any(isinstance(n, int) and n > most for n in numbers):
+            raise ValueError(f"its option '{name}' is larger than {most:,}")
 
 
 def outside(chunks: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

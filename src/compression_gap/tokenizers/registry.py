@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..demos.source import check_files
 from ..errors import UserError
 from ..nn.sizes import AutoencoderSize
 from ..records import read_object
@@ -104,9 +105,13 @@ def make_tokenizer(name: str, **options: Any) -> ActionTokenizer:
     return made
 
 
+FILES = ("tokenizer.json", "tokenizer.safetensors")
+
+
 def load_tokenizer(folder: Path | str) -> ActionTokenizer:
     """The fitted tokenizer in a folder. Runs no code from it."""
     folder = Path(folder)
+    check_files(folder, FILES)
     try:
         name = read_object(folder / "tokenizer.json")["name"]
         if not isinstance(name, str):

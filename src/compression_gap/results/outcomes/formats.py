@@ -8,6 +8,7 @@ task, ``per_task`` of several), vla-eval 0.8's results (``results/collector.py``
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...records import LARGEST, parse_json
-from .record import Episode, PolicyOutcomes, collect, outcome
+from .record import MOST_EPISODES, Episode, PolicyOutcomes, collect, outcome
 
 TEST_SCORE = re.compile(r"test/sim_max_reward_(\d+)")
 COLUMNS = {"policy", "training_seed", "task", "initial_state", "repeat", "success"}
@@ -37,7 +38,7 @@ def read_outcomes(path: Path) -> list[PolicyOutcomes]:
     if file.stat().st_size > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST:,} bytes: no result file is")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]})") from error
     if file.suffix.lower() == ".csv":
@@ -50,7 +51,7 @@ def read_outcomes(path: Path) -> list[PolicyOutcomes]:
         if isinstance(content, dict) and fits(content):
             try:
                 return [read(content, path)]
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise UserError(
                     f"{path} looks like {read.__doc__} but lacks or garbles {' '.join(str(error).split())[:80]}"
                 ) from error
@@ -65,19 +66,19 @@ def _name(path: Path) -> str:
 
 
 def _own_table(file: Path, path: Path) -> PolicyOutcomes:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     from ...rollouts.run import EPISODE_SCHEMA
+    from ...store.columns import read_columns
 
     try:
-        with parquet.ParquetFile(file) as opened:
-            rows = opened.read().select(EPISODE_SCHEMA.names).to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
+        rows = read_columns(file, EPISODE_SCHEMA, MOST_EPISODES).to_pylist()
+    except ValueError as error:
         raise UserError(
             f"{path} holds no episodes that can be read ({' '.join(str(error).split())[:200]})"
         ) from error
-    return _own_rows(rows, path, _name(path))
+    try:
+        return _own_rows(rows, path, _name(path))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} holds episodes that lack a value; fetch it again") from error
 
 
 def _own_rows(rows: Sequence[Mapping[str, Any]], path: Path, name: str) -> PolicyOutcomes:
@@ -166,7 +167,14 @@ _JSON = (
 
 def _table(text: str, path: Path) -> list[PolicyOutcomes]:
     """A CSV of one or several policies."""
-    lines = csv.DictReader(text.splitlines())
+    lines = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return _of_lines(lines, path)
+    except csv.Error as error:
+        raise UserError(f"{path} line {lines.line_num} is no line of a CSV ({error})") from error
+
+
+def _of_lines(lines: csv.DictReader[str], path: Path) -> list[PolicyOutcomes]:
     names = {n: re.sub(r"[ -]+", "_", n.strip().lower()) for n in lines.fieldnames or ()}
     missing = [n for n in NEEDED if n not in names.values()]
     if missing:

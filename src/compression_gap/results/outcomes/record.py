@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from ...errors import UserError
 
+MOST_EPISODES = 2**20  # of one policy
 Numbering = Literal["numbered", "by order"]
 
 
@@ -46,7 +47,11 @@ def collect(
 ) -> PolicyOutcomes:
     """Outcomes from rows (training seed, episode, outcome). Raises ``UserError`` for none, and for one given twice."""
     seeds: dict[int, dict[Episode, float]] = {}
-    for seed, episode, outcome in rows:
+    for number, (seed, episode, outcome) in enumerate(rows):
+        if number == MOST_EPISODES:
+            raise UserError(
+                f"{where} holds more than {MOST_EPISODES:,} episodes of {name}; name a smaller file"
+            )
         of = seeds.setdefault(seed, {})
         if episode in of:
             raise UserError(
@@ -61,11 +66,17 @@ def collect(
 
 def outcome(value: Any, where: str) -> float:
     """A success or a score as a number. Raises ``UserError`` for anything else than true, false or 0 to 1."""
-    if isinstance(value, bool | int | float) and 0 <= float(value) <= 1:
+    if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return float(value)
-    raise UserError(
-        f"{where}: the outcome is {str(value)[:40]!r}; it is true, false, or a number from 0 to 1"
-    )
+    raise UserError(f"{where}: the outcome is {_shown(value)}; it is true, false, or a number from 0 to 1")
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words; a whole number of thousands of digits has no text."""
+    try:
+        return repr(str(value)[:40])
+    except ValueError:
+        return "a number that is far too large"
 
 
 def joined(name: str, parts: list[PolicyOutcomes]) -> PolicyOutcomes:
