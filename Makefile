@@ -19,7 +19,7 @@ test-libero: $(VENV)/libero
 
 # What takes Ray, several processes of one training, or a store behind a URL.
 test-cluster: $(VENV)/cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/store/test_ray.py tests/store/test_remote.py tests/nn/test_ranks.py tests/test_cluster.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/store/test_ray.py tests/store/test_remote_store.py tests/nn/test_ranks.py tests/test_cluster.py
 
 # All faults that docs/faults.md lists, for an hour or two; what is done is kept in soak/, and a second call goes on from it.
 soak: $(VENV)/ready

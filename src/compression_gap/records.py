@@ -84,6 +84,7 @@ def read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
     try:
         return np.asarray(np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False))
     except (
+        ValueError,
         EOFError,
         SyntaxError,
         TypeError,
@@ -92,7 +93,8 @@ def read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
         RecursionError,
         TokenError,
     ) as error:
-        raise ValueError(f"{file.name} is no .npy file: {' '.join(str(error).split())[:160]}") from error
+        # NumPy's own words advise to unpickle it
+        raise ValueError(f"{file.name} is no .npy file of numbers") from error
 
 
 def numbers(record: Mapping[str, Any], name: str) -> list[float]:

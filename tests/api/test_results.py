@@ -95,7 +95,7 @@ def test_a_run_that_its_budget_ends_says_how_to_go_on(small_study_text, tmp_path
 
 
 def test_demonstrations_are_made_and_loaded(finished):
-    (made,) = cg.make_demos("channel", 6, image_size=16, store=finished.store, running=Running(0))
+    (made,) = cg.make_demos("channel", 6, image_size=16, store=finished.store, running=Running(processes=0))
     demos = made.load()
     assert isinstance(demos, cg.DemoSet)
     assert (made.task, made.episodes, made.frames, made.action_dim) == ("reach", 6, 96, 2)

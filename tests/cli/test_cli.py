@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from compression_gap import extras
 from compression_gap.api.progress import RunWatcher
 from compression_gap.cli import main as cli
 from compression_gap.errors import UserError
@@ -71,7 +72,7 @@ def test_doctor_names_every_check(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(opengl, "render_check", lambda: "a renderer")
     found = spoken(capsys, "doctor", "--store", tmp_path / "not" / "yet")
     names = [c["name"] for c in found["checks"]]
-    extra = [f"extra {name}" for name in ("data", "libero", "metaworld", "serve", "text")]
+    extra = [f"extra {name}" for name in extras.names()]
     assert names == ["python", "packages", "torch", "cores", "memory", "disk", "rendering", "heads", *extra]
     assert all(set(c) == {"name", "ok", "found", "advice"} for c in found["checks"])
     by_name = {c["name"]: c for c in found["checks"]}

@@ -240,9 +240,8 @@ class Study:
         lost = sum((want.rows - rows).values())
         doubled = sum(n - 1 for n in keys_of(rows).values())
         changed = {n for n in want.files | found if want.files.get(n) != found.get(n)}
-        return Verdict(
-            lost, doubled, tuple(sorted(changed)), self.table(store) == want.table, self.left(store)
-        )
+        same = not changed and self.table(store) == want.table
+        return Verdict(lost, doubled, tuple(sorted(changed)), same, self.left(store))
 
     def left(self, store: Path) -> tuple[str, ...]:
         """What a finished run has left: it should be nothing."""

@@ -153,7 +153,7 @@ def test_sets_that_are_not_there(record, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no demonstrations" in refused(tmp_path / "store", tmp_path / "empty")
     (folder / "actions.npy").write_bytes(b"no array")
-    assert "cannot be read" in refused(tmp_path / "store", folder)
+    assert "actions.npy is no .npy file of numbers" in refused(tmp_path / "store", folder)
 
 
 def test_sets_of_another_store(record, tmp_path):

@@ -112,7 +112,9 @@ def run(
     """
     results = Results.load(study, store)
     followers = beside(results.opened, results.command, mirrors=mirrors, page=page)
-    outcome = build_study(results.opened, Running(processes, budget), retry=retry, followers=followers)
+    outcome = build_study(
+        results.opened, Running(processes=processes, budget=budget), retry=retry, followers=followers
+    )
     for failure in own_failures(outcome):
         if failure["kind"] != "diverged":
             raise UserError(f"{failure['step']}: {failure['sentence']}")

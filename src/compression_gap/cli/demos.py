@@ -45,7 +45,7 @@ def make(options: MakeOptions) -> None:
     from ..api.demos import at_preset, make_demos
     from ..api.recordings import make_official
 
-    o, running = options, Running(options.processes)
+    o, running = options, Running(processes=options.processes)
     if o.official is not None:
         made = make_official(
             o.suite, o.official, o.episodes,

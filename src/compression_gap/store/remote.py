@@ -220,7 +220,7 @@ def _cache() -> Path:
     return Path(given) if given else Path(home) / "compression-gap" / "stores"
 
 
-def _object(text: bytes, where: str) -> dict[str, Any]:
+def _object(text: bytes, where: str) -> Any:
     try:
         found = parse_json(text)
     except ValueError as error:

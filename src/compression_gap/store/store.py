@@ -196,7 +196,7 @@ class Store:
                 self._commit(recipe, folder, meta or {})
         except Exception as error:
             said = disk_error(system_error(error) or error, self.root)
-            if not isinstance(said, UserError):
+            if said is error or not isinstance(said, UserError):
                 raise
             raise said from error
 

@@ -147,7 +147,7 @@ def _subject(step: Evidence) -> Artifact:
     return step if step.policy is None else step.policy
 
 
-def _config(of: Artifact) -> dict[str, Any]:
+def _config(of: Artifact) -> Mapping[str, Any]:
     """The resolved specification, and what the artefact is called in the store."""
     levels = {"action": of.action} if isinstance(of, TrainedPolicy) else {}
     return {**of.spec, **levels, "artifact": f"{of.kind}/{of.key}"}
