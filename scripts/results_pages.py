@@ -4,7 +4,7 @@
     python scripts/results_pages.py --check    # exit code 1 where a page is not what its rows say
 
 A page is a README.md with places ``<!-- rows: FOLDER TABLE -->`` … ``<!-- end -->``: FOLDER holds an exported study
-(``cgap store export``), TABLE is cells, tasks, contrasts, swaps or probes. Its figures are written beside it, as
+(``cgap store export``), TABLE is cells, tasks, contrasts, swaps, probes or ladder. Its figures are written beside it, as
 ``<!-- figure: FOLDER NAME -->``. Results in the prose (a signed number, a percentage, an interval)
 must stand in a table of the same page: what no row says is an error.
 """
@@ -99,8 +99,24 @@ def probes(s: SuccessSummary) -> str:
     return table(["encoder", "probe, mean R²"], [[p.encoder, bits(p.mean)] for p in s.probes])
 
 
+def ladder(s: SuccessSummary) -> str:
+    """The encoders of continuous policies, with what a linear reader recovers of the true state; success by task."""
+    probed = {p.encoder: bits(p.mean) for p in s.probes}
+    rows = [
+        [
+            c.encoder,
+            probed.get(c.encoder, ""),
+            f"{percent(c.outcome.rate.value)} {span(c.outcome.rate)}",
+            *(percent(t.value) for t in c.outcome.per_task or ()),
+        ]
+        for c in s.cells
+        if c.outcome.rate is not None and c.code.codebook is None
+    ]
+    return table(["encoder", "probe, mean R²", "success", *s.tasks], rows)
+
+
 TABLES: dict[str, Callable[[SuccessSummary], str]] = {
-    f.__name__: f for f in (cells, tasks, contrasts, swaps, probes)
+    f.__name__: f for f in (cells, tasks, contrasts, swaps, probes, ladder)
 }
 
 
@@ -115,8 +131,8 @@ def summary(folder: Path) -> SuccessSummary:
 
 
 def pages() -> Iterator[Path]:
-    """Every page under docs/results."""
-    return iter(sorted(RESULTS.rglob("README.md")))
+    """Every page under docs/results, and the encoders'."""
+    return iter([RESULTS.parent / "encoders.md", *sorted(RESULTS.rglob("README.md"))])
 
 
 def render(page: Path) -> tuple[str, dict[Path, str]]:
