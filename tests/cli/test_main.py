@@ -41,7 +41,9 @@ def test_the_help_of_every_verb_explains_every_option_and_gives_an_example(verb,
     summary = said.split("\n\n")[1].strip()
     assert len(summary) > 20
     assert summary.endswith(".")
-    explained = dict(re.findall(r"^--([\w-]+).*?(?:  +|\n(?!-))([^\s(].*) \((?:default|repeatable)", said, re.M))
+    explained = dict(
+        re.findall(r"^--([\w-]+).*?(?:  +|\n(?!-))([^\s(].*) \((?:default|repeatable)", said, re.M)
+    )
     places = said.partition("positional arguments")[2].partition("options")[0]
     of_places = re.findall(r"(?:  +|^(?!\S+  ))[A-Za-z].{10,} \((?:default|required)", places, re.M)
     names = {name.replace("_", "-") for name in option_names(VERBS[verb].options)}
