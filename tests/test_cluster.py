@@ -96,7 +96,7 @@ def test_a_study_on_two_nodes_ends_with_the_bytes_of_the_local_engine(address, s
     assert content(tmp_path) == local
     summary = json.loads((tmp_path / "studies" / "small" / "summary.json").read_text())
     own = json.loads((study.parent / "local" / "studies" / "small" / "summary.json").read_text())
-    assert [c["success"] for c in summary["cells"]] == [c["success"] for c in own["cells"]]
+    assert [c["rate"] for c in summary["cells"]] == [c["rate"] for c in own["cells"]]
     assert summary["contrasts"] == own["contrasts"]
 
 

@@ -109,8 +109,11 @@ class Tasks:
         self.placement = Placement(schedule, local=not shared)
         self.tasks: dict[Any, Artifact] = {}
         self.looked = self.told = 0.0
+        # If its node is lost it begins anew elsewhere: notes come again, and a run that stops says so again and again.
         self.board = (
-            ray.remote(num_cpus=0)(Board).options(scheduling_strategy=self._on(_own_node(ray))).remote()
+            ray.remote(num_cpus=0, max_restarts=-1)(Board)
+            .options(scheduling_strategy=self._on(_own_node(ray)))
+            .remote()
         )
         self.build = ray.remote(max_retries=0)(_build)
 
@@ -167,9 +170,10 @@ class Tasks:
         if time.monotonic() - self.told > NOTE:
             self.told = time.monotonic()
             under_way = {s.key: s for s in self.tasks.values()}
-            for key, note in self.ray.get(self.board.news.remote()).items():
-                if key in under_way:
-                    self.schedule.watcher.progress(under_way[key], *note)
+            with suppress(self.ray.exceptions.RayError):  # it is on its way to another node
+                for key, note in self.ray.get(self.board.news.remote(), timeout=NOTE).items():
+                    if key in under_way:
+                        self.schedule.watcher.progress(under_way[key], *note)
 
     def _ended(self, step: Artifact, task: Any) -> None:
         lost = self.ray.exceptions
@@ -207,7 +211,8 @@ def _build(step: Artifact, visit: Visit, board: Any, threads: int) -> Report:
         nonlocal looked, stopped
         if not stopped and time.monotonic() - looked > NOTE:
             looked = time.monotonic()
-            stopped = ray.get(board.should_stop.remote())
+            with suppress(ray.exceptions.RayError):  # as in ``Tasks._listen``
+                stopped = ray.get(board.should_stop.remote(), timeout=NOTE)
         return stopped
 
     try:
