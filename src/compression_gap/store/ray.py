@@ -6,6 +6,7 @@ a training from its last checkpoint. The cluster keeps nothing: the local engine
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -244,7 +245,7 @@ def _connected(address: str | None) -> Iterator[ModuleType]:
             socket.create_connection(
                 (host[1], int(host[2])), timeout=10
             ).close()  # Ray itself tries for minutes
-        ray.init(log_to_driver=False, logging_level="error", **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(
