@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, counted
-from ..store.engine import missing_steps, run_plan
+from ..store.engine import Engine, missing_steps, run_plan
 from ..store.graph import Graph
 from ..store.outcome import Outcome, Watchers
 from ..store.store import Store
@@ -23,9 +23,13 @@ def build(
     *,
     retry: bool = False,
     followers: Sequence[Follower] = (),
+    engine: Engine | None = None,
 ) -> Outcome:
-    """Build what is missing of a plan; the log lies in ``folder``. ``retry``: also trainings that diverged."""
-    engine, budget, todo = running.make_engine(), running.seconds, missing_steps(plan, store)
+    """Build what is missing of a plan; the log lies in ``folder``. ``retry``: also trainings that diverged.
+
+    ``engine``: that of ``running``, where it was made before.
+    """
+    engine, budget, todo = engine or running.make_engine(), running.seconds, missing_steps(plan, store)
     about = todo, len(plan.steps), max(1, running.workers)
     with (
         RunWatcher(*about, folder / "run.log") as watcher,

@@ -65,7 +65,7 @@ def build_study(
 
     Raises ``UserError`` now, not in a worker after minutes, when frames cannot be rendered.
     """
-    _ = running.seconds, running.make_engine()  # wrong ones are refused before anything is written
+    _, engine = running.seconds, running.make_engine()  # wrong ones are refused before anything is written
     plan = opened.plan
     if plan.rolled_out is not None and plan.rolled_out.sim.sim in ("metaworld", "libero"):
         from ..sims.opengl import render_check
@@ -73,7 +73,7 @@ def build_study(
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
     write_json(opened.folder / "study.json", opened.study.model_dump(mode="json"))
-    return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers)
+    return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers, engine=engine)
 
 
 @dataclass(frozen=True)

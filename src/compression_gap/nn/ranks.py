@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import Interrupted, UserError
 from ..extras import install
+from ..store.environment import environment
 from ..store.workers import die_with_parent
 
 
@@ -107,18 +108,13 @@ def joined(rank: int, world: int, port: int) -> Iterator[Ranks]:
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    before = {n: os.environ.get(n) for n in names}
-    os.environ.update({n: str(v) for n, v in names.items()})
-    try:
+    with environment({n: str(v) for n, v in names.items()}):
         state = PartialState(cpu=not torch.cuda.is_available())
         try:
             yield Ranks(rank, world)
         finally:
             state.destroy_process_group()
             PartialState._reset_state()  # the next training of this process has other ranks
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _check_accelerate() -> None:

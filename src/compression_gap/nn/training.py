@@ -49,9 +49,8 @@ class Schedule:
     validations: int = 10
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
-    devices: int = (
-        1  # parts of a batch, each with its own noise; on as many devices, if they are there (``Ranks``)
-    )
+    # Parts of a batch, each with its own noise; on as many devices, if they are there (``Ranks``)
+    devices: int = 1
 
     def factor(self, step: int) -> float:
         """The learning rate's factor at optimizer step ``step`` (from 0)."""

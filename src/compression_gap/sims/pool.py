@@ -20,8 +20,8 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..store.environment import environment
 from .base import Sim, SimSpec
 from .episode import Drive, EpisodeRunner, Outcome
 from .failure import SimulatorError, simulating
@@ -376,16 +377,6 @@ def _preload(spec: SimSpec) -> list[str]:
     return modules
 
 
-@contextmanager
-def worker_environment() -> Iterator[None]:
+def worker_environment() -> AbstractContextManager[None]:
     """What the fork server and its children start with; libraries read it when they are loaded."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return environment(_ENVIRONMENT)

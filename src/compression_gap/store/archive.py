@@ -96,9 +96,7 @@ def write_archive(
                     about = zipfile.ZipInfo(name, EPOCH)
                     about.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
                     about.external_attr = 0o644 << 16
-                    about.file_size = (
-                        members[name].stat().st_size
-                    )  # by which it knows whether that is too much for 32 bits
+                    about.file_size = members[name].stat().st_size  # tells whether 32 bits can count it
                     with members[name].open("rb") as read, archive.open(about, "w") as packed:
                         shutil.copyfileobj(read, packed, CHUNK)
             (scratch / file.name).replace(file)

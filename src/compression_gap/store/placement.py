@@ -62,17 +62,22 @@ class Placement:
         self.at: dict[str, tuple[Node, Needs]] = {}  # of each step under way: its node, and its share of it
         self._holder: dict[str, Node] = {}  # of a step: the node that built one of its inputs last
         self._roomy: dict[Needs, dict[Node, None]] = {}  # nodes that may have room, by what is needed
+        self._gpus = self._without = False  # whether a node has a GPU, and whether one has none
 
     def add(self, name: str, has: Needs) -> None:
         """A node has come."""
-        self.nodes[name] = node = Node(name, has)
-        self._freed(node)
-        if has.gpus or not any(n.has.gpus for n in self.nodes.values()):
-            self._roomy.clear()  # what may go where has changed
+        self.nodes[name] = Node(name, has)
+        self._look()
 
     def remove(self, name: str) -> None:
         """A node is gone; what it was at is told of by whoever waits for it."""
         self.nodes.pop(name, None)
+        self._look()
+
+    def _look(self) -> None:
+        """After a node has come or gone, other steps may go where they could not."""
+        self._gpus = any(n.has.gpus for n in self.nodes.values())
+        self._without = any(not n.has.gpus for n in self.nodes.values())
         self._roomy.clear()
 
     def place(self) -> Iterator[tuple[Artifact, Node, Needs]]:
@@ -112,10 +117,10 @@ class Placement:
 
     def _effective(self, needs: Needs) -> Needs:
         """Without any GPU, cores do."""
-        return needs if any(n.has.gpus for n in self.nodes.values()) else Needs(needs.cpus, 0.0, needs.memory)
+        return needs if self._gpus else Needs(needs.cpus, 0.0, needs.memory)
 
     def _may(self, node: Node, needs: Needs) -> bool:
-        kept = not needs.gpus and node.has.gpus and any(not n.has.gpus for n in self.nodes.values())
+        kept = not needs.gpus and node.has.gpus and self._without
         return not kept and node.room_for(needs)
 
     def _node_for(self, needs: Needs) -> Node | None:

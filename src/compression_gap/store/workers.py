@@ -17,6 +17,7 @@ from typing import Any
 
 from .artifact import AGAIN, Artifact, Needs
 from .engine import attempt
+from .environment import environment
 from .remote import open_store
 from .schedule import Schedule, stopping_at_interrupt
 
@@ -224,21 +225,17 @@ def together(devices: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 @contextmanager
-def spawning(threads: int, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+def spawning(threads: int, own: Mapping[str, str] | None = None) -> Iterator[None]:
     """What is started within has so many threads and this environment, and is deaf to Ctrl-C from its first instruction on.
 
     Ctrl-C reaches the whole group of processes, and is the first one's to answer.
     """
-    changes = dict.fromkeys(THREADS, str(threads)) | dict(environment or {})
-    before = {n: os.environ.get(n) for n in changes}
-    os.environ.update(changes)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for n, value in before.items():
-            os.environ.pop(n) if value is None else os.environ.update({n: value})
+    with environment(dict.fromkeys(THREADS, str(threads)) | dict(own or {})):
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def die_with_parent(parent: int) -> None:
