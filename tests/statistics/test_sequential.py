@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from compression_gap.statistics.sequential import Looks, drift_at, looks, needed_information, spent
+from compression_gap.statistics.sequential import Looks, looks, spent
 
 FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -51,9 +51,6 @@ def test_one_look_is_the_plain_test():
     made = looks([1.0])
     assert made.bounds[0] == pytest.approx(norm.ppf(0.975), abs=1e-6)
     assert made.level() == pytest.approx(0.95, abs=1e-6)
-    z = 1.3
-    assert drift_at(made, z, 0.025) == pytest.approx(z - norm.ppf(0.975), abs=1e-6)
-    assert drift_at(made, z, 0.975) == pytest.approx(z + norm.ppf(0.975), abs=1e-6)
 
 
 def test_looks_that_are_added_one_by_one_are_those_of_before():
@@ -62,16 +59,6 @@ def test_looks_that_are_added_one_by_one_are_those_of_before():
     for share in (0.4, 0.1, 1.2):
         with pytest.raises(ValueError, match="must rise"):
             some.then(share)
-
-
-def test_the_information_for_a_power_is_that_of_scipy():
-    made = looks(FIFTHS)
-    information = needed_information(0.1, made, 0.8)
-    drift = 0.1 * math.sqrt(information)
-    assert crossing(FIFTHS, made.bounds, drift) == pytest.approx(0.8, abs=1e-3)
-    assert needed_information(0.1, looks([1.0]), 0.8) == pytest.approx(
-        (1.95996 + 0.84162) ** 2 / 0.01, rel=1e-3
-    )
 
 
 def ended(made: Looks, drift: float, rng, count: int):

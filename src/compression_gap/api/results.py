@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UserError
 from ..results.records.json import as_json
 from ..results.records.study import ErrorSummary, SuccessSummary, Video
-from ..store.engine import missing_steps
 from ..store.store import write_json
 from ..study.file import Study
 from ..study.plan import Plan
 from .beside import beside
 from .build import ended_early, own_failures
 from .options import Running, can_film, folder_of
-from .study import OpenStudy, build_study, open_study
+from .rounds import asked_until, run_study
+from .study import OpenStudy, open_study
 from .table import Table
 
 
@@ -102,23 +102,23 @@ def run(
     retry: bool = False,
     mirrors: Sequence[str] = (),
     page: bool = False,
+    until: Literal["separated"] | None = None,
+    within: float | None = None,
 ) -> Results:
     """Build what is missing of a study, and return its results. Artefacts that are in the store are reused.
 
     ``processes``: as many as cores by default, 0 for this process alone. ``budget``: as in "90s", "9m" or "2h".
     ``retry``: try trainings again that diverged. ``mirrors``: names of mirrors, as in ["tensorboard"]; ``page``: keep
-    the report in the store up to date meanwhile. Raises ``UserError`` with the step and the sentence if one failed
+    the report in the store up to date meanwhile. ``until``, ``within``: as ``--until`` and ``--within``. Raises ``UserError`` with the step and the sentence if one failed
     otherwise, or if the budget was spent; what was built is kept.
     """
-    results = Results.load(study, store)
+    results = Results.load(asked_until(study, until, within), store)
     followers = beside(results.opened, results.command, mirrors=mirrors, page=page)
-    outcome = build_study(
-        results.opened, Running(processes=processes, budget=budget), retry=retry, followers=followers
-    )
+    running = Running(processes=processes, budget=budget)
+    outcome, left = run_study(results.opened, running, retry=retry, followers=followers)
     for failure in own_failures(outcome):
         if failure["kind"] != "diverged":
             raise UserError(f"{failure['step']}: {failure['sentence']}")
-    left = len(missing_steps(results.opened.plan, results.opened.store))
     if stopped := ended_early(outcome, left):
         raise UserError(stopped)
     return results

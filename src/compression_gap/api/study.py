@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..costs.records import Estimate, Measured
@@ -16,7 +16,7 @@ from ..store.engine import missing_steps
 from ..store.outcome import Outcome, failure_file
 from ..store.pace import Pace
 from ..store.store import Store, disk_error, write_json
-from ..study.file import Study
+from ..study.file import Study, Until
 from ..study.file import load_study as read_study
 from ..study.offline import OfflinePlan
 from ..study.plan import Plan
@@ -24,6 +24,8 @@ from ..study.plans import plan_study
 from .build import build
 from .follower import Follower
 from .options import Running
+
+STUDY = "study.json"  # in a study's folder: as it was run last
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,16 @@ def load_study(file: str | Path | None = None, preset: str | None = None) -> Stu
 
 
 def open_study(study: Study, store: str | Path = "store", *, sketch: bool = False) -> OpenStudy:
-    """Plan a study, and open its store. ``sketch``: to be looked at (``Graph.absent``)."""
-    return OpenStudy(study, *plan_study(study, store, sketch=sketch))
+    """Plan a study, and open its store. ``sketch``: to be looked at (``Graph.absent``).
+
+    A study that grew by seeds under its name goes on so: its results know of the looks (``results.rounds``).
+    """
+    plan, place = plan_study(study, store, sketch=sketch)
+    if study.until is None and (file := place.root / "studies" / study.name / STUDY).is_file():
+        until = read_json(file).get("until")
+        study = study.model_copy(update={"until": None if until is None else Until.model_validate(until)})
+        plan = replace(plan, study=study)
+    return OpenStudy(study, plan, place)
 
 
 def build_study(
@@ -72,7 +82,7 @@ def build_study(
 
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
-    write_json(opened.folder / "study.json", opened.study.model_dump(mode="json"))
+    write_json(opened.folder / STUDY, opened.study.model_dump(mode="json"))
     return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers, engine=engine)
 
 
@@ -195,8 +205,11 @@ def status(study: Study, store: str | Path = "store") -> Status:
 
 
 def status_of(opened: OpenStudy) -> Status:
-    """How far an open study is."""
-    plan, place = opened.plan, opened.store
+    """How far an open study is; of one that grows by seeds, on the way to its next look."""
+    from ..results.rounds import next_plan
+
+    place = opened.store
+    plan = opened.plan if opened.study.until is None else next_plan(opened.plan, place)
     missing = missing_steps(plan, place)
     by_key = {s.key: s for s in missing}
     at = {u.key: u for u in under_way(place) if u.key in by_key}

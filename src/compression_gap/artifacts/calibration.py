@@ -221,3 +221,31 @@ class Coverage(Artifact, kind="coverage", version=1):
         from ..statistics.coverage import coverage
 
         return asdict(coverage(self.quantity, self.setting, self.studies, progress=job.progress))
+
+
+class GrowingStudies(Artifact, kind="growing", version=1):
+    """Simulated studies that grow by seeds, of one setting and true gain (points); ``fixed_designs`` beside them."""
+
+    setting: Setting
+    gain: float
+    studies: int
+    fixed_designs: bool
+
+    @property
+    def label(self) -> str:
+        """Of which gain, where."""
+        return f"studies that grow by seeds, a gain of {self.gain:g} points, {self.setting}"
+
+    @property
+    def cost(self) -> float:
+        """Core-seconds."""
+        return (0.02 + 0.02 * self.fixed_designs) * self.studies * self.setting.seeds
+
+    def build(self, job: Job) -> Mapping[str, Any]:
+        """Simulate and count."""
+        from ..statistics.growing import grow
+
+        found = grow(
+            self.setting, self.gain, self.studies, fixed_designs=self.fixed_designs, progress=job.progress
+        )
+        return {**asdict(found), "fixed": [[seeds, share] for seeds, share in found.fixed.items()]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -50,6 +50,10 @@ class RunOptions(OneStudy):
     running: Runs = field(default_factory=Running)
     retry: bool = False
     """try cells again whose training diverged."""
+    until: Literal["separated"] | None = None
+    """add seeds in rounds, where the study's question (until.question) is open, and stop when it is answered."""
+    within: float | None = None
+    """with --until: an interval of ± so many percentage points is narrow enough."""
     report: bool = True
     """write the report at the end."""
     mirror: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -63,16 +67,17 @@ def run(options: RunOptions) -> int:
     from ..api.beside import beside
     from ..api.build import ended_early, own_failures
     from ..api.results import Results
-    from ..api.study import build_study
-    from ..store.engine import missing_steps
-    from .terminal import failures_list, study_tables
+    from ..api.rounds import asked_until, run_study
+    from ..api.study import open_study
+    from .terminal import failures_list, say_look, study_tables
 
-    opened, begun = options.open(), time.monotonic()
+    begun = time.monotonic()
+    opened = open_study(asked_until(options.load(), options.until, options.within), options.store)
     followers = beside(opened, options.command, mirrors=options.mirror, page=options.page)
-    outcome = build_study(opened, options.running, retry=options.retry, followers=followers)
+    outcome, left = run_study(opened, options.running, retry=options.retry, followers=followers, say=say_look)
     failures = own_failures(outcome)
     failures_list(failures)
-    if stopped := ended_early(outcome, len(missing_steps(opened.plan, opened.store))):
+    if stopped := ended_early(outcome, left):
         print(stopped)
     kinds = [f["kind"] for f in failures]
     refused = [f for f in failures if f["kind"] in ("user", "simulator")]

@@ -19,6 +19,7 @@ from ..nn.convergence import WORDS
 from ..report.format import outcome, percent, points, signed, span
 from ..results.records.cells import Cell, Outcome, Reference
 from ..results.records.comparisons import PublishedContrast
+from ..results.records.rounds import Sequential
 from ..results.records.study import ErrorSummary, SimulatorFindings, SuccessSummary
 from ..results.records.tokenizers import TokenizerTable
 from ..statistics.intervals import Interval
@@ -187,14 +188,37 @@ def power_table(difference: float, rows: Sequence[Design]) -> None:
         )
 
 
+def say_look(found: Sequential) -> None:
+    """One line after each look of a study that grows by seeds."""
+    print(f"cgap: looked: {found.state}", file=sys.stderr)
+
+
 def study_tables(summary: SuccessSummary | ErrorSummary) -> None:
     """What a study found: all configurations, the contrasts, what its measurement adds, and the headline."""
     if isinstance(summary.found, SimulatorFindings):
         _success_tables(summary)
     else:
         _error_tables(summary)
+    if summary.sequential is not None:
+        _looks_table(summary.sequential)
     for words in summary.version_words:
         console.print(words, markup=False)
+
+
+def _looks_table(found: Sequential) -> None:
+    """What was asked, with intervals that know of the looks."""
+    table = new_table("question", "looks", "seeds", "ended")
+    for q in found.looked:
+        seeds = sorted(set(q.seeds.values()))
+        table.add_row(
+            q.label, f"{q.looks}", " to ".join(str(n) for n in (seeds[0], seeds[-1])[: len(seeds)]), q.ended
+        )
+    console.print(table)
+    console.print(
+        f"grown by seeds until '{found.question}' is answered: {found.state}; {found.measured} of {found.most} "
+        "configurations × seeds are measured",
+        markup=False,
+    )
 
 
 def _all_cells(

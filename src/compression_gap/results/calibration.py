@@ -14,7 +14,8 @@ from ..demos import Normaliser
 from ..information import channel_truth as channel
 from ..information.estimate import Estimate
 from ..information.wide import Wide
-from ..statistics.coverage import Coverage
+from ..statistics.coverage import Coverage, Setting
+from ..statistics.growing import Growing
 from ..store.store import Store
 from ..study.calibration import QUANTITIES, Calibration
 from ..study.plan import Plan
@@ -27,6 +28,7 @@ from .records.calibration import (
     BitsCheck,
     Built,
     CoverageRow,
+    GrowingRow,
     Known,
     Simulated,
     SuccessCheck,
@@ -104,6 +106,30 @@ def _coverage(of: artifacts.Coverage, store: Store) -> CoverageRow:
     return CoverageRow(quantity=of.quantity, setting=of.setting, found=found, built=_built(meta))
 
 
+def _growing(made: Calibration, store: Store) -> list[GrowingRow]:
+    """Each setting's fixed design is that of its first gain, the smallest."""
+    out: list[GrowingRow] = []
+    equal: dict[Setting, float] = {}
+    for of in made.growing:
+        meta = store.meta(of)
+        numbers = {f.name: meta[f.name] for f in fields(Growing)}
+        found = Growing(**{**numbers, "fixed": {int(seeds): share for seeds, share in meta["fixed"]}})
+        if found.fixed:
+            equal[of.setting] = found.equal_seeds()
+        seeds = equal[of.setting]
+        out.append(
+            GrowingRow(
+                setting=of.setting,
+                gain=of.gain,
+                found=found,
+                equal_seeds=seeds,
+                cost=found.seeds / seeds,
+                built=_built(meta),
+            )
+        )
+    return out
+
+
 def _accuracy(counts: Mapping[str, Any]) -> Accuracy:
     return Accuracy(**{f.name: counts[f.name] for f in fields(Accuracy) if f.name in counts})
 
@@ -132,6 +158,7 @@ def read_calibration(made: Calibration, store: Store) -> records.Calibration:
         simulated=simulated,
         trained=_accuracy(vars(artifacts.accuracy([(v.expected, v.stage) for v in verdicts]))),
         coverage=coverage,
+        growing=_growing(made, store),
         verdict_accuracy=simulated.all.accuracy,
         interval_coverage={q: (min(s), max(s)) for q, s in shares.items()},
         bits_within=sum(b.within for b in bits) / len(bits),

@@ -15,13 +15,14 @@ import numpy as np
 from ..artifacts.error import ChunkError as Errors
 from ..artifacts.error import EpisodeErrors
 from ..encoders.registry import is_limit
+from ..errors import UserError
 from ..statistics import intervals as statistics
 from ..statistics.variance import ERRORS
 from ..store.store import Store
 from ..study.cells import Cell as StudyCell
 from ..study.cells import Reference as Predictor
 from ..study.offline import OfflinePlan
-from .measurement import Group, Measurement, code_levels, code_words, replicates
+from .measurement import Asked, Group, Measurement, Question, code_levels, code_words, replicates
 from .records.cells import Baseline, Cell, ChunkError, ErrorSpan, Reference, TaskError
 from .records.comparisons import Comparison, ErrorChange
 from .records.study import HeldOut, RecordedSets, RecordingsFindings
@@ -44,7 +45,7 @@ class ErrorGroup(Group[Errors]):
 class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
     """Held-out chunk errors by episode."""
 
-    outcomes = ERRORS
+    outcomes, unit = ERRORS, 1.0
 
     def __init__(self, plan: OfflinePlan, store: Store) -> None:
         self.plan, self.study, self.encoders, self.store = plan, plan.study, plan.encoders, store
@@ -106,19 +107,32 @@ class ChunkErrors(Measurement[ErrorGroup, ChunkError, RecordingsFindings]):
 
         Below 0 the better encoder errs less. Never between heads: see ``chunk_error``.
         """
-        if len(self.strata) < 2:
-            return []
         out = []
-        for ladder in self.ladders(self.groups):
+        for low, high in self._encoder_changes():
+            encoders = (low.cell.encoder, high.cell.encoder)
+            about = ErrorChange(encoders=encoders, under=self.label_without_encoder(low))
+            out.append(self.change(low, high, about))
+        return out
+
+    def _encoder_changes(self) -> list[tuple[ErrorGroup, ErrorGroup]]:
+        """The pairs that are compared; none with one held-out episode."""
+        out: list[tuple[ErrorGroup, ErrorGroup]] = []
+        for ladder in self.ladders(self.groups) if len(self.strata) > 1 else ():
             pairs = list(itertools.pairwise(ladder))
             own = [g for g in ladder if not is_limit(g.cell.encoder)]
             ends = [(ladder[0], ladder[-1])] + [(ladder[0], g) for g in own[-1:]]
             pairs += [p for p in ends if p[0] is not p[1] and p not in pairs]
-            for low, high in dict.fromkeys(pairs):
-                encoders = (low.cell.encoder, high.cell.encoder)
-                about = ErrorChange(encoders=encoders, under=self.label_without_encoder(low))
-                out.append(self.change(low, high, about))
+            out += dict.fromkeys(pairs)
         return out
+
+    def asked(self, question: Question) -> list[Asked[ErrorGroup]]:
+        """Each Δ_enc of the chunk error."""
+        if question != "upgrade":
+            raise UserError(
+                f"until.question: '{question}' is answered by success in a simulator; recordings answer 'upgrade' "
+                "(what an encoder changes of the chunk error)"
+            )
+        return self.asked_of_gains(self._encoder_changes())
 
     def found(self, cells: Sequence[Cell[ChunkError]]) -> RecordingsFindings:
         """The recordings, and where errors were measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy as np
 from ..encoders.registry import is_limit
 from ..nn.convergence import in_words
 from ..statistics import intervals as statistics
-from ..statistics.bottleneck import Verdict, locate
+from ..statistics.bottleneck import Verdict, locate, locate_in_rounds
+from ..statistics.rounds import pairs
 from ..study.actions import action_parts, study_codes
-from ..study.cells import Cell, Executed, TrainedOn
+from ..study.cells import Cell
 from ..tokenizers.code import code_names
 from .evidence import MeasuredReference, SuccessGroup
-from .measurement import Measurement, code_words, conditioning_words
+from .measurement import Asked, Measurement
 from .records.cells import Cell as CellRecord
 from .records.cells import Success
 from .records.comparisons import (
@@ -29,8 +30,6 @@ from .records.comparisons import (
     Interaction,
     Level,
     Refusal,
-    Swap,
-    SwapCell,
     Waterfall,
 )
 from .records.study import SimulatorFindings
@@ -44,43 +43,76 @@ def _pairs(ladder: Sequence[SuccessGroup]) -> list[tuple[SuccessGroup, SuccessGr
     return pairs if len(ladder) < 3 else [*pairs, (ladder[0], ladder[-1])]
 
 
-def contrasts(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Comparison]:
-    """Δ_enc of every head and size, and its interaction with the action representation.
+Pair = tuple[
+    SuccessGroup, SuccessGroup
+]  # two configurations that differ in the encoder alone, the lower one first
 
-    The interaction compares each representation with the first continuous one, and a head with its own code
-    switched on (the matched-head ablation) with that head.
+
+def encoder_gains(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Pair]:
+    """The pairs whose difference is a Δ_enc, ladder after ladder."""
+    return [pair for ladder in of.ladders(found) for pair in _pairs(ladder)]
+
+
+def interactions(gains: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
+    """Two Δ_enc each, of the same encoders under two action representations, whose difference is an interaction.
+
+    Each representation is compared with the first continuous one, and a head with its own code switched on (the
+    matched-head ablation) with that head.
     """
+    alike: dict[tuple[Any, ...], list[Pair]] = {}
+    for low, high in gains:
+        cell = low.cell
+        at = (cell.encoder, high.cell.encoder, cell.size, cell.demos, cell.task)
+        alike.setdefault(at, []).append((low, high))
+    out = []
+    for same in alike.values():
+        continuous = [p[0].cell.action for p in same if action_parts(p[0].cell.action)[1] is None]
+        reference = [*continuous, same[0][0].cell.action][0]
+        same.sort(key=lambda pair: pair[0].cell.action != reference)
+        for one, two in itertools.combinations(same, 2):
+            if _compared(one[0].cell, two[0].cell, reference):
+                out.append((one, two))
+    return out
+
+
+def interaction_label(of: CellMeasurement, one: Pair, two: Pair) -> str:
+    """Which encoders, under which two configurations."""
+    pair = " − ".join(of.label_without_encoder(p[0]) for p in (one, two))
+    return f"Δ_enc({one[1].cell.encoder} − {one[0].cell.encoder}): {pair}"
+
+
+def asked_of_pairs(of: CellMeasurement, gains: Sequence[Pair]) -> list[Asked[SuccessGroup]]:
+    """What each interaction is, of these Δ_enc."""
+    out = []
+    for one, two in interactions(gains):
+        label = interaction_label(of, one, two)
+        out.append(Asked(label, [one[1], one[0], two[1], two[0]], {label: (1.0, -1.0, -1.0, 1.0)}))
+    return out
+
+
+def contrasts(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Comparison]:
+    """Δ_enc of every head and size, and its interaction with the action representation."""
     out: list[Comparison] = []
     names = code_names(study_codes(of.study))
-    deltas: dict[tuple[Any, ...], list[tuple[SuccessGroup, SuccessGroup]]] = {}
-    for ladder in of.ladders(found):
-        for low, high in _pairs(ladder):
-            cell = low.cell
-            # what a hybrid decodes gets a continuous offset: its bits do not all pass the code
-            hybrid = action_parts(cell.action)[0] == "hybrid"
-            about = EncoderGain(
-                encoders=(cell.encoder, high.cell.encoder),
-                action=cell.representation,
-                demos=cell.demos,
-                code=None if cell.code is None or hybrid else names[cell.code],
-            )
-            out.append(of.change(low, high, about))
-            at = (cell.encoder, high.cell.encoder, cell.size, cell.demos, cell.task)
-            deltas.setdefault(at, []).append((low, high))
-    for (low_name, high_name, *_), pairs in deltas.items():
-        continuous = [p[0].cell.action for p in pairs if action_parts(p[0].cell.action)[1] is None]
-        reference = [*continuous, pairs[0][0].cell.action][0]
-        pairs.sort(key=lambda pair: pair[0].cell.action != reference)
-        for one, two in itertools.combinations(pairs, 2):
-            if not _compared(one[0].cell, two[0].cell, reference):
-                continue
-            cells = [g.evidence for g in (one[1], one[0], two[1], two[0])]
-            c = statistics.contrast(cells, [1, -1, -1, 1], of.strata)
-            odds = statistics.interaction_log_odds([cells[:2], cells[2:]], of.strata)
-            pair = " − ".join(of.label_without_encoder(p[0]) for p in (one, two))
-            name = f"Δ_enc({high_name} − {low_name}): {pair}"
-            about_odds = Interaction(log_odds=odds)
-            out.append(Comparison(kind="interaction", label=name, about=about_odds, found=c, p_holm=c.p))
+    gains = encoder_gains(of, found)
+    for low, high in gains:
+        cell = low.cell
+        # what a hybrid decodes gets a continuous offset: its bits do not all pass the code
+        hybrid = action_parts(cell.action)[0] == "hybrid"
+        about = EncoderGain(
+            encoders=(cell.encoder, high.cell.encoder),
+            action=cell.representation,
+            demos=cell.demos,
+            code=None if cell.code is None or hybrid else names[cell.code],
+        )
+        out.append(of.change(low, high, about))
+    for one, two in interactions(gains):
+        cells = [g.evidence for g in (one[1], one[0], two[1], two[0])]
+        c = statistics.contrast(cells, [1, -1, -1, 1], of.strata)
+        odds = statistics.interaction_log_odds([cells[:2], cells[2:]], of.strata)
+        name = interaction_label(of, one, two)
+        about_odds = Interaction(log_odds=odds)
+        out.append(Comparison(kind="interaction", label=name, about=about_odds, found=c, p_holm=c.p))
     return out
 
 
@@ -103,7 +135,7 @@ def trends(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[EncoderTr
     return out
 
 
-def _find(found: Sequence[SuccessGroup], cell: Cell) -> SuccessGroup | None:
+def find_measured(found: Sequence[SuccessGroup], cell: Cell) -> SuccessGroup | None:
     """The configuration with this cell's levels, if it is measured."""
     return next((g for g in found if g.rows is not None and g.cell.levels == cell.levels), None)
 
@@ -135,7 +167,7 @@ def _upper_levels(
         if r.code is None or ((r.code, r.demos) == (g.cell.code, g.cell.demos) and not hybrid):
             levels.append((r.actor, m.success))
     levels.sort(key=lambda level: EXPERTS.index(level[0]))
-    oracle = _find(found, replace(g.cell, encoder="oracle"))
+    oracle = find_measured(found, replace(g.cell, encoder="oracle"))
     return levels if oracle is None else [*levels, (ORACLE, oracle.evidence)]
 
 
@@ -191,7 +223,7 @@ def waterfalls(
             continue
         levels = _upper_levels(g, found, measured)
         for encoder in (g.cell.encoder, "blind"):
-            policy = _find(found, replace(g.cell, encoder=encoder))
+            policy = find_measured(found, replace(g.cell, encoder=encoder))
             if policy is not None:
                 levels.append((f"{encoder} policy", policy.evidence))
         names = {"expert-chunked": "horizon", "expert-coded": "code", ORACLE: "policy"}
@@ -224,127 +256,88 @@ def verdicts(
     out = []
     no_oracle = {r.label: r.sentence for r in refused if r.reference == ORACLE}
     ended = {c.label: in_words(c.training.convergence) for c in cells if c.training.converged is False}
-    sizes: list[str] = list(of.study.factors.size)
-    continuous = [a for a in of.study.factors.action if action_parts(a)[1] is None]
     for g in _under_test(found):
-        cell, label = g.cell, of.label(g)
+        label = of.label(g)
         refusal = no_oracle.get(label)
-        relaxed: dict[str, tuple[np.ndarray, str]] = {}
-        stands: dict[str, str] = {}  # the cell that stands for each relaxed stage
-        oracle = _find(found, replace(cell, encoder="oracle"))
-        if oracle is not None and refusal is None:
-            relaxed["encoder"] = (oracle.evidence, f"replacing {cell.encoder} by the true state")
-            stands["encoder"] = of.label(oracle)
-        joint = None
-        if cell.code is not None and (cell.swapped or continuous):
-            other = cell.action if cell.swapped else continuous[0]
-            swap = replace(cell, code=None, action=other, trained_on="chunk", executed="chunk")
-            if (open_code := _find(found, swap)) is not None:
-                how = "with head, loss and sampler as they are" if cell.swapped else "another head"
-                words = f"replacing the codebook by continuous actions ({other}, {how})"
-                relaxed["code"] = (open_code.evidence, words)
-                stands["code"] = of.label(open_code)
-            both = _find(found, replace(swap, encoder="oracle"))
-            joint = None if both is None or refusal is not None else both.evidence
-        larger = sizes[sizes.index(cell.size) + 1 :][:1]
-        if larger and (bigger := _find(found, replace(cell, size=larger[0]))) is not None:
-            relaxed["policy"] = (bigger.evidence, f"growing the policy to size {larger[0]}")
-            stands["policy"] = of.label(bigger)
-        if relaxed or refusal is not None:
+        stages = replaced(of, found, g, oracle=refusal is None)
+        stands = {stage: of.label(other) for stage, (other, _) in stages.by.items()}
+        if stands or refusal is not None:
             out.append(
                 Bottleneck(
                     label=label,
-                    encoder=cell.encoder,
-                    action=cell.representation,
+                    encoder=g.cell.encoder,
+                    action=g.cell.representation,
                     relaxed=stands,
-                    verdict=_judged(g.evidence, relaxed, joint, refusal, of.strata),
+                    verdict=_judged(of, g, stages, refusal),
                     unconverged={n: how for n, how in ended.items() if n in (label, *stands.values())},
                 )
             )
     return out
 
 
-def _judged(
-    cell: np.ndarray,
-    relaxed: Mapping[str, tuple[np.ndarray, str]],
-    joint: np.ndarray | None,
-    refusal: str | None,
-    tasks: np.ndarray,
-) -> Verdict:
-    """The verdict, with the sentence of a refused oracle policy."""
-    if not relaxed:
-        return Verdict("not-separated", None, 0.0, [], None, refusal or "", None)
-    found = locate(cell, relaxed, joint, tasks)
-    if refusal is None:
-        return found
-    return replace(found, sentence=f"{found.sentence} {refusal[0].upper()}{refusal[1:]}")
+@dataclass(frozen=True)
+class Replaced:
+    """The configurations with one stage of a policy replaced by its upper bound, in words; ``joint``: encoder and code."""
+
+    by: Mapping[str, tuple[SuccessGroup, str]]
+    joint: SuccessGroup | None
+
+    @property
+    def evidence(self) -> dict[str, tuple[np.ndarray, str]]:
+        """As ``bottleneck.locate`` takes it."""
+        return {stage: (g.evidence, words) for stage, (g, words) in self.by.items()}
 
 
-def swaps(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Swap]:
-    """The matched-head ablation's 2 × 2 tables: trained on {A, Ã} × executed {Â, snapped} (docs/theory.md).
+def replaced(
+    of: CellMeasurement, found: Sequence[SuccessGroup], g: SuccessGroup, *, oracle: bool = True
+) -> Replaced:
+    """What stands for each stage of a policy, as far as it is measured. ``oracle``: whether an oracle policy may."""
+    cell, by = g.cell, dict[str, tuple[SuccessGroup, str]]()
+    sizes: list[str] = list(of.study.factors.size)
+    continuous = [a for a in of.study.factors.action if action_parts(a)[1] is None]
+    seeing = find_measured(found, replace(cell, encoder="oracle")) if oracle else None
+    if seeing is not None:
+        by["encoder"] = seeing, f"replacing {cell.encoder} by the true state"
+    joint = None
+    if cell.code is not None and (cell.swapped or continuous):
+        other = cell.action if cell.swapped else continuous[0]
+        swap = replace(cell, code=None, action=other, trained_on="chunk", executed="chunk")
+        if (open_code := find_measured(found, swap)) is not None:
+            how = "with head, loss and sampler as they are" if cell.swapped else "another head"
+            by["code"] = open_code, f"replacing the codebook by continuous actions ({other}, {how})"
+        joint = find_measured(found, replace(swap, encoder="oracle")) if oracle else None
+    larger = sizes[sizes.index(cell.size) + 1 :][:1]
+    if larger and (bigger := find_measured(found, replace(cell, size=larger[0]))) is not None:
+        by["policy"] = bigger, f"growing the policy to size {larger[0]}"
+    return Replaced(by, joint)
 
-    One table a head, encoder, size, number of demonstrations, tokenizer and codebook. Training seeds are the
-    replicates, each with its own fitted tokenizer. With fixed tokenizer seeds, several are the replicates, each averaged
-    over its training seeds; with one, the spread between fitted tokenizers is unknown, which the table says.
-    """
-    tables: dict[tuple[Any, ...], dict[tuple[TrainedOn, Executed], list[SuccessGroup]]] = {}
-    for g in found:
-        if g.cell.swapped and g.cell.code is not None and g.rows is not None:
-            c, code = g.cell, g.cell.code
-            at = (c.encoder, c.action, c.size, c.demos, c.task, code.tokenizer, code.codebook)
-            tables.setdefault(at, {}).setdefault((c.trained_on, c.executed), []).append(g)
-    factors, out = of.study.factors, []
-    for cells in tables.values():
-        one = next(iter(cells.values()))[0].cell
-        plain = _find(found, replace(one, code=None, trained_on="chunk", executed="chunk"))
-        if plain is None or len(cells) < 3:
-            continue
-        whole = cells["coded", "snapped"]
-        head = whole[0].cell
-        assert head.code is not None
-        rows = {k: _replicates(groups) for k, groups in cells.items()} | {("chunk", "chunk"): plain.evidence}
 
-        def against(
-            trained_on: TrainedOn,
-            executed: Executed,
-            rows: Mapping[tuple[TrainedOn, Executed], np.ndarray] = rows,
-        ) -> statistics.Contrast:
-            pair = [rows["chunk", "chunk"], rows[trained_on, executed]]
-            return statistics.contrast(pair, [1, -1], of.strata)
-
-        words = [head.encoder, *([head.size] if len(factors.size) > 1 else [])]
-        words += [w for w in code_words(head.code, of.study) if "seed" not in w]
-        words += conditioning_words(head.task, of.study) + [f"{head.demos} demos"] * (len(factors.demos) > 1)
-        places: list[tuple[TrainedOn, Executed]] = [
-            ("chunk", "chunk"), ("chunk", "snapped"), ("coded", "chunk"), ("coded", "snapped"),
-        ]  # fmt: skip
-        out.append(
-            Swap(
-                label=" · ".join([head.representation, *words]),
-                encoder=head.encoder,
-                action=head.action,
-                tokenizer=head.code.tokenizer,
-                codebook=head.code.codebook,
-                cells=[
-                    SwapCell(
-                        **vars(statistics.rate_interval(rows[at], of.strata)),
-                        trained_on=at[0],
-                        executed=at[1],
-                    )
-                    for at in places
-                ],
-                g_code=against("coded", "snapped"),
-                training=against("coded", "chunk"),
-                execution=against("chunk", "snapped"),
-                tokenizer_seeds=len(whole[0].seeds) if head.code.seed == "training" else len(whole),
-                tokenizer_is_trained=head.code.seed is not None,
-            )
-        )
+def asked_of_stages(
+    of: CellMeasurement, found: Sequence[SuccessGroup], refused: Sequence[Refusal]
+) -> list[Asked[SuccessGroup]]:
+    """The bottleneck of each policy under test: every difference between it and what replaces its stages."""
+    no_oracle, out = {r.label for r in refused if r.reference == ORACLE}, []
+    for g in _under_test(found):
+        label = of.label(g)
+        stages = replaced(of, found, g, oracle=label not in no_oracle)
+        cells = [g, *(other for other, _ in stages.by.values())]
+        names = [f"{of.label(two)} − {of.label(one)}" for one, two in itertools.combinations(cells, 2)]
+        beside = [] if stages.joint is None else [stages.joint]
+        if stages.by:
+            out.append(Asked(label, cells, dict(zip(names, pairs(len(cells)), strict=True)), beside))
     return out
 
 
-def _replicates(groups: Sequence[SuccessGroup]) -> np.ndarray:
-    """Rows [replicates, states] of cells that differ in the tokenizer's seed alone."""
-    if len(groups) == 1:
-        return groups[0].evidence
-    return np.stack([g.evidence.mean(0) for g in groups])
+def _judged(of: CellMeasurement, g: SuccessGroup, stages: Replaced, refusal: str | None) -> Verdict:
+    """The verdict, with the sentence of a refused oracle policy; of a study that grows by seeds, what its looks say."""
+    if not stages.by:
+        return Verdict("not-separated", None, 0.0, [], None, refusal or "", None)
+    joint = None if stages.joint is None else stages.joint.evidence
+    looked = [rounds for asked, rounds in of.rounds if asked.label == of.label(g) and rounds.looks]
+    if looked and of.study.until is not None and of.study.until.question == "bottleneck":
+        found = locate_in_rounds(g.evidence, stages.evidence, joint, of.strata, looked[0])
+    else:
+        found = locate(g.evidence, stages.evidence, joint, of.strata)
+    if refusal is None:
+        return found
+    return replace(found, sentence=f"{found.sentence} {refusal[0].upper()}{refusal[1:]}")

@@ -7,14 +7,16 @@ which labels they stand. It never compares two kinds of outcomes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
 from ..artifacts.tokenizer import FittedTokenizer
 from ..statistics import intervals as statistics
+from ..statistics.rounds import Rounds, Weights, in_rounds
 from ..statistics.variance import Outcomes
 from ..store.store import Store
 from ..study.cells import Cell as StudyCell
@@ -57,12 +59,27 @@ def replicates(cells: Iterable[StudyCell[E]]) -> list[tuple[StudyCell[E], ...]]:
 
 
 G = TypeVar("G", bound=Group[Any])
+Question = Literal["bottleneck", "upgrade", "interaction"]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked(Generic[G]):
+    """One question of a study that grows by seeds: its configurations, and the contrasts on which it hangs, by label.
+
+    ``beside``: configurations that grow along without a contrast.
+    """
+
+    label: str
+    cells: Sequence[G]
+    contrasts: Mapping[str, Weights]
+    beside: Sequence[G] = ()
 
 
 class Measurement(ABC, Generic[G, Outcome, Found]):
     """The measurement of one study, read from its store."""
 
     outcomes: ClassVar[Outcomes]  # what is known of them before any is seen
+    unit: ClassVar[float]  # what a study file's widths are divided by: rates are written in percentage points
     study: Study
     groups: Sequence[G]
     strata: np.ndarray  # the task of each column of rows
@@ -88,6 +105,41 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
     @abstractmethod
     def comparisons(self) -> list[Comparison]:
         """All of them; ``p_holm`` is adjusted afterwards."""
+
+    @abstractmethod
+    def asked(self, question: Question) -> list[Asked[G]]:
+        """What a question means here, of the configurations with evidence.
+
+        Raises ``UserError`` for one that this measurement cannot answer.
+        """
+
+    @cached_property
+    def rounds(self) -> list[tuple[Asked[G], Rounds]]:
+        """What the looks of a study with ``until`` say of each of its questions; none without."""
+        until, most = self.study.until, len(self.study.factors.seed)
+        if until is None:
+            return []
+        return [
+            (
+                asked,
+                in_rounds(
+                    [self.in_order(g) for g in asked.cells],
+                    list(asked.contrasts.values()),
+                    self.strata,
+                    most,
+                    within=None if until.within is None else until.within / self.unit,
+                    outcomes=self.outcomes,
+                ),
+            )
+            for asked in self.asked(until.question)
+        ]
+
+    def in_order(self, group: G) -> np.ndarray:
+        """The rows of a group's first seeds, up to the first one that is missing [seeds, states]."""
+        there = 0
+        while there < len(group.seeds) and group.seeds[there] == self.study.factors.seed[there]:
+            there += 1
+        return group.evidence[:there]
 
     @abstractmethod
     def found(self, cells: Sequence[Cell[Outcome]]) -> Found:
@@ -124,9 +176,17 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
         found = statistics.contrast(
             [high.evidence, low.evidence], [1, -1], self.strata, outcomes=self.outcomes
         )
-        pair = f"{high.cell.encoder} − {low.cell.encoder}"
-        label = f"Δ_enc {pair} · {self.label_without_encoder(low)}"
+        label = self.label_of_gain(low, high)
         return Comparison(kind="delta_enc", label=label, about=about, found=found, p_holm=found.p)
+
+    def label_of_gain(self, low: G, high: G) -> str:
+        """Which encoders, under which configuration."""
+        return f"Δ_enc {high.cell.encoder} − {low.cell.encoder} · {self.label_without_encoder(low)}"
+
+    def asked_of_gains(self, gains: Sequence[tuple[G, G]]) -> list[Asked[G]]:
+        """What each Δ_enc is, of these pairs."""
+        labels = [self.label_of_gain(low, high) for low, high in gains]
+        return [Asked(name, pair, {name: (-1.0, 1.0)}) for name, pair in zip(labels, gains, strict=True)]
 
 
 def label(cell: StudyCell[Any], study: Study) -> str:

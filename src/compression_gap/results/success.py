@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -15,27 +16,29 @@ from ..study.plan import Plan
 from . import comparisons
 from .codes import code_costs, code_sentences
 from .evidence import MeasuredReference, SuccessGroup, groups, measured_reference, strata
-from .measurement import Measurement, code_levels, code_words
+from .matched_head import swaps
+from .measurement import Asked, Measurement, Question, code_levels, code_words
 from .published import published_beside
 from .records.cells import Actor, Cell, Checkpoints, Reference, Selected, Success, TaskRate
-from .records.comparisons import Comparison
+from .records.comparisons import Comparison, Refusal
 from .records.study import SelectionRule, SimulatorFindings
 
 
 class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
     """Success by initial state."""
 
-    outcomes = RATES
+    outcomes, unit = RATES, 100.0
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store, self.study, self.encoders = plan, store, plan.study, plan.study.encoders
         self.groups = groups(plan, store)
         self.runs = [m for r in plan.references if (m := measured_reference(plan, store, r)) is not None]
         self.strata = strata(plan)
-        # The matched-head ablation's mixed cells (trained with the code or executed with it) stand in its own tables.
-        self.whole = [
-            g for g in self.groups if (g.cell.trained_on == "coded") == (g.cell.executed == "snapped")
-        ]
+
+    @property
+    def whole(self) -> list[SuccessGroup]:
+        """All but the matched-head ablation's mixed cells (trained with the code or executed with it): its own tables."""
+        return [g for g in self.groups if (g.cell.trained_on == "coded") == (g.cell.executed == "snapped")]
 
     @property
     def measured(self) -> bool:
@@ -113,9 +116,23 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
             return code_costs(self.runs, self.strata, self.store)
         return comparisons.contrasts(self, self.whole)
 
+    def asked(self, question: Question) -> list[Asked[SuccessGroup]]:
+        """The bottleneck of each policy under test, each Δ_enc, or each interaction."""
+        if question == "bottleneck":
+            return comparisons.asked_of_stages(self, self.whole, self.refused)
+        gains = comparisons.encoder_gains(self, self.whole)
+        return (
+            self.asked_of_gains(gains) if question == "upgrade" else comparisons.asked_of_pairs(self, gains)
+        )
+
+    @cached_property
+    def refused(self) -> list[Refusal]:
+        """References that bound nothing."""
+        return comparisons.refusals(self, self.whole, self.runs)
+
     def found(self, cells: Sequence[Cell[Success]]) -> SimulatorFindings:
         """Trends, waterfalls, verdicts, the matched-head ablation, the published table."""
-        refused = comparisons.refusals(self, self.whole, self.runs)
+        refused = self.refused
         return SimulatorFindings(
             protocol=self.plan.protocol,
             selection=_rule(self.plan),
@@ -123,7 +140,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
             refusals=refused,
             waterfalls=comparisons.waterfalls(self, self.whole, self.runs, refused),
             verdicts=comparisons.verdicts(self, self.whole, refused, cells),
-            swaps=comparisons.swaps(self, self.groups),
+            swaps=swaps(self, self.groups),
             published=published_beside(self.study, self.plan.protocol, cells),
         )
 

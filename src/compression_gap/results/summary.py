@@ -39,6 +39,7 @@ from .records.study import (
     Summary,
     TokenizerFit,
 )
+from .rounds import sequential, with_looks
 from .success import SuccessRates
 from .versions import version_words
 
@@ -66,7 +67,7 @@ def _summary(
     if not of.measured:
         raise UserError(f"the study '{study.name}' has no results yet; run it first: cgap study run")
     cells = [_cell(of, g, store) for g in of.groups]
-    contrasts = of.comparisons()
+    contrasts = with_looks(of, of.comparisons())
     adjusted = holm([c.found.p for c in contrasts])
     contrasts = [replace(c, p_holm=p) for c, p in zip(contrasts, adjusted, strict=True)]
     found = of.found(cells)
@@ -85,6 +86,7 @@ def _summary(
         machine=machine(plan.cells, store),
         version_words=version_words(plan, store, plan.taken),
         found=found,
+        sequential=sequential(of),
     )
 
 

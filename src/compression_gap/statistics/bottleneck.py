@@ -1,14 +1,16 @@
 """Which stage is the bottleneck: replace one at a time by its upper bound, and say no more than the evidence holds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from compression_gap.errors import counted
 from compression_gap.statistics.intervals import Contrast, components, contrast, resample_rates
 from compression_gap.statistics.power import TARGET, chance
+from compression_gap.statistics.rounds import Rounds
 
 STAGES = ("encoder", "code", "policy")
 LEAD = 0.95  # share of the resamples in which a stage must lead to be called binding
@@ -64,13 +66,15 @@ def locate(
     *,
     seed: int = 0,
     advise: bool = True,
+    level: float = 0.95,
 ) -> Verdict:
     """The bottleneck of the policy under test, ``cell``.
 
     ``relaxed`` maps a stage to the outcomes with its upper bound in its place and to words for which; ``joint`` has both
     encoder and code replaced. A stage is the bottleneck when it leads in at least 95 % of the resamples, its own gain's
     interval is above 0 and so is that of its lead over every other stage. Where a cell has one seed none is named.
-    ``advise``: where none is named, say how many further seeds or episodes would name one.
+    ``advise``: where none is named, say how many further seeds or episodes would name one. ``level``: of all these
+    intervals; that of a look at a study that grows (``sequential``) is higher.
     """
     if not relaxed:
         raise ValueError("no stage was replaced by an upper bound")
@@ -78,11 +82,11 @@ def locate(
     arrays = [np.asarray(relaxed[stage][0], dtype=np.float64) for stage in stages]
     base = np.asarray(cell, dtype=np.float64)
     gains = [
-        Gain(stage, contrast([array, base], [1, -1], strata), relaxed[stage][1])
+        Gain(stage, contrast([array, base], [1, -1], strata, level), relaxed[stage][1])
         for stage, array in zip(stages, arrays, strict=True)
     ]
     both = None if joint is None else np.asarray(joint, dtype=np.float64)
-    joint_gain = None if both is None else contrast([both, base], [1, -1], strata)
+    joint_gain = None if both is None else contrast([both, base], [1, -1], strata, level)
 
     rates = resample_rates([base, *arrays], strata, DRAWS, np.random.default_rng(seed))
     drawn = rates[:, 1:] - rates[:, :1]
@@ -92,7 +96,7 @@ def locate(
         shares.append(float((drawn[:, i] > rival + 1e-12).mean()))
     best = max(range(len(stages)), key=lambda i: (gains[i].contrast.value, shares[i]))
     others = [i for i in range(len(stages)) if i != best]
-    leads = [contrast([arrays[best], arrays[i]], [1, -1], strata) for i in others]
+    leads = [contrast([arrays[best], arrays[i]], [1, -1], strata, level) for i in others]
 
     kind: Kind = "not-separated"
     # with one seed a lead may be that seed's luck, and nothing says how large such luck is
@@ -109,21 +113,59 @@ def locate(
             gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL
             for gain in gains
         )
-        above = all(contrast([both, array], [1, -1], strata).low > 0 for array in arrays)
+        above = all(contrast([both, array], [1, -1], strata, level).low > 0 for array in arrays)
         if near_zero and above and joint_gain.low > 0:
             kind = "jointly-bound"
 
     further = episodes = None
     if kind == "not-separated" and advise:
-        pairs = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
-        further, episodes = _further(pairs, strata)
+        differences = [[arrays[best], base], *([arrays[best], arrays[i]] for i in others)]
+        further, episodes = _further(differences, strata)
     cells = [base, *arrays, *([] if both is None else [both])]
-    sentence = _sentence(kind, best, gains, joint_gain, further, episodes, cells)
+    sentence = _sentence(kind, best, gains, joint_gain, cells)
+    if kind == "not-separated" and advise and known and not _worse(gains):
+        sentence += _advice(further, episodes)
     stage = stages[best] if kind == "binds" else None
     return Verdict(kind, stage, shares[best], gains, joint_gain, sentence, further, episodes)
 
 
-def _further(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> tuple[int | None, int | None]:
+def locate_in_rounds(
+    cell: ArrayLike,
+    relaxed: Mapping[str, tuple[ArrayLike, str]],
+    joint: ArrayLike | None,
+    strata: ArrayLike,
+    rounds: Rounds,
+) -> Verdict:
+    """The bottleneck of a policy whose study grows by seeds.
+
+    ``rounds``: of all ``pairs`` of ``cell`` and of what stands for its stages, in this order. A stage is the bottleneck
+    when it is established above all others, ``cell`` among them. Gains know of the looks. That encoder and code are
+    the bottleneck together is said when no look is left.
+    """
+    arrays = [np.asarray(rows, dtype=np.float64) for rows in (cell, *(rows for rows, _ in relaxed.values()))]
+    looked = [rows[:seeds] for rows, seeds in zip(arrays, rounds.seeds, strict=True)]
+    stages = {s: (looked[1 + i], words) for i, (s, (_, words)) in enumerate(relaxed.items())}
+    plain = locate(looked[0], stages, joint, strata, advise=False)
+    gains = [
+        replace(gain, contrast=gain.contrast if judged is None else judged.found)
+        for gain, judged in zip(
+            plain.gains, rounds.judged, strict=False
+        )  # the first pairs are those with ``cell``
+    ]
+    kind: Kind = "not-separated"
+    if rounds.best:
+        kind = "binds"
+    elif plain.kind == "jointly-bound" and not rounds.growing:
+        kind = "jointly-bound"
+    best = rounds.best - 1 if rounds.best else int(np.argmax([gain.contrast.value for gain in gains]))
+    used = [rows for rows in (*looked, joint) if rows is not None]
+    sentence = _sentence(kind, best, gains, plain.joint, [np.asarray(rows) for rows in used])
+    sentence += f" Looked at {counted(rounds.looks, 'time')}; the gains' intervals know of it."
+    stage = list(relaxed)[best] if kind == "binds" else None
+    return replace(plain, kind=kind, stage=stage, gains=gains, sentence=sentence)
+
+
+def _further(differences: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> tuple[int | None, int | None]:
     """The least further seeds per cell, and further episodes per seed in tens, with which all differences are found.
 
     The chance that every one of them is found is to be 80 % (``power.chance``; taken as independent, which is too
@@ -131,10 +173,10 @@ def _further(pairs: Sequence[Sequence[np.ndarray]], strata: ArrayLike) -> tuple[
     posterior. None with one seed in a cell (nothing is known of their spread), for a difference that is not above 0,
     and where 50 seeds or 1,000 episodes would not do.
     """
-    found = [components(pair, [1, -1], strata) for pair in pairs]
+    found = [components(pair, [1, -1], strata) for pair in differences]
     if any(parts.unknown or parts.value <= 0 for parts in found):
         return None, None
-    states = float(pairs[0][0].shape[1])
+    states = float(differences[0][0].shape[1])
 
     def together(seeds: int, episodes: int) -> float:
         shrink = states / (states + episodes)
@@ -190,8 +232,6 @@ def _sentence(
     best: int,
     gains: Sequence[Gain],
     joint: Contrast | None,
-    further: int | None,
-    episodes: int | None,
     cells: Sequence[np.ndarray],
 ) -> str:
     order = [best, *(i for i in range(len(gains)) if i != best)]
@@ -203,7 +243,7 @@ def _sentence(
         measured.append(_measured("encoder and code together", joint))
     found = "; ".join(measured)
     seeds = sorted({len(array) for array in cells})
-    worse = seeds[0] > 1 and all(gain.contrast.high < 0 for gain in gains)
+    worse = seeds[0] > 1 and _worse(gains)
     if kind == "binds":
         text = f"the bottleneck is the {gains[best].stage}: {found}."
     elif kind == "jointly-bound":
@@ -223,21 +263,26 @@ def _sentence(
     counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
     text += "two seeds or more would tell." if seeds[0] == 1 else "seed variance is included."
-    if kind == "not-separated":
-        more = [] if further is None else [f"{further} further seed{'' if further == 1 else 's'} per cell"]
-        more += [] if episodes is None else [f"{episodes} further episodes per seed"]
-        if worse:
-            text += (
-                " What was to be a limit did worse, so it is none here: train to convergence and judge again."
-            )
-        elif more:
-            text += (
-                f" About {' or '.join(more)} would separate them with a chance of {100 * TARGET:.0f} %,"
-                " if gains and seed spreads are as measured."
-            )
-        elif seeds[0] > 1:
-            text += (
-                f" Neither {MOST_FURTHER_SEEDS} further seeds nor {MOST_FURTHER_EPISODES} further episodes"
-                f" would separate them with a chance of {100 * TARGET:.0f} %."
-            )
+    if kind == "not-separated" and worse:
+        text += " What was to be a limit did worse, so it is none here: train to convergence and judge again."
     return text
+
+
+def _worse(gains: Sequence[Gain]) -> bool:
+    """Whether every upper bound did worse than what it stands for."""
+    return all(gain.contrast.high < 0 for gain in gains)
+
+
+def _advice(further: int | None, episodes: int | None) -> str:
+    """What would separate the stages."""
+    more = [] if further is None else [f"{further} further seed{'' if further == 1 else 's'} per cell"]
+    more += [] if episodes is None else [f"{episodes} further episodes per seed"]
+    if more:
+        return (
+            f" About {' or '.join(more)} would separate them with a chance of {100 * TARGET:.0f} %,"
+            " if gains and seed spreads are as measured."
+        )
+    return (
+        f" Neither {MOST_FURTHER_SEEDS} further seeds nor {MOST_FURTHER_EPISODES} further episodes"
+        f" would separate them with a chance of {100 * TARGET:.0f} %."
+    )

@@ -10,7 +10,7 @@ of that population (the mean over tasks of the mean over states and seeds) or a 
 normal on one scale, it is a one-dimensional integral per task, here by Gauss-Hermite quadrature.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -178,11 +178,10 @@ def population(setting: Setting, runs: Runs) -> Cell:
     return Cell(logits, scale, float(_mean_rate(logits, total).mean()))
 
 
-def simulate(
-    quantity: Quantity, setting: Setting, rng: np.random.Generator
-) -> tuple[list[Array], NDArray[np.int64], float]:
-    """One study: its cells (outcomes 0 or 1, [seeds, states] each), the task of each state, the truth (fraction)."""
-    runs = setting.runs(quantity)
+def draw(
+    setting: Setting, runs: Sequence[Runs], rng: np.random.Generator
+) -> tuple[list[Array], NDArray[np.int64], Array]:
+    """One study: its cells (outcomes 0 or 1, [seeds, states] each), the task of each state, each cell's true rate."""
     cells = [population(setting, r) for r in runs]
     tasks = np.arange(setting.states) % setting.tasks
     shared = rng.normal(0, setting.state_sd, setting.states)
@@ -192,7 +191,14 @@ def simulate(
         seed = rng.normal(size=(run.seeds, 1)) + SEED_TASK * rng.normal(size=(run.seeds, setting.tasks))
         odds = state + cell.scale * seed[:, tasks % seed.shape[1]]
         outcomes.append((rng.random(odds.shape) < _sigmoid(odds)).astype(np.float64))
-    truths = np.array([cell.truth for cell in cells])
+    return outcomes, tasks, np.array([cell.truth for cell in cells])
+
+
+def simulate(
+    quantity: Quantity, setting: Setting, rng: np.random.Generator
+) -> tuple[list[Array], NDArray[np.int64], float]:
+    """One study with a quantity: its cells and tasks as in ``draw``, and the truth (fraction)."""
+    outcomes, tasks, truths = draw(setting, setting.runs(quantity), rng)
     if quantity == "log odds":
         truths = np.log(truths / (1 - truths))
     return outcomes, tasks, float(truths @ np.array(WEIGHTS[quantity]))

@@ -9,13 +9,15 @@ recursion over looks is that of Armitage, McPherson and Rowe (JRSS A 132, 1969).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .distributions import normal_quantile
+from .variance import Components, Mixture
 
 Array = NDArray[np.float64]
 NODES = 401  # of a look's density between its bounds
@@ -23,6 +25,7 @@ FARTHEST = 12.0  # standard deviations: a bound beyond it is none
 # The family of Hwang, Shih and DeCani (Statistics in Medicine 9, 1990): 1 spends nearly as Pocock's test does, evenly,
 # −4 as O'Brien and Fleming's does, late.
 GAMMA = -1.0
+LEVEL = 0.95  # at which an error is compared with a normal one
 
 
 def spent(share: float, alpha: float, gamma: float = GAMMA) -> float:
@@ -122,21 +125,68 @@ def _density(shares: Sequence[float], bounds: Sequence[float], drift: float) -> 
     return at, weight
 
 
-def drift_at(made: Looks, z: float, chance: float) -> float:
-    """The drift under which an end as high as Z = z at the last look has this chance: 0.025 and 0.975 bound a 95 % interval."""
-    centre = z / math.sqrt(made.shares[-1])
-    low, high = centre - FARTHEST / math.sqrt(made.shares[-1]), centre + FARTHEST / math.sqrt(made.shares[-1])
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if made.above(z, middle) < chance else (low, middle)
-    return (low + high) / 2
+@dataclass(frozen=True)
+class End:
+    """Where the looks at a contrast ended. Ends are ordered by stages (``Looks.above``).
+
+    How far the last look's estimate lies from a value is measured in the contrast's own error, as the normal deviate of
+    the same p; of a single look, interval and p are those of ``intervals.contrast``.
+    """
+
+    of: Components
+    looks: Looks
+
+    def above(self, value: float) -> float:
+        """The chance of an end as high as this one, if this value were the truth; it rises with the value."""
+        from scipy.special import ndtri
+
+        error, away = self._error, self.of.value - value
+        sd = error.half_width(LEVEL) / normal_quantile((1 + LEVEL) / 2)
+        if not sd > 0:
+            return float(away <= 0)
+        deviate = math.copysign(float(-ndtri(max(error.p(away) / 2, 1e-300))), away)
+        return self.looks.above(deviate + value / sd, value / sd / math.sqrt(self.looks.shares[-1]))
+
+    @cached_property
+    def _error(self) -> Mixture:
+        return self.of.error
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The values under which an end as extreme as this one is no rarity."""
+        value, reach, tail = self.of.value, 3 * self._error.half_width(level), (1 - level) / 2
+
+        def end(chance: float, low: float, high: float) -> float:
+            for _ in range(40):
+                middle = (low + high) / 2
+                low, high = (middle, high) if self.above(middle) < chance else (low, middle)
+            return (low + high) / 2
+
+        return end(tail, value - 2 * reach, value + reach), end(1 - tail, value - reach, value + 2 * reach)
+
+    def p(self) -> float:
+        """Two-sided, of no difference."""
+        chance = self.above(0.0)
+        return min(2 * min(chance, 1 - chance), 1.0)
 
 
-def needed_information(effect: float, made: Looks, power: float = 0.8) -> float:
-    """I_max with which an effect crosses one of these looks' upper bounds with this chance."""
-    low, high = 0.0, (normal_quantile(1 - made.alpha / 2) + normal_quantile(power)) * 3
-    for _ in range(50):
-        middle = (low + high) / 2
-        crossed = made.above(made.bounds[-1], middle)
-        low, high = (middle, high) if crossed < power else (low, middle)
-    return (high / effect) ** 2
+def look_seeds(most: int) -> tuple[int, ...]:
+    """The numbers of seeds at which a study of at most so many is looked at: each up to 8, then 10, 12, 14, 16, 20, …
+
+    A look then adds a quarter at most to what the one before had.
+    """
+    out = [2]
+    while out[-1] < most:
+        out.append(min(out[-1] + max(1, 2 ** (out[-1].bit_length() - 3)), most))
+    return tuple(out)
+
+
+def looks_of_seeds(most: int, alpha: float = 0.05) -> Iterator[tuple[int, Looks]]:
+    """Each look's number of seeds, and the looks so far.
+
+    The share of the information is that of the seeds. The states, which all looks share, are there from the first:
+    the true share is larger, so that early looks spend less than they may.
+    """
+    made = Looks((), (), alpha)
+    for seeds in look_seeds(most):
+        made = made.then(seeds / most)
+        yield seeds, made

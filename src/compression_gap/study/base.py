@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Generic
+from dataclasses import dataclass, field, replace
+from typing import Generic, Self
 
 from ..artifacts.demonstrations import Demonstrations
 from ..artifacts.probe import Probe
@@ -53,6 +53,18 @@ class StudyPlan(Graph, ABC, Generic[E]):
         ledger = [] if self.ledger is None else self.ledger.wanted
         runs = [e for r in self.references for e in r.runs.values()]
         return [*cells, *runs, *self.probes.values(), *ledger]
+
+    def with_cells(self, cells: Sequence[Cell[E]]) -> Self:
+        """The same plan with some of its cells, without the steps that only others need."""
+        made, needed = replace(self, cells=list(cells)), dict[str, Artifact]()
+        ahead = list(made.wanted)
+        while ahead:
+            step = ahead.pop()
+            if step.key not in needed:
+                needed[step.key] = step
+                ahead += step.inputs.values()
+        made.steps = {key: step for key, step in self.steps.items() if key in needed}
+        return made
 
     @property
     @abstractmethod

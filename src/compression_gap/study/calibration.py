@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..artifacts.calibration import Coverage, KnownInformation, SimulatedVerdicts, WideInformation
+from ..artifacts.calibration import (
+    Coverage,
+    GrowingStudies,
+    KnownInformation,
+    SimulatedVerdicts,
+    WideInformation,
+)
 from ..information.known import distributions
 from ..information.wide import SPECTRA, Wide
-from ..statistics.coverage import Quantity, settings
+from ..statistics.coverage import Quantity, Setting, settings
 from ..store.artifact import Artifact
 from ..store.graph import Graph
 from .file import load_study
@@ -26,6 +32,13 @@ SAMPLES = {True: (8_000, 300), False: (12_000, 600)}  # of each distribution, an
 STUDIES = {True: (2, 200), False: (20, 1000)}
 QUANTITIES: tuple[Quantity, ...] = ("rate", "delta", "interaction", "log odds", "waterfall")
 SEEDS = (1, 2, 3, 5)  # of simulated studies
+GAINS = (
+    10.0,
+    20.0,
+    40.0,
+    0.0,
+)  # true ones, of studies that grow by seeds; fixed designs are powered for the first
+GROWING = {True: 60, False: 600}  # of them
 EPISODES = 400  # of each policy in a simulated study
 
 
@@ -38,11 +51,12 @@ class Calibration(Graph):
     wide: list[WideInformation] = field(default_factory=list)
     verdicts: SimulatedVerdicts
     coverage: list[Coverage] = field(default_factory=list)
+    growing: list[GrowingStudies] = field(default_factory=list)
 
     @property
     def wanted(self) -> list[Artifact]:
         """What the page reads."""
-        return [*self.plan.wanted, *self.known, *self.wide, *self.coverage, self.verdicts]
+        return [*self.plan.wanted, *self.known, *self.wide, *self.coverage, *self.growing, self.verdicts]
 
 
 def plan_calibration(quick: bool) -> Calibration:
@@ -62,7 +76,19 @@ def plan_calibration(quick: bool) -> Calibration:
     for quantity in QUANTITIES:
         for of in settings(quantity, quick):
             made.coverage.append(made.add(Coverage(quantity=quantity, setting=of, studies=covered)))
+    for of in growing_settings(quick):
+        for gain in GAINS:
+            one = GrowingStudies(
+                setting=of, gain=gain, studies=GROWING[quick], fixed_designs=gain == GAINS[0]
+            )
+            made.growing.append(made.add(one))
     return made
+
+
+def growing_settings(quick: bool) -> list[Setting]:
+    """Studies that grow by seeds: the most that they may have, and how these spread."""
+    seeds = [(16, 4.0)] if quick else [(12, 2.0), (16, 4.0), (24, 4.0)]
+    return [Setting(most, 100, seed_sd=spread, rate=45.0) for most, spread in seeds]
 
 
 def wide_settings(quick: bool) -> list[tuple[Wide, int]]:

@@ -260,6 +260,14 @@ class Ledger(_Model):
         return value
 
 
+class Until(_Model):
+    """A study that grows by seeds until its question is answered; ``factors.seed`` holds the most."""
+
+    question: Literal["bottleneck", "upgrade", "interaction"] = "bottleneck"
+    # ± percentage points (of recordings: standard deviations²) at which an interval is narrow enough
+    within: Rate | None = None
+
+
 class Study(_Model):
     """A study: what is crossed, and how it is trained and measured: in a simulator, or on recordings alone."""
 
@@ -277,6 +285,7 @@ class Study(_Model):
     rollout: Rollout = Rollout()
     swap: Swap | None = None
     ledger: Ledger | None = None  # bits are measured where there is this section
+    until: Until | None = None
     references: bool = True  # expert, expert-chunked, expert-coded
     limits: bool = True  # adds blind and oracle to the encoders
     # The experiment of arXiv 2604.03191 whose table the report shows beside the study's own.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...information.estimate import Estimate
 from ...statistics.bottleneck import VerdictCounts
 from ...statistics.coverage import Coverage, Quantity, Setting
+from ...statistics.growing import Growing
 from ...statistics.intervals import Interval
 from .json import Flat, IfThere
 
@@ -115,6 +116,22 @@ class CoverageRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrowingRow:
+    """Studies that grow by seeds, of one setting and true gain in points.
+
+    ``equal_seeds``: of the fixed design that finds this setting's smallest gain as often as they do; ``cost``: the
+    seeds that they took as a share of it.
+    """
+
+    setting: Setting
+    gain: float
+    found: Growing
+    equal_seeds: float
+    cost: float
+    built: Flat[Built]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """All of it. ``quick``, ``seconds``: of the run that drew it."""
 
@@ -126,6 +143,7 @@ class Calibration:
     simulated: Simulated
     trained: Accuracy
     coverage: Sequence[CoverageRow]
+    growing: Sequence[GrowingRow]
     verdict_accuracy: float | None
     interval_coverage: Mapping[str, tuple[float, float]]
     bits_within: float

@@ -16,6 +16,7 @@ from .bits import Ledger
 from .cells import Cell, ChunkError, Outcome, Reference, Success
 from .comparisons import Bottleneck, Comparison, EncoderTrend, Published, Refusal, Swap, Waterfall
 from .json import Flat, IfThere
+from .rounds import Sequential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ class Summary(Generic[Outcome, Found]):
     machine: Mapping[str, str]
     version_words: Sequence[str]
     found: Flat[Found]
+    sequential: IfThere[Sequential | None] = None
     command: IfThere[str | None] = None
 
 
