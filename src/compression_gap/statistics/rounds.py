@@ -15,7 +15,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr
 
 from ..errors import counted
 from .intervals import Contrast
@@ -100,6 +99,7 @@ def in_rounds(
     arrays = [np.asarray(c, dtype=np.float64) for c in cells]
     holds = [[i for i, w in enumerate(weights) if w] for weights in contrasts]
     judged: list[Judged | None] = [None] * len(contrasts)
+    limits: list[tuple[float, ...]] = [()] * len(contrasts)
     seeds, out, looks, active = [0] * len(arrays), set[int](), 0, list(range(len(contrasts)))
     for count, made in _plan(most):
         growing = sorted({i for c in active for i in holds[c]})
@@ -114,9 +114,10 @@ def in_rounds(
         for c in active:
             own, weights = holds[c], [contrasts[c][i] for i in holds[c]]
             parts = components([arrays[i][:count] for i in own], weights, strata, outcomes)
-            crossed = parts.error.p(parts.value) <= 2 * ndtr(-made.bounds[-1])
+            limits[c] += (parts.error.half_width(made.level()),)
+            crossed = abs(parts.value) >= limits[c][-1]
             sign = int(np.sign(parts.value)) if crossed else 0
-            judged[c] = found = Judged(End(parts, made), count, arrays[0].shape[1], sign)
+            judged[c] = found = Judged(End(parts, made, limits[c]), count, arrays[0].shape[1], sign)
             if crossed and len(own) == 2:
                 out.add(own[0] if sign * weights[0] < 0 else own[1])
             elif not crossed and (within is None or found.found.high - found.found.low > 2 * within):

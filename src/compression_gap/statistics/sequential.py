@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -129,12 +129,15 @@ def _density(shares: Sequence[float], bounds: Sequence[float], drift: float) -> 
 class End:
     """Where the looks at a contrast ended. Ends are ordered by stages (``Looks.above``).
 
-    How far the last look's estimate lies from a value is measured in the contrast's own error, as the normal deviate of
-    the same p; of a single look, interval and p are those of ``intervals.contrast``.
+    ``limits``: how far from 0 the estimate had to lie at each look, to cross its bound. Two seeds tell little of how
+    they spread, so that the first limits are wide; a study that did not stop there says less than bounds of a known
+    spread would have it. How far the last estimate lies from a value is measured in the contrast's own error, as the
+    normal deviate of the same p. Of a single look, interval and p are those of ``intervals.contrast``.
     """
 
     of: Components
     looks: Looks
+    limits: tuple[float, ...]
 
     def above(self, value: float) -> float:
         """The chance of an end as high as this one, if this value were the truth; it rises with the value."""
@@ -145,7 +148,12 @@ class End:
         if not sd > 0:
             return float(away <= 0)
         deviate = math.copysign(float(-ndtri(max(error.p(away) / 2, 1e-300))), away)
-        return self.looks.above(deviate + value / sd, value / sd / math.sqrt(self.looks.shares[-1]))
+        shares, last = self.looks.shares, self.looks.shares[-1]
+        bounds = (
+            limit / sd * math.sqrt(share / last) for limit, share in zip(self.limits, shares, strict=True)
+        )
+        seen = replace(self.looks, bounds=tuple(bounds))
+        return seen.above(deviate + value / sd, value / sd / math.sqrt(last))
 
     @cached_property
     def _error(self) -> Mixture:
