@@ -11,6 +11,8 @@ from ...results.records.cells import Cell, ChunkError, Outcome, Reference, Succe
 from ...results.records.study import ErrorSummary, SuccessSummary
 from .style import GREY, LINES, STYLE, Ranged, bars, colours, marker, subplots, svg, whole
 
+WIDE = 40  # characters of a name in the legend: longer ones stand alone
+
 
 def success(summary: SuccessSummary) -> str:
     """Success of every encoder, with the experts as thin lines; empty without evidence."""
@@ -20,17 +22,16 @@ def success(summary: SuccessSummary) -> str:
     encoders = list(dict.fromkeys(c.encoder for c in summary.cells))
     with rc_context(STYLE):
         figure, axes = subplots(figsize=(6.4, 3.8))
-        lines = _lines(axes, cells, encoders, colours(summary.cells), 100)
+        names = _lines(axes, cells, encoders, colours(summary.cells), 100)
         _expert_lines(axes, summary.references, len(encoders))
         axes.set_xticks(range(len(encoders)), encoders)
         axes.set_xlim(-0.4, len(encoders) - 0.6 + 0.9)
         axes.set_ylim(0, 104)
         axes.set_ylabel("success, % of episodes")
         axes.set_xlabel("encoder: from the lower limit to the upper")
-        if lines > 4:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5)
-        else:
-            axes.legend(loc=(0.02, 0.7))
+        # below: inside it would lie on lines that rise early
+        columns = 2 if max(map(len, names)) <= WIDE else 1
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, fontsize=8.5)
         return svg(figure, "Success against encoder")
 
 
@@ -58,8 +59,8 @@ def _lines(
     encoders: Sequence[str],
     colour: Mapping[str, str],
     scale: float,
-) -> int:
-    """A line with intervals for each configuration but for its encoder, side by side; their number."""
+) -> list[str]:
+    """A line with intervals for each configuration but for its encoder, side by side; their names."""
     series: dict[str, list[tuple[Cell[Outcome], Ranged]]] = {}
     for c, value in cells:
         series.setdefault(c.label.replace(f" · {c.encoder}", "", 1), []).append((c, value))
@@ -75,7 +76,7 @@ def _lines(
             marker=marker(action, colour, alike), ls=LINES[alike % len(LINES)],
             ms=5, lw=1.8, capsize=3, color=colour[action], label=name,
         )  # fmt: skip
-    return len(series)
+    return list(series)
 
 
 def _expert_lines(axes: Axes, references: Sequence[Reference[Success]], right: int) -> None:
