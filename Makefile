@@ -49,12 +49,7 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 
 bench: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rollout_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tokenizer_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/policy_speed.py
-	OMP_NUM_THREADS=1 LP_NUM_THREADS=0 $(BIN)/python benchmarks/libero_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/feature_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/import_speed.py
+	$(BIN)/python benchmarks --out docs/benchmarks.json --page docs/benchmarks.md
 
 constraints:
 	bash scripts/constraints.sh

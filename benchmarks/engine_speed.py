@@ -8,8 +8,6 @@ Needs the extra ``ray``, and as many quiet cores as workers. Ratios are of one r
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import tempfile
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from ray.cluster_utils import Cluster
+from rows import show
 
 from compression_gap.store.engine import Engine, run_plan
 from compression_gap.store.ray import OnRay
@@ -38,7 +37,7 @@ def seconds(engine: Engine, steps: int, work: float) -> float:
 
 
 def main() -> None:
-    """Print the figures as JSON."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="core-seconds of a step")
     parser.add_argument("--steps", type=int, default=12)
@@ -66,18 +65,16 @@ def main() -> None:
             found[name].append((many - few) / 100)
     ray.shutdown()
     cluster.shutdown()
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    print(
-        json.dumps(
-            {
-                "steps": asked.steps,
-                "core_seconds": asked.seconds,
-                "seconds": found,
-                "two_workers_over_one": medians["one"] / medians["two"],
-                "seconds_a_step_beside_the_local_engine": medians["empty on Ray"] - medians["empty, local"],
-            },
-            indent=1,
-        )
+    what = f"{asked.steps} steps of {asked.seconds:g} s on Ray, two workers"
+    show(what, "s", found["two"], beside=found["one"], of="one worker", wanted="≥ 1.7")
+    ms = {name: [1e3 * s for s in found[name]] for name in ("empty on Ray", "empty, local")}
+    show(
+        "a step that does nothing, on Ray",
+        "ms",
+        ms["empty on Ray"],
+        beside=ms["empty, local"],
+        of="local engine",
+        wanted="≤ 200 ms more",
     )
 
 

@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from rows import show
 from torch import Tensor, nn
 
 from compression_gap.demos import Normaliser
@@ -37,6 +38,7 @@ from compression_gap.sims import Observation
 
 ROWS, DIM, ROW_TARGET, SHARE_TARGET = 256, 1536, 200_000, 0.05
 HORIZON, ACTION_DIM, STEPS, CAMERAS, FEATURES = 32, 7, 2, 2, 1152
+SIZE, BATCH = "M", 64  # of the training step that encoding is compared with
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -47,15 +49,15 @@ def synchronised() -> float:
     return time.perf_counter()
 
 
-def rows_per_second(gather: Callable[[np.ndarray], Any], frames: int, batches: int = 200) -> float:
-    """Rows a second over random batches, each drawn anew; the median batch."""
+def rows_per_second(gather: Callable[[np.ndarray], Any], frames: int, batches: int = 200) -> list[float]:
+    """Rows a second of random batches, each drawn anew."""
     rng, seconds = np.random.default_rng(0), []
     for _ in range(batches):
         rows = rng.integers(0, frames, ROWS)
         begun = synchronised()
         gather(rows)
         seconds.append(synchronised() - begun)
-    return ROWS / float(np.median(seconds[batches // 10 :]))
+    return [ROWS / s for s in seconds[batches // 10 :]]
 
 
 def cache_speed(folder: Path, frames: int) -> None:
@@ -69,14 +71,16 @@ def cache_speed(folder: Path, frames: int) -> None:
     mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     resident = torch.from_numpy(np.array(mapped)).to(DEVICE)
     mapped.max()  # warm: every page has been touched
-    print(f"{frames:,} rows of {DIM} × float16 ({file.stat().st_size / 1e6:.0f} MB), batches of {ROWS}")
+    block = resident[:ROWS].clone()
+    copied = rows_per_second(lambda rows: block.clone(), frames)  # in the cache: nothing is gathered faster
     for what, gather in (
         ("memory map, NumPy", lambda rows: mapped[rows]),
         ("memory map, to a tensor", lambda rows: torch.from_numpy(mapped[rows]).to(DEVICE)),
         (f"tensor on {DEVICE.type}", lambda rows: resident[torch.from_numpy(rows).to(DEVICE)]),
     ):
-        speed = rows_per_second(gather, frames)
-        print(f"  {what:26s} {speed:12,.0f} rows/s   (asked: {ROW_TARGET:,})", flush=True)
+        what = f"random feature rows ({DIM} × float16): {what}"
+        found = rows_per_second(gather, frames)
+        show(what, "rows/s", found, beside=copied, of="a copy of as many", wanted=f"≥ {ROW_TARGET:,} rows/s")
 
 
 def training_data(frames: int, batch: int) -> TrainingData:
@@ -104,8 +108,8 @@ def training_data(frames: int, batch: int) -> TrainingData:
     )
 
 
-def training_share(frames: int, steps: int, size: str, head: str, batch: int) -> None:
-    """Run the real training loop and time its parts from outside."""
+def training_share(frames: int, steps: int, size: str, head: str, batch: int) -> float:
+    """Run the real training loop and time its parts from outside; seconds a step."""
     data = training_data(frames, batch)
     spec = PolicySpec(
         sim="none", encoder="blind", head=head, size=size, horizon=HORIZON, n_obs_steps=STEPS, tasks=("one",),
@@ -154,16 +158,22 @@ def training_share(frames: int, steps: int, size: str, head: str, batch: int) ->
         seconds.append(b - a)
         outside.append(1 - sum(y[k] - x[k] for k in ("forward", "backward", "optimizer")) / (b - a))
         gather.append((y["gather"] - x["gather"]) / (b - a))
-    middle = [float(np.median(v)) for v in (seconds, outside, gather)]
-    print(
-        f"  {f'{size} {head}, batch {batch}':28s} {1e3 * middle[0]:9.1f} ms   outside {middle[1]:6.2%} "
-        f"(asked: {SHARE_TARGET:.0%})   gathering {middle[2]:6.2%}",
-        flush=True,
+    what = f"training loop on cached features, {size} {head}, batch {batch}"
+    show(
+        f"{what}: outside of network and optimizer",
+        "%",
+        [100 * s for s in outside],
+        wanted=f"≤ {SHARE_TARGET:.0%}",
     )
+    show(f"{what}: gathering", "%", [100 * s for s in gather])
+    return float(np.median(seconds))
 
 
-def encoder_speed(folder: Path, images: int) -> None:
-    """A ViT-S/14 of DINOv2's shape and ResNet-18, with random weights: the speed does not depend on them."""
+def encoder_speed(folder: Path, images: int, step: float) -> None:
+    """A ViT-S/14 of DINOv2's shape and ResNet-18, with random weights: the speed does not depend on them.
+
+    ``step``: seconds of a training step on cached features, which another step would add the encoder to.
+    """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -191,7 +201,10 @@ def encoder_speed(folder: Path, images: int) -> None:
             begun = synchronised()
             call()
             rates.append(images / (synchronised() - begun))
-        print(f"  {name:28s} {rates[1]:9.1f} frames/s   preprocessing alone {rates[0]:9.1f}", flush=True)
+        show(f"{name}, 128 px", "frames/s", rates[1:], beside=rates[0], of="preprocessing alone")
+        encoding = step + BATCH * STEPS * CAMERAS / rates[1]
+        what = f"training step on cached features, {SIZE} diffusion, batch {BATCH}"
+        show(what, "s", [step], beside=encoding, of=f"with {name} in every step")
 
 
 def main() -> None:
@@ -205,13 +218,11 @@ def main() -> None:
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         cache_speed(Path(scratch), options.frames)
-        print(
-            f"training steps on {DEVICE.type}, {options.frames:,} frames of {CAMERAS} × {FEATURES} × float16"
-        )
-        for size, batch in (("xs", 64), ("S", 64), ("M", 64), ("M", 256)):
-            training_share(options.frames, options.steps, size, "diffusion", batch)
-        print(f"encoders on {DEVICE.type}, 128 px images")
-        encoder_speed(Path(scratch), options.images)
+        for size, batch in (("xs", 64), ("S", 64), (SIZE, BATCH), ("M", 256)):
+            seconds = training_share(options.frames, options.steps, size, "diffusion", batch)
+            if (size, batch) == (SIZE, BATCH):
+                step = seconds
+        encoder_speed(Path(scratch), options.images, step)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import av
 import numpy as np
+from rows import show
 
 from compression_gap.demos import DemoSet, DemoWriter
 from compression_gap.demos.importing import Wanted, import_demos, open_source
@@ -100,12 +100,11 @@ def main() -> None:
             shutil.rmtree(folder / "store", ignore_errors=True)
             found["import"].append(seconds(load))
             found["import again"].append(seconds(load))
-    best = median(found["decode"])
-    print(f"{'what':<16} {'seconds':>8} {'frames/s':>9} {'of decoding':>12} {'target':>7}")
-    for what, times in found.items():
-        target = f"≥ {TARGET}" if what == "import" else ""
-        here = median(times)
-        print(f"{what:<16} {here:>8.2f} {total / here:>9,.0f} {best / here:>12.2f} {target:>7}")
+    rates = {what: [total / s for s in times] for what, times in found.items()}
+    decoding = {"beside": rates["decode"], "of": "decoding alone"}
+    show("LeRobot: decode to RGB", "frames/s", rates["decode to RGB"], **decoding)
+    show("LeRobot: import", "frames/s", rates["import"], **decoding, wanted=f"≥ {TARGET}")
+    show("LeRobot: import again", "frames/s", rates["import again"], **decoding)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer: no threads beside the main one
 
 import numpy as np
+from rows import show
 
 from compression_gap.errors import UserError
 from compression_gap.sims import EVALUATION_STATES, SimSpec, make_sim
@@ -147,8 +148,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="per episode")
     options = parser.parse_args()
     context = get_context("spawn")
-    pipe, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, options.task), daemon=True)
+    pipe, other = context.Pipe()
+    process = context.Process(target=serve, args=(other, options.task), daemon=True)
     process.start()
     pipe.recv()
     spec = SimSpec(sim="libero", tasks=(options.task,), image_size=SIZE, rendering="default")
@@ -158,28 +159,25 @@ def main() -> None:
     print(
         f"{options.task}, {options.steps} steps, two {SIZE} px cameras, execute {EXECUTE}, one process at a time"
     )
-    seconds, successes = np.zeros(2), 0
+    rates, successes = ([], []), 0
     for k in range(options.episodes):
         recorded = recording(sim, options.task, k, options.steps)
         pipe.send((k, options.steps, recorded))
-        usual, taken, usual_memory = pipe.recv()
+        theirs, taken, usual_memory = pipe.recv()
         start = time.perf_counter()
         ours = where_it_looks(sim, options.task, k, options.steps, recorded)
-        seconds += (taken, time.perf_counter() - start)
-        assert same(usual[0], ours[0]), "the frames at the decision points differ"
-        assert usual[1:] == ours[1:], "success or length differ"
+        rates[0].append(60 / taken)
+        rates[1].append(60 / (time.perf_counter() - start))
+        assert same(theirs[0], ours[0]), "the frames at the decision points differ"
+        assert theirs[1:] == ours[1:], "success or length differ"
         successes += ours[1]
     pipe.send(None)
-    rate = 60 * options.episodes / seconds
     print(
         f"the same frames at all decisions, the same success ({successes} of {options.episodes}) and length"
     )
-    for name, episodes, (now, peak) in (
-        ("every step, hard resets", rate[0], usual_memory),
-        ("where the policy looks", rate[1], memory()),
-    ):
-        print(f"{name:24} {episodes:7.2f} episodes/min   memory {now:.2f} GB, at its peak {peak:.2f} GB")
-    print(f"{rate[1] / rate[0]:.2f}x")
+    usual = "every step, hard resets"
+    show(f"rollout on {options.task}", "episodes/min", rates[1], beside=rates[0], of=usual, wanted="≥ 10")
+    show(f"memory of a rollout on {options.task}", "GB", [memory()[1]], beside=usual_memory[1], of=usual)
     sim.close()
 
 

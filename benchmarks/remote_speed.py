@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -22,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
 import numpy as np
+from rows import show
 
 from compression_gap.policies import Emission
 from compression_gap.rollouts.actors import Turn
@@ -102,11 +102,9 @@ def decisions(count: int) -> None:
             BINDING.message(asked, 0, "t", "t", 0)
             own.append(time.perf_counter() - begun)
         actor.close()
-    ms = {name: 1e3 * statistics.median(of) for name, of in (("whole", whole), ("binding", own))}
-    print(
-        f"a decision with two cameras of 256 px: {ms['whole']:.2f} ms (median of {count}), of which the images' "
-        f"mirroring and scaling take {ms['binding']:.2f} ms"
-    )
+    ms = [[1e3 * s for s in of] for of in (whole, own)]
+    what = "decision of a served policy, two cameras of 256 px"
+    show(what, "ms", ms[0], beside=ms[1], of="mirroring and scaling alone", wanted="≤ 3 ms")
 
 
 def episodes(count: int, rounds: int, workers: int) -> None:
@@ -130,12 +128,8 @@ def episodes(count: int, rounds: int, workers: int) -> None:
                 run_episodes(policy, protocol, pool, actor_key=name)
                 rates[name].append(60 * count / (time.perf_counter() - begun))
         actor.close()
-    here, there = (statistics.median(of) for of in rates.values())
-    print(
-        f"libero_object, {count} episodes of {info.step_limit} steps, {workers} workers, median of {rounds}: {here:.1f} a "
-        f"minute in process, {there:.1f} served ({100 * (1 - there / here):.0f} % fewer); rounds "
-        + ", ".join(f"{a:.1f} and {b:.1f}" for a, b in zip(*rates.values(), strict=True))
-    )
+    what = f"rollout of a served policy on libero_object, {workers} workers"
+    show(what, "episodes/min", rates["served"], beside=rates["in process"], of="in process", wanted="≥ 0.9")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer: no threads beside the main one
 
 import numpy as np
+from rows import show
 
 from compression_gap.sims import EVALUATION_STATES, Observation, SimSpec, make_sim
 from compression_gap.sims.base import arrays_equal
@@ -74,18 +75,17 @@ def main() -> None:
     sim = make_sim(SimSpec(sim="metaworld", tasks=(options.task,)))
     every_step(sim, options.task, 0, 16)  # the environment, the renderer and the caches
     print(f"{options.task}, {STEPS} steps, one 84 px camera, {N_OBS_STEPS} observation steps, one process")
-    print(f"{'execute':>8} {'every step':>14} {'where it looks':>16} {'speed-up':>9}")
     for execute in (8, 16):
-        seconds = np.zeros(2)
+        rates: tuple[list[float], list[float]] = ([], [])
         for k in range(options.episodes):
             seen = []
             for at, loop in enumerate((every_step, where_it_looks)):
                 start = time.perf_counter()
                 seen.append(loop(sim, options.task, EVALUATION_STATES + k, execute))
-                seconds[at] += time.perf_counter() - start
+                rates[at].append(60 / (time.perf_counter() - start))
             assert same(*seen), "the frames at the decision points differ"
-        rate = options.episodes / seconds
-        print(f"{execute:>8} {rate[0]:>10.2f} ep/s {rate[1]:>12.2f} ep/s {rate[1] / rate[0]:>8.2f}x")
+        what = f"rollout on {options.task}, {execute} actions a decision, rendered where the policy looks"
+        show(what, "episodes/min", rates[1], beside=rates[0], of="rendered at every step")
     sim.close()
 
 

@@ -3,13 +3,12 @@
     python benchmarks/study_scale.py [--cells 10000] [--episodes 500] [--folder FOLDER]
 
 A study on the channel of so many cells has its policies' records and its episodes written without a simulator. Each
-verb is then run as a program, and its time and peak memory are printed as JSON.
+verb is then run as a program.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import resource
 import subprocess
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import yaml
+from rows import show
 
 from compression_gap.artifacts.episodes import FILE
 from compression_gap.rollouts.run import EPISODE_SCHEMA
@@ -94,19 +94,17 @@ def fill(plan: Plan, store: Store) -> int:
     return rows
 
 
-def timed(*words: str) -> dict[str, float]:
-    """Seconds and the peak memory of a verb, run as a program."""
+def timed(what: str, wanted: str, *words: str) -> None:
+    """Seconds of a verb, run as a program."""
     begun = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "compression_gap.cli.main", *words], check=True, stdout=subprocess.DEVNULL
     )
-    seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest so far
-    return {"seconds": round(seconds, 1), "largest_peak_GB_so_far": round(peak / 1e9, 2)}
+    show(what, "s", [time.perf_counter() - begun], wanted=wanted)
 
 
 def main() -> None:
-    """Print the figures as JSON."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--episodes", type=int, default=500)
@@ -120,15 +118,20 @@ def main() -> None:
         file, store = folder / "large.yaml", str(folder / "store")
         file.write_text(study(asked.cells, asked.episodes))
         plan = make_plan(parse_study(file.read_text(), "large"))
-        found: dict[str, Any] = {"cells": len(plan.cells), "steps": len(plan.steps)}
         if not (folder / "store").exists():
-            found["rows"] = fill(plan, Store(store))
+            fill(plan, Store(store))
         where = ("--store", store)
-        found["study plan"] = timed("study", "plan", str(file), *where)
-        found["study status"] = timed("study", "status", str(file), *where)
-        found["store list"] = timed("store", "list", *where)
-        found["report"] = timed("report", str(file), *where, "--videos", "0")
-        print(json.dumps(found, indent=1))
+        size = f"{len(plan.cells):,} cells"
+        full = asked.cells >= 10_000  # the size that the limits are given for
+        timed(f"study plan, {size}", "≤ 10 s" * full, "study", "plan", str(file), *where)
+        timed(f"study status, {size}", "≤ 5 s" * full, "study", "status", str(file), *where)
+        timed(f"store list, {size}", "", "store", "list", *where)
+        rows = f"{len(plan.cells) * asked.episodes:,} rows"
+        timed(f"report, {size}, {rows}", "≤ 60 s" * full, "report", str(file), *where, "--videos", "0")
+        peak = (
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        )  # of the largest, which is the report
+        show(f"memory of that report, {size}", "GB", [peak / 1e9], wanted="≤ 4 GB" * full)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from statistics import median
 
 os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 import torch
+from rows import show
 
 from compression_gap.tokenizers import FAST, FSQ, OAT
 from compression_gap.tokenizers.autoencoder import BATCH
@@ -55,9 +55,7 @@ def rate(work: Callable[[], object], items: int) -> float:
     return items / (time.process_time() - start)
 
 
-def row(what: str, here: float, published: float, target: str) -> None:
-    """A line of the table."""
-    print(f"{what:<34} {here:>14,.0f} {published:>14,.0f} {here / published:>8.2f} {target:>9}", flush=True)
+PEER = "published code"
 
 
 def measure_fast(rounds: int) -> None:
@@ -69,8 +67,8 @@ def measure_fast(rounds: int) -> None:
         found["encode"].append(rate(lambda c=chunks: tokenizer.encode(c), len(chunks)))
         tokens = tokenizer.encode(chunks)
         found["decode"].append(rate(lambda t=tokens: tokenizer.decode(t), len(chunks)))
-    for what, target in (("encode", "≥ 1.7"), ("decode", "≥ 1.5")):
-        row(f"FAST {what}, chunks/s", median(found[what][1:]), FAST_PUBLISHED[what], target)
+    for what, wanted in (("encode", "≥ 1.7"), ("decode", "≥ 1.5")):
+        show(f"FAST {what}", "chunks/s", found[what][1:], beside=FAST_PUBLISHED[what], of=PEER, wanted=wanted)
 
 
 def plain_fsq(levels: tuple[int, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -98,9 +96,15 @@ def measure_fsq(rounds: int) -> None:
         for _ in range(20 * rounds):
             for at, forward in enumerate((ours, plain)):
                 found[at].append(rate(lambda f=forward: f(z), vectors))
-    here, reference = map(median, found)
-    row("FSQ forward, vectors/s", here, FSQ_PUBLISHED, "≥ 1")
-    row("  against plain torch, here", here, reference, "≥ 0.77")
+    show("FSQ forward", "vectors/s", found[0], beside=FSQ_PUBLISHED, of=PEER, wanted="≥ 1")
+    show(
+        "FSQ forward beside plain torch",
+        "vectors/s",
+        found[0],
+        beside=found[1],
+        of="plain torch",
+        wanted="≥ 0.77",
+    )
 
 
 def measure_oat(rounds: int, steps: int) -> None:
@@ -118,7 +122,7 @@ def measure_oat(rounds: int, steps: int) -> None:
         return torch.cat([network.units.back(network.chunks(*pair)).float() for pair in pairs])
 
     held_out, ids, distortion = smooth(1024, 2), {}, {}
-    for dtype, target in (("float32", "≥ 1.3"), ("bf16", "≥ 2")):
+    for dtype, wanted in (("float32", "≥ 1.3"), ("bf16", "≥ 2")):
         found: dict[str, list[float]] = {"encode": [], "decode": []}
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             for k in range(rounds + 1):  # the first warms up
@@ -129,13 +133,18 @@ def measure_oat(rounds: int, steps: int) -> None:
             ids[dtype] = encode(held_out)
             distortion[dtype] = float(np.square(decode(ids[dtype]).numpy() - held_out).mean())
         for what in found:
-            row(f"OAT M {what}, {dtype}, chunks/s", median(found[what][1:]), OAT_PUBLISHED[what], target)
-    error, reference = distortion["bf16"], distortion["float32"]
-    print(f"{'OAT M distortion, bf16 and float32':<34} {error:>14.5f} {reference:>14.5f} ", end="")
-    print(f"{error / reference:>8.4f} {'1 ± 0.01':>9}")
+            beside = OAT_PUBLISHED[what]
+            show(f"OAT M {what}, {dtype}", "chunks/s", found[what][1:], beside=beside, of=PEER, wanted=wanted)
+    show(
+        "OAT M distortion in bf16",
+        "sd²",
+        [distortion["bf16"]],
+        beside=distortion["float32"],
+        of="float32",
+        wanted="1 ± 0.01",
+    )
     differ = (ids["bf16"] != ids["float32"]).float().mean()
-    variance = held_out.var(0).mean()
-    print(f"{differ:.2%} of the tokens differ in bf16; the chunks' variance is {variance:.3f}")
+    show("OAT M tokens that differ in bf16", "%", [100 * float(differ)])
 
 
 def main() -> None:
@@ -146,7 +155,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"{'what':<34} {'here':>14} {'published':>14} {'ratio':>8} {'target':>9}")
     measure_fast(options.rounds)
     measure_fsq(options.rounds)
     measure_oat(options.rounds, options.steps)
