@@ -38,6 +38,21 @@ def test_a_number_that_no_table_holds_is_refused(made, tmp_path):
         made.render(tmp_path / "README.md")
 
 
+def test_the_readme_s_first_results_stand_in_the_tables(made):
+    """The paragraph below its main figure."""
+    below = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("(docs/results/swap/main.svg)")[1]
+        .split("```")[0]
+    )
+    page = (ROOT / "docs" / "results" / "swap" / "README.md").read_text(encoding="utf-8")
+    held = " ".join(m[0] for m in made.PLACE.finditer(page))
+    found = [m[0] for m in made.RESULT.finditer(below)]
+    assert len(found) >= 3
+    assert [number for number in found if number not in held] == []
+
+
 @pytest.mark.parametrize("folder", EXPORTS, ids=lambda f: f.relative_to(ROOT / "docs" / "results").as_posix())
 def test_rates_follow_from_the_rows(made, folder):
     """Counted again from the table alone: each task's share, then the mean over tasks, then over seeds."""
