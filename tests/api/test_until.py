@@ -110,3 +110,28 @@ def test_from_python_it_is_the_same(grown):
     assert again.summary.sequential.within == 60
     with pytest.raises(UserError, match="give both"):
         cg.run(parse_study(file.read_text().replace("name: small", "name: other"), "other"), store, within=3)
+
+
+def test_what_another_run_has_built_is_looked_at_too(small_study_text, tmp_path, monkeypatch):
+    """A run that built nothing itself goes on to the next look."""
+    from compression_gap.api import rounds
+    from compression_gap.api.options import Running
+    from compression_gap.store.outcome import Outcome
+
+    file = tmp_path / "small.yaml"
+    file.write_text(small_study_text.replace("seed: [0, 1]", "seed: [0, 1, 2]"))
+    study, told = asked_until(load_study(file), "separated", 0.5), []
+
+    def by_another(opened, running, **how):
+        build_study(opened, running, **how)
+        return Outcome()
+
+    build_study = rounds.build_study
+    monkeypatch.setattr(rounds, "build_study", by_another)
+    opened = open_study(study, tmp_path / "store")
+    outcome, left = rounds.run_study(opened, Running(processes=0), say=told.append)
+    assert (outcome.built, left) == ([], 0)
+    assert told == [
+        "of 2 questions 2 open, with seeds to come",
+        "of 2 questions 2 open, with every seed used",
+    ]

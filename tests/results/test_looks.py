@@ -1,5 +1,8 @@
 """Studies that grow by seeds: which cells the next look needs, and what is said of them; outcomes drawn, not trained."""
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from test_summary import make_study, put, rows_of, shown
@@ -8,6 +11,7 @@ from compression_gap.errors import UserError
 from compression_gap.report.page import render_page
 from compression_gap.results.rounds import as_if_measured, measurement, next_plan, sequential
 from compression_gap.results.summary import summarise
+from compression_gap.store.outcome import failure_file
 from compression_gap.store.store import Store
 from compression_gap.study.plan import make_plan
 
@@ -141,3 +145,52 @@ def test_recordings_answer_upgrades_alone(tmp_path):
 
     with pytest.raises(UserError, match="recordings answer 'upgrade'"):
         ChunkErrors.asked(None, "bottleneck")
+
+
+def test_what_only_later_seeds_need_is_not_built_for_the_first_look(tmp_path):
+    """Policies, their tokenizers and coded experts, and what the ledger measures of them."""
+    plan = make_plan(study(ledger={}))
+    first = next_plan(plan, Store(tmp_path))
+    kinds = Counter(s.kind for s in first.steps.values())
+    assert len(first.cells) == kinds["policy"] == 12
+    assert kinds["tokenizer"] == 2
+    assert {len(r.runs) for r in first.references} == {1, 2}
+    assert len(first.ledger.delivered) == len(first.cells)
+    assert Counter(s.kind for s in plan.steps.values())["tokenizer"] == len(SEEDS)
+    needed = {i.key for s in first.steps.values() for i in s.inputs.values()}
+    assert needed <= set(first.steps)
+
+
+def test_the_next_seed_takes_the_place_of_a_training_that_diverged(tmp_path):
+    of = study(references=False)
+    plan, store = make_plan(of), Store(tmp_path)
+    lost = next(c for c in plan.cells if (c.action, c.encoder, c.seed) == ("diffusion", "oracle", 1))
+    record = failure_file(store, lost.policy)
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"kind": "diverged", "sentence": "it diverged", "step": lost.policy.label}))
+    plan, store, _ = grown(tmp_path, of, lambda c: RATES[c.encoder], skip={("diffusion", "oracle", 1)})
+    told = shown(plan, store)["sequential"]
+    assert told["state"] == "of 2 questions 2 settled"
+    seeds = {
+        c.seed
+        for c in plan.cells
+        if (c.action, c.encoder) == ("diffusion", "oracle") and store.has(c.evidence)
+    }
+    assert seeds == set(SEEDS[:1] + SEEDS[2 : 1 + told["looked"][0]["seeds"]["diffusion · oracle"]])
+
+
+def test_an_oracle_that_bounds_nothing_is_put_out_by_the_looks(tmp_path):
+    rates = {"blind": 0.1, "retina-4": 0.9, "oracle": 0.1}
+    plan, store, _ = grown(tmp_path, study(references=False), lambda c: rates[c.encoder])
+    read = shown(plan, store)
+    assert read["sequential"]["state"] == "of 2 questions 1 settled, 1 open, with every seed used"
+    assert {v["kind"] for v in read["verdicts"]} == {"not-separated"}
+    assert all("the oracle policy" in v["sentence"] for v in read["verdicts"])
+
+
+def test_a_file_with_fewer_seeds_has_no_looks(tmp_path):
+    plan = make_plan(make_study(until={}, factors__seed=[0]))
+    store = Store(tmp_path)
+    for cell in plan.cells:
+        put(store, cell.evidence, rows_of(plan, cell.evidence, "1010"))
+    assert "sequential" not in shown(plan, store)

@@ -132,3 +132,11 @@ def test_simulated_studies_are_cheaper_and_seldom_wrong():
     assert none.wrong <= 0.1
     assert none.covered > 0.85
     assert grow(setting, 0.0, 5, fixed_designs=False) == grow(setting, 0.0, 5, fixed_designs=False)
+
+
+def test_an_interval_ends_where_differences_do():
+    found = in_rounds([np.zeros((2, 8)), np.ones((2, 8))], pairs(2), np.zeros(8, int), MOST).judged[0].found
+    assert found.value == 1
+    assert 0 < found.low < found.high == 1
+    nothing = in_rounds([np.zeros((2, 8))] * 2, pairs(2), np.zeros(8, int), MOST)
+    assert nothing.out == frozenset()

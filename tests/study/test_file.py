@@ -309,6 +309,14 @@ def test_a_preset_in_a_folder_gives_a_file_its_scale_and_a_name_without_folders(
     assert study.training.batch_size == 256
 
 
+def test_at_a_presets_scale_nothing_is_looked_at_while_it_grows(tmp_path):
+    file = tmp_path / "a.yaml"
+    text = "name: a\nsuite: channel\nuntil: {within: 5}\nfactors: {encoder: [retina-4], action: [diffusion], seed: [0, 1, 2]}\n"
+    file.write_text(text)
+    assert load_study(file, None).until.within == 5
+    assert load_study(file, "tiny").until is None
+
+
 @pytest.mark.parametrize("name", ["../presets/tiny", "libero10/../tiny", "libero10", "/etc/passwd"])
 def test_no_preset_lies_outside_its_folder(name):
     with pytest.raises(UserError, match="unknown preset"):

@@ -70,8 +70,10 @@ class LivePage:
 
     def idle(self) -> None:
         """Write, if it is time and something has changed."""
-        if time.monotonic() >= self.due:
+        begun = time.monotonic()
+        if begun >= self.due:
             self.show(status_of(self.opened))
+            self.due = max(self.due, begun + (time.monotonic() - begun) / SHARE)
 
     def close(self) -> None:
         """The page that stays."""

@@ -8,22 +8,21 @@ from dataclasses import replace
 from typing import Literal
 
 from ..errors import UserError, counted
-from ..results.records.rounds import Sequential
-from ..results.rounds import as_if_measured, measurement, next_plan, sequential
+from ..results.rounds import as_if_measured, measurement, next_plan, state
+from ..statistics.sequential import LEAST_SEEDS
 from ..store.engine import missing_steps
 from ..store.outcome import Outcome
 from ..study.file import Study, Until
 from .build import own_failures
 from .follower import Follower
 from .options import Running
-from .study import OpenStudy, build_study
+from .study import OpenStudy, build_study, keep_study
 
 NEEDS = {
     "bottleneck": "add oracle to factors.encoder, a continuous head beside the tokens, or a larger size",
     "upgrade": "it takes two encoders",
     "interaction": "it takes two encoders under two action representations",
 }
-LEAST_SEEDS = 3  # two of them are the first look
 
 
 def asked_until(study: Study, until: Literal["separated"] | None, within: float | None) -> Study:
@@ -46,7 +45,7 @@ def run_study(
     *,
     retry: bool = False,
     followers: Sequence[Follower] = (),
-    say: Callable[[Sequential], None] = lambda found: None,
+    say: Callable[[str], None] = lambda state: None,
 ) -> tuple[Outcome, int]:
     """Build what is missing of a study, in rounds where it grows by seeds; how that went, and how many steps are left.
 
@@ -67,7 +66,7 @@ def _next_look(opened: OpenStudy) -> OpenStudy:
 def _build_in_rounds(
     opened: OpenStudy,
     running: Running,
-    say: Callable[[Sequential], None],
+    say: Callable[[str], None],
     *,
     retry: bool,
     followers: Sequence[Follower],
@@ -78,28 +77,27 @@ def _build_in_rounds(
     """
     _check_question(opened)
     deadline = None if running.seconds is None else time.monotonic() + running.seconds
-    whole = Outcome()
-    while missing_steps((look := _next_look(opened)).plan, opened.store):
+    keep_study(opened)
+    whole, before = Outcome(), set[str]()
+    while True:
+        look = _next_look(opened)
+        missing = {s.key for s in missing_steps(look.plan, opened.store)}
+        # what another run on the store has built is not in this one's outcome, but no longer missing either
+        if not missing or missing == before:
+            return whole
+        before = missing
         if deadline is not None:
             running = replace(running, budget=f"{max(deadline - time.monotonic(), 0):.0f}s")
         outcome = build_study(look, running, retry=retry, followers=followers)
         whole.built += outcome.built
         whole.failures |= outcome.failures
         whole.stopped, whole.interrupted = outcome.stopped, outcome.interrupted
-        if outcome.stopped or not outcome.built:
-            break
+        if outcome.stopped:
+            return whole
         retry = False
-        say(looks_of(opened))
+        say(state(measurement(opened.plan, opened.store)))
         if any(f["kind"] != "diverged" for f in own_failures(outcome)):
-            break
-    return whole
-
-
-def looks_of(opened: OpenStudy) -> Sequential:
-    """What the looks of a study with ``until`` say so far."""
-    found = sequential(measurement(opened.plan, opened.store))
-    assert found is not None
-    return found
+            return whole
 
 
 def _check_question(opened: OpenStudy) -> None:

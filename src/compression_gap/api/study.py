@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..costs.records import Estimate, Measured
 from ..records import read_json
+from ..statistics.sequential import LEAST_SEEDS
 from ..store.claims import under_way
 from ..store.engine import missing_steps
 from ..store.outcome import Outcome, failure_file
@@ -61,7 +62,11 @@ def open_study(study: Study, store: str | Path = "store", *, sketch: bool = Fals
     A study that grew by seeds under its name goes on so: its results know of the looks (``results.rounds``).
     """
     plan, place = plan_study(study, store, sketch=sketch)
-    if study.until is None and (file := place.root / "studies" / study.name / STUDY).is_file():
+    if (
+        study.until is None
+        and len(study.factors.seed) >= LEAST_SEEDS
+        and (file := place.root / "studies" / study.name / STUDY).is_file()
+    ):
         until = read_json(file).get("until")
         study = study.model_copy(update={"until": None if until is None else Until.model_validate(until)})
         plan = replace(plan, study=study)
@@ -82,8 +87,13 @@ def build_study(
 
         if any(s.simulated for s in missing_steps(plan, opened.store)):
             render_check()
-    write_json(opened.folder / STUDY, opened.study.model_dump(mode="json"))
+    keep_study(opened)
     return build(plan, opened.store, opened.folder, running, retry=retry, followers=followers, engine=engine)
+
+
+def keep_study(opened: OpenStudy) -> None:
+    """Write down the study as it is run: ``store list`` reads it, and a study that grows goes on so."""
+    write_json(opened.folder / STUDY, opened.study.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)

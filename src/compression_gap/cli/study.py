@@ -53,13 +53,20 @@ class RunOptions(OneStudy):
     until: Literal["separated"] | None = None
     """add seeds in rounds, where the study's question (until.question) is open, and stop when it is answered."""
     within: float | None = None
-    """with --until: an interval of ± so many percentage points is narrow enough."""
+    """with --until: an interval of ± so many percentage points is narrow enough (of recordings: standard deviations²)."""
     report: bool = True
     """write the report at the end."""
     mirror: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """show the run in other programs meanwhile: tensorboard, wandb, trackio; again, or with commas, for several."""
     page: bool = False
     """keep the report up to date while the study runs."""
+
+    @property
+    def command(self) -> str:
+        """What runs the study so."""
+        until = [] if self.until is None else ["--until", self.until]
+        within = [] if self.within is None else ["--within", f"{self.within:g}"]
+        return " ".join([super().command, *until, *within])
 
 
 def run(options: RunOptions) -> int:

@@ -188,9 +188,9 @@ def power_table(difference: float, rows: Sequence[Design]) -> None:
         )
 
 
-def say_look(found: Sequential) -> None:
+def say_look(state: str) -> None:
     """One line after each look of a study that grows by seeds."""
-    print(f"cgap: looked: {found.state}", file=sys.stderr)
+    print(f"cgap: looked: {state}", file=sys.stderr)
 
 
 def study_tables(summary: SuccessSummary | ErrorSummary) -> None:

@@ -13,7 +13,7 @@ from ..encoders.registry import is_limit
 from ..nn.convergence import in_words
 from ..statistics import intervals as statistics
 from ..statistics.bottleneck import Verdict, locate, locate_in_rounds
-from ..statistics.rounds import pairs
+from ..statistics.rounds import Rounds, pairs
 from ..study.actions import action_parts, study_codes
 from ..study.cells import Cell
 from ..tokenizers.code import code_names
@@ -37,7 +37,7 @@ from .records.study import SimulatorFindings
 CellMeasurement = Measurement[SuccessGroup, Success, SimulatorFindings]
 
 
-def _pairs(ladder: Sequence[SuccessGroup]) -> list[tuple[SuccessGroup, SuccessGroup]]:
+def _ends_and_neighbours(ladder: Sequence[SuccessGroup]) -> list[tuple[SuccessGroup, SuccessGroup]]:
     """Neighbours on the ladder, and its two ends."""
     pairs = list(itertools.pairwise(ladder))
     return pairs if len(ladder) < 3 else [*pairs, (ladder[0], ladder[-1])]
@@ -50,7 +50,7 @@ Pair = tuple[
 
 def encoder_gains(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Pair]:
     """The pairs whose difference is a Δ_enc, ladder after ladder."""
-    return [pair for ladder in of.ladders(found) for pair in _pairs(ladder)]
+    return [pair for ladder in of.ladders(found) for pair in _ends_and_neighbours(ladder)]
 
 
 def interactions(gains: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
@@ -255,11 +255,13 @@ def verdicts(
     """
     out = []
     no_oracle = {r.label: r.sentence for r in refused if r.reference == ORACLE}
+    by_looks = of.study.until is not None and of.study.until.question == "bottleneck"
     ended = {c.label: in_words(c.training.convergence) for c in cells if c.training.converged is False}
     for g in _under_test(found):
         label = of.label(g)
         refusal = no_oracle.get(label)
-        stages = replaced(of, found, g, oracle=refusal is None)
+        looks = next((r for a, r in of.rounds if a.label == label and r.looks), None) if by_looks else None
+        stages = replaced(of, found, g, oracle=refusal is None or looks is not None)
         stands = {stage: of.label(other) for stage, (other, _) in stages.by.items()}
         if stands or refusal is not None:
             out.append(
@@ -268,7 +270,7 @@ def verdicts(
                     encoder=g.cell.encoder,
                     action=g.cell.representation,
                     relaxed=stands,
-                    verdict=_judged(of, g, stages, refusal),
+                    verdict=_judged(of, g, stages, refusal, looks),
                     unconverged={n: how for n, how in ended.items() if n in (label, *stands.values())},
                 )
             )
@@ -312,14 +314,15 @@ def replaced(
     return Replaced(by, joint)
 
 
-def asked_of_stages(
-    of: CellMeasurement, found: Sequence[SuccessGroup], refused: Sequence[Refusal]
-) -> list[Asked[SuccessGroup]]:
-    """The bottleneck of each policy under test: every difference between it and what replaces its stages."""
-    no_oracle, out = {r.label for r in refused if r.reference == ORACLE}, []
+def asked_of_stages(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Asked[SuccessGroup]]:
+    """The bottleneck of each policy under test: every difference between it and what replaces its stages.
+
+    An oracle policy that bounds nothing is asked about, too: the looks put it out.
+    """
+    out = []
     for g in _under_test(found):
         label = of.label(g)
-        stages = replaced(of, found, g, oracle=label not in no_oracle)
+        stages = replaced(of, found, g)
         cells = [g, *(other for other, _ in stages.by.values())]
         names = [f"{of.label(two)} − {of.label(one)}" for one, two in itertools.combinations(cells, 2)]
         beside = [] if stages.joint is None else [stages.joint]
@@ -328,14 +331,16 @@ def asked_of_stages(
     return out
 
 
-def _judged(of: CellMeasurement, g: SuccessGroup, stages: Replaced, refusal: str | None) -> Verdict:
+def _judged(
+    of: CellMeasurement, g: SuccessGroup, stages: Replaced, refusal: str | None, looks: Rounds | None
+) -> Verdict:
     """The verdict, with the sentence of a refused oracle policy; of a study that grows by seeds, what its looks say."""
     if not stages.by:
         return Verdict("not-separated", None, 0.0, [], None, refusal or "", None)
     joint = None if stages.joint is None else stages.joint.evidence
-    looked = [rounds for asked, rounds in of.rounds if asked.label == of.label(g) and rounds.looks]
-    if looked and of.study.until is not None and of.study.until.question == "bottleneck":
-        found = locate_in_rounds(g.evidence, stages.evidence, joint, of.strata, looked[0])
+    if looks is not None:
+        rows = {stage: (of.in_order(other), words) for stage, (other, words) in stages.by.items()}
+        found = locate_in_rounds(of.in_order(g), rows, joint, of.strata, looks)
     else:
         found = locate(g.evidence, stages.evidence, joint, of.strata)
     if refusal is None:

@@ -17,7 +17,9 @@ import numpy as np
 from ..artifacts.tokenizer import FittedTokenizer
 from ..statistics import intervals as statistics
 from ..statistics.rounds import Rounds, Weights, in_rounds
+from ..statistics.sequential import LEAST_SEEDS
 from ..statistics.variance import Outcomes
+from ..store.outcome import failure_file
 from ..store.store import Store
 from ..study.cells import Cell as StudyCell
 from ..study.cells import E
@@ -81,6 +83,7 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
     outcomes: ClassVar[Outcomes]  # what is known of them before any is seen
     unit: ClassVar[float]  # what a study file's widths are divided by: rates are written in percentage points
     study: Study
+    store: Store
     groups: Sequence[G]
     strata: np.ndarray  # the task of each column of rows
     encoders: Sequence[str]  # from the lower limit to the upper
@@ -117,7 +120,7 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
     def rounds(self) -> list[tuple[Asked[G], Rounds]]:
         """What the looks of a study with ``until`` say of each of its questions; none without."""
         until, most = self.study.until, len(self.study.factors.seed)
-        if until is None:
+        if until is None or most < LEAST_SEEDS:
             return []
         return [
             (
@@ -135,11 +138,19 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
         ]
 
     def in_order(self, group: G) -> np.ndarray:
-        """The rows of a group's first seeds, up to the first one that is missing [seeds, states]."""
-        there = 0
-        while there < len(group.seeds) and group.seeds[there] == self.study.factors.seed[there]:
-            there += 1
-        return group.evidence[:there]
+        """The rows of a group's first seeds, up to the first one that is still to come [seeds, states]."""
+        to_come = [s for s in self.study.factors.seed if s not in (*group.seeds, *self.diverged(group))]
+        order = list(self.study.factors.seed)
+        there = [s for s in group.seeds if not to_come or order.index(s) < order.index(to_come[0])]
+        return group.evidence[: len(there)]
+
+    def diverged(self, group: G) -> set[int]:
+        """The seeds whose training has failed for good: others take their places."""
+        return {
+            c.seed
+            for c in group.cells
+            if failure_file(self.store, c.policy).exists() and not self.store.recorded(c.policy)
+        }
 
     @abstractmethod
     def found(self, cells: Sequence[Cell[Outcome]]) -> Found:

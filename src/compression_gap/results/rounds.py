@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import counted
 from ..statistics.rounds import Rounds
-from ..statistics.sequential import look_seeds
+from ..statistics.sequential import LEAST_SEEDS, look_seeds
 from ..store.store import Store
 from ..study.offline import OfflinePlan
 from ..study.plan import Plan
@@ -49,9 +49,14 @@ def measurement(plan: Plan | OfflinePlan, store: Store) -> Measurement[Any, Any,
 
 def next_plan(plan: Plan | OfflinePlan, store: Store) -> Plan | OfflinePlan:
     """The plan with the cells that the next look needs; with those that were looked at, when no look is left."""
-    wanted = seeds_wanted(measurement(plan, store))
-    order = {seed: i for i, seed in enumerate(plan.study.factors.seed)}
-    cells: list[Any] = [c for c in plan.cells if order[c.seed] < wanted[c.levels]]
+    of = measurement(plan, store)
+    wanted = seeds_wanted(of)
+    keep = set[tuple[Levels, int]]()
+    for g in of.groups:
+        lost = of.diverged(g)
+        seeds = [s for s in plan.study.factors.seed if s not in lost][: wanted[g.cell.levels]]
+        keep |= {(g.cell.levels, seed) for seed in (*seeds, *lost)}
+    cells: list[Any] = [c for c in plan.cells if (c.levels, c.seed) in keep]
     return plan.with_cells(cells)
 
 
@@ -70,24 +75,23 @@ def sequential(of: Measurement[G, Any, Any]) -> Sequential | None:
     if until is None:
         return None
     looked = [_looked(of, asked, rounds) for asked, rounds in of.rounds]
+    if len(of.study.factors.seed) < LEAST_SEEDS:
+        return None
     return Sequential(
         question=until.question,
         within=until.within,
         looked=looked,
         measured=sum(len(g.seeds) for g in of.groups),
         most=len(of.groups) * len(of.study.factors.seed),
-        state=_state(looked),
+        state=state(of),
     )
 
 
 def _looked(of: Measurement[G, Any, Any], asked: Asked[G], rounds: Rounds) -> Looked:
-    ended: Ended = "open"
-    if not rounds.growing:
-        ended = "settled" if rounds.settled else "used up"
     return Looked(
         label=asked.label,
         looks=rounds.looks,
-        ended=ended,
+        ended=_ended(rounds),
         seeds={of.label(g): n for g, n in zip(asked.cells, rounds.seeds, strict=True)},
         contrasts=[
             LookedContrast(**vars(judged.found), label=name)
@@ -97,10 +101,17 @@ def _looked(of: Measurement[G, Any, Any], asked: Asked[G], rounds: Rounds) -> Lo
     )
 
 
-def _state(looked: Sequence[Looked]) -> str:
-    counts = {e: sum(q.ended == e for q in looked) for e in WORDS}
-    told = ", ".join(f"{n} {WORDS[e]}" for e, n in counts.items() if n)
-    return f"of {counted(len(looked), 'question')} {told}" if told else "no look yet"
+def state(of: Measurement[G, Any, Any]) -> str:
+    """How many questions are settled, in words; it needs no intervals."""
+    ends = [_ended(rounds) for _, rounds in of.rounds]
+    told = ", ".join(f"{ends.count(e)} {words}" for e, words in WORDS.items() if e in ends)
+    return f"of {counted(len(ends), 'question')} {told}" if told else "no look yet"
+
+
+def _ended(rounds: Rounds) -> Ended:
+    if rounds.growing:
+        return "open"
+    return "settled" if rounds.settled else "used up"
 
 
 def with_looks(of: Measurement[G, Any, Any], comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -119,7 +119,7 @@ class SuccessRates(Measurement[SuccessGroup, Success, SimulatorFindings]):
     def asked(self, question: Question) -> list[Asked[SuccessGroup]]:
         """The bottleneck of each policy under test, each Δ_enc, or each interaction."""
         if question == "bottleneck":
-            return comparisons.asked_of_stages(self, self.whole, self.refused)
+            return comparisons.asked_of_stages(self, self.whole)
         gains = comparisons.encoder_gains(self, self.whole)
         return (
             self.asked_of_gains(gains) if question == "upgrade" else comparisons.asked_of_pairs(self, gains)

@@ -66,15 +66,13 @@ def locate(
     *,
     seed: int = 0,
     advise: bool = True,
-    level: float = 0.95,
 ) -> Verdict:
     """The bottleneck of the policy under test, ``cell``.
 
     ``relaxed`` maps a stage to the outcomes with its upper bound in its place and to words for which; ``joint`` has both
     encoder and code replaced. A stage is the bottleneck when it leads in at least 95 % of the resamples, its own gain's
     interval is above 0 and so is that of its lead over every other stage. Where a cell has one seed none is named.
-    ``advise``: where none is named, say how many further seeds or episodes would name one. ``level``: of all these
-    intervals; that of a look at a study that grows (``sequential``) is higher.
+    ``advise``: where none is named, say how many further seeds or episodes would name one.
     """
     if not relaxed:
         raise ValueError("no stage was replaced by an upper bound")
@@ -82,11 +80,11 @@ def locate(
     arrays = [np.asarray(relaxed[stage][0], dtype=np.float64) for stage in stages]
     base = np.asarray(cell, dtype=np.float64)
     gains = [
-        Gain(stage, contrast([array, base], [1, -1], strata, level), relaxed[stage][1])
+        Gain(stage, contrast([array, base], [1, -1], strata), relaxed[stage][1])
         for stage, array in zip(stages, arrays, strict=True)
     ]
     both = None if joint is None else np.asarray(joint, dtype=np.float64)
-    joint_gain = None if both is None else contrast([both, base], [1, -1], strata, level)
+    joint_gain = None if both is None else contrast([both, base], [1, -1], strata)
 
     rates = resample_rates([base, *arrays], strata, DRAWS, np.random.default_rng(seed))
     drawn = rates[:, 1:] - rates[:, :1]
@@ -96,7 +94,7 @@ def locate(
         shares.append(float((drawn[:, i] > rival + 1e-12).mean()))
     best = max(range(len(stages)), key=lambda i: (gains[i].contrast.value, shares[i]))
     others = [i for i in range(len(stages)) if i != best]
-    leads = [contrast([arrays[best], arrays[i]], [1, -1], strata, level) for i in others]
+    leads = [contrast([arrays[best], arrays[i]], [1, -1], strata) for i in others]
 
     kind: Kind = "not-separated"
     # with one seed a lead may be that seed's luck, and nothing says how large such luck is
@@ -113,7 +111,7 @@ def locate(
             gain.contrast.low <= 0 <= gain.contrast.high and abs(gain.contrast.value) <= SMALL
             for gain in gains
         )
-        above = all(contrast([both, array], [1, -1], strata, level).low > 0 for array in arrays)
+        above = all(contrast([both, array], [1, -1], strata).low > 0 for array in arrays)
         if near_zero and above and joint_gain.low > 0:
             kind = "jointly-bound"
 
@@ -139,7 +137,7 @@ def locate_in_rounds(
     """The bottleneck of a policy whose study grows by seeds.
 
     ``rounds``: of all ``pairs`` of ``cell`` and of what stands for its stages, in this order. A stage is the bottleneck
-    when it is established above all others, ``cell`` among them. Gains know of the looks. That encoder and code are
+    when it is the one cell that was not established below another one. Gains know of the looks. That encoder and code are
     the bottleneck together is said when no look is left.
     """
     arrays = [np.asarray(rows, dtype=np.float64) for rows in (cell, *(rows for rows, _ in relaxed.values()))]

@@ -126,6 +126,13 @@ def _state_weights(rng: np.random.Generator, draws: int, tasks: NDArray[np.int64
     return out
 
 
+def possible(weights: Sequence[float], outcomes: Outcomes = RATES) -> tuple[float, float]:
+    """The least and the most that a weighted sum of cell means can be."""
+    least = sum((float(x) * (outcomes.high if x < 0 else outcomes.low) for x in weights if x), 0.0)
+    most = sum((float(x) * (outcomes.low if x < 0 else outcomes.high) for x in weights if x), 0.0)
+    return least, most
+
+
 def contrast(
     cells: Sequence[ArrayLike],
     weights: Sequence[float],
@@ -145,8 +152,7 @@ def contrast(
     arrays, tasks, _ = checked_cells(cells, strata, outcomes)
     w = np.asarray(weights, dtype=np.float64)
     parts = components(arrays, weights, strata, outcomes, references)
-    least = sum((float(x) * (outcomes.high if x < 0 else outcomes.low) for x in w if x), 0.0)
-    most = sum((float(x) * (outcomes.low if x < 0 else outcomes.high) for x in w if x), 0.0)
+    least, most = possible(weights, outcomes)
     half, p = parts.test(parts.value, level)
     method = (
         "seed variance of each cell with its prior, paired states" if parts.parts else "t over paired states"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import counted
-from .intervals import Contrast
-from .sequential import End, Looks, looks_of_seeds
+from .intervals import Contrast, possible
+from .sequential import LEVEL, End, Looks, looks_of_seeds
 from .variance import RATES, Outcomes, components
 
 Weights = tuple[float, ...]  # one for each cell; 0 for one that a contrast does not hold
@@ -26,20 +26,25 @@ Weights = tuple[float, ...]  # one for each cell; 0 for one that a contrast does
 
 @dataclass(frozen=True)
 class Judged:
-    """A contrast at its last look. ``sign``: 1 or −1 where it was established above or below 0, else 0."""
+    """A contrast at its last look, and the least and the most that it can be.
+
+    ``sign``: 1 or −1 where it was established above or below 0, else 0.
+    """
 
     end: End
     seeds: int
     states: int
     sign: int
+    possible: tuple[float, float]
 
     @cached_property
     def found(self) -> Contrast:
         """With interval and p that know of the looks."""
-        low, high = self.end.interval()
+        value, (low, high), (least, most) = self.end.of.value, self.end.interval(), self.possible
+        low, high = min(max(low, least), value), max(min(high, most), value)
         looks = counted(len(self.end.looks.shares), "look")
         method = f"adjusted for {looks}, stagewise ordering"
-        return Contrast(self.end.of.value, low, high, self.end.p(), method, self.seeds, self.states, False)
+        return Contrast(value, low, high, self.end.p(), method, self.seeds, self.states, False)
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ def in_rounds(
 ) -> Rounds:
     """Look again at cells of up to ``most`` seeds, as if they had been looked at while they grew.
 
-    ``cells``: outcomes [seeds there, states], in the order in which seeds were added. ``within``: a contrast whose
-    adjusted interval is no wider than ± so much (a fraction, or in the outcomes' unit) is settled, too.
+    ``cells``: outcomes [seeds there, states], in the order in which seeds were added. ``within``: a contrast whose plain
+    95 % interval is no wider than ± so much (a fraction, or in the outcomes' unit) is settled, too.
     The looks hang on the seeds before them alone, so that a study can be stopped, and told again from its rows.
     """
     arrays = [np.asarray(c, dtype=np.float64) for c in cells]
@@ -114,13 +119,16 @@ def in_rounds(
         for c in active:
             own, weights = holds[c], [contrasts[c][i] for i in holds[c]]
             parts = components([arrays[i][:count] for i in own], weights, strata, outcomes)
-            limits[c] += (parts.error.half_width(made.level()),)
-            crossed = abs(parts.value) >= limits[c][-1]
+            error = parts.error
+            limits[c] += (error.half_width(made.level()),)
+            crossed = abs(parts.value) >= limits[c][-1] and parts.value != 0
             sign = int(np.sign(parts.value)) if crossed else 0
-            judged[c] = found = Judged(End(parts, made, limits[c]), count, arrays[0].shape[1], sign)
+            judged[c] = Judged(
+                End(parts, made, limits[c]), count, arrays[0].shape[1], sign, possible(weights, outcomes)
+            )
             if crossed and len(own) == 2:
                 out.add(own[0] if sign * weights[0] < 0 else own[1])
-            elif not crossed and (within is None or found.found.high - found.found.low > 2 * within):
+            elif not crossed and (within is None or error.half_width(LEVEL) > within):
                 left.append(c)
         active = [c for c in left if not out.intersection(holds[c])]
     return Rounds(tuple(judged), frozenset(out), tuple(seeds), looks, (), 0, not active)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,11 +54,13 @@ class Looks:
             raise ValueError("the shares of the information must rise, up to 1")
         before = spent(self.shares[-1], self.alpha, self.gamma) if self.shares else 0.0
         left = spent(share, self.alpha, self.gamma) - before
-        crossing = _Crossing(self, share, 0.0)
+        going = _Going()
+        for earlier, bound in zip(self.shares, self.bounds, strict=True):
+            going = going.on(earlier, bound, 0.0)
         low, high = 0.0, FARTHEST
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if 2 * crossing.above(middle) > left else (low, middle)
+            low, high = (middle, high) if 2 * going.above(share, middle, 0.0) > left else (low, middle)
         return Looks((*self.shares, share), (*self.bounds, high), self.alpha, self.gamma)
 
     def level(self) -> float:
@@ -73,14 +75,11 @@ class Looks:
         Higher is: an earlier look above its bound, or the same look at z or above; an earlier look below its bound is
         lower (Tsiatis, Rosner and Mehta, Biometrics 40, 1984). ``drift``: theta, the effect times sqrt(I_max).
         """
-        before = Looks(self.shares[:-1], self.bounds[:-1], self.alpha, self.gamma)
-        crossed = sum(
-            _Crossing(
-                Looks(self.shares[:k], self.bounds[:k], self.alpha, self.gamma), self.shares[k], drift
-            ).above(self.bounds[k])
-            for k in range(len(self.shares) - 1)
-        )
-        return crossed + _Crossing(before, self.shares[-1], drift).above(z)
+        going, crossed = _Going(), 0.0
+        for share, bound in zip(self.shares[:-1], self.bounds[:-1], strict=True):
+            crossed += going.above(share, bound, drift)
+            going = going.on(share, bound, drift)
+        return crossed + going.above(self.shares[-1], z, drift)
 
 
 def looks(shares: Sequence[float], alpha: float = 0.05, gamma: float = GAMMA) -> Looks:
@@ -91,38 +90,32 @@ def looks(shares: Sequence[float], alpha: float = 0.05, gamma: float = GAMMA) ->
     return made
 
 
-class _Crossing:
-    """The chance of going on through all looks so far, and then of standing above a value at the next one."""
+@dataclass(frozen=True, eq=False)
+class _Going:
+    """The looks until now, no bound of which was crossed: where the motion stands [n], and the weights of that."""
 
-    def __init__(self, so_far: Looks, share: float, drift: float) -> None:
-        at, density = _density(so_far.shares, so_far.bounds, drift)
-        self.at, self.density, self.share = at, density, share
-        step = share - (so_far.shares[-1] if so_far.shares else 0.0)
-        self.mean, self.sd = at + drift * step, math.sqrt(step)
+    at: Array = field(default_factory=lambda: np.zeros(1))
+    weights: Array = field(default_factory=lambda: np.ones(1))
+    share: float = 0.0
 
-    def above(self, z: float) -> float:
-        """Of Z at the next look."""
+    def above(self, share: float, z: float, drift: float) -> float:
+        """The chance of coming here and of standing above Z = z at the next look."""
         from scipy.special import ndtr
 
-        tail = ndtr((self.mean - z * math.sqrt(self.share)) / self.sd)
-        return float(self.density @ tail)
+        step = share - self.share
+        tail = ndtr((self.at + drift * step - z * math.sqrt(share)) / math.sqrt(step))
+        return float(self.weights @ tail)
 
-
-def _density(shares: Sequence[float], bounds: Sequence[float], drift: float) -> tuple[Array, Array]:
-    """Where the motion stands at the last look, and the weights with which it is there, no bound having been crossed."""
-    at, weight, before = np.zeros(1), np.ones(1), 0.0
-    for share, bound in zip(shares, bounds, strict=True):
-        step, edge = share - before, bound * math.sqrt(share)
+    def on(self, share: float, bound: float, drift: float) -> _Going:
+        """One look further, its bound not crossed."""
+        step, edge = share - self.share, bound * math.sqrt(share)
         reach = min(edge, FARTHEST * math.sqrt(share) + abs(drift) * share)
         nodes = np.linspace(-reach, reach, NODES)
         simpson = np.full(NODES, 2.0)
         simpson[1::2], simpson[[0, -1]] = 4.0, 1.0
         simpson *= (nodes[1] - nodes[0]) / 3
-        normal = np.exp(-0.5 * (nodes[:, None] - at - drift * step) ** 2 / step) / math.sqrt(
-            2 * math.pi * step
-        )
-        at, weight, before = nodes, simpson * (normal @ weight), share
-    return at, weight
+        normal = np.exp(-0.5 * (nodes[:, None] - self.at - drift * step) ** 2 / step)
+        return _Going(nodes, simpson * (normal @ self.weights) / math.sqrt(2 * math.pi * step), share)
 
 
 @dataclass(frozen=True)
@@ -164,10 +157,12 @@ class End:
         value, reach, tail = self.of.value, 3 * self._error.half_width(level), (1 - level) / 2
 
         def end(chance: float, low: float, high: float) -> float:
-            for _ in range(40):
-                middle = (low + high) / 2
-                low, high = (middle, high) if self.above(middle) < chance else (low, middle)
-            return (low + high) / 2
+            from scipy.optimize import brentq
+
+            below, over = self.above(low) - chance, self.above(high) - chance
+            if below >= 0 or over <= 0:  # no value in reach is as far
+                return low if below >= 0 else high
+            return float(brentq(lambda v: self.above(v) - chance, low, high, xtol=1e-7))
 
         return end(tail, value - 2 * reach, value + reach), end(1 - tail, value - reach, value + 2 * reach)
 
@@ -175,6 +170,9 @@ class End:
         """Two-sided, of no difference."""
         chance = self.above(0.0)
         return min(2 * min(chance, 1 - chance), 1.0)
+
+
+LEAST_SEEDS = 3  # of a study that is looked at while it grows: two of them are the first look
 
 
 def look_seeds(most: int) -> tuple[int, ...]:

@@ -56,7 +56,14 @@ class StudyPlan(Graph, ABC, Generic[E]):
 
     def with_cells(self, cells: Sequence[Cell[E]]) -> Self:
         """The same plan with some of its cells, without the steps that only others need."""
-        made, needed = replace(self, cells=list(cells)), dict[str, Artifact]()
+        seeds = {c.seed for c in cells}
+        made = replace(
+            self,
+            cells=list(cells),
+            references=[r.of_seeds(seeds) for r in self.references],
+            ledger=None if self.ledger is None else self.ledger.of_cells(cells),
+        )
+        needed: dict[str, Artifact] = {}
         ahead = list(made.wanted)
         while ahead:
             step = ahead.pop()

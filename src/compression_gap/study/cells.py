@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..artifacts.policy import Executed, TrainedOn, TrainedPolicy, representation
@@ -73,6 +74,13 @@ class Reference(Generic[E]):
     code: Code | None
     demos: int | None
     runs: dict[int | None, E]
+
+    def of_seeds(self, seeds: Collection[int]) -> Reference[E]:
+        """The same with the runs of tokenizers that are fitted for these training seeds."""
+        fitted = {None if self.code is None else self.code.fitted(seed).seed_number for seed in seeds}
+        return replace(
+            self, runs={seed: run for seed, run in self.runs.items() if seed is None or seed in fitted}
+        )
 
     @property
     def fitted(self) -> FittedTokenizer | None:

@@ -369,7 +369,7 @@ def load_study(file: Path | None, preset: str | None) -> Study:
     at_scale = at.name  # a preset's file, its folder in front
     if study.data is not None:  # recordings bring their own cameras and number, and are not rolled out
         factors = study.factors.model_copy(update={"seed": study.factors.seed[:2]})
-        scale = {name: getattr(at, name) for name in ("training", "tokenizer")}
+        scale = {name: getattr(at, name) for name in ("training", "tokenizer")} | {"until": None}
         return study.model_copy(update={"name": f"{study.name}-{at_scale}", "factors": factors, **scale})
     most = max(at.factors.demos)
     factors = study.factors.model_copy(
@@ -378,7 +378,7 @@ def load_study(file: Path | None, preset: str | None) -> Study:
             "demos": tuple(dict.fromkeys(min(n, most) for n in study.factors.demos)),
         }
     )
-    scale = {name: getattr(at, name) for name in SCALE}
+    scale = {name: getattr(at, name) for name in SCALE} | {"until": None}
     return study.model_copy(update={"name": f"{study.name}-{at_scale}", "factors": factors, **scale})
 
 

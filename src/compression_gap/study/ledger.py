@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..artifacts.demonstrations import Demonstrations
@@ -54,6 +54,16 @@ class LedgerSteps:
     def health_of(self, code: Code) -> CodeHealth:
         """The health of the code that stands in the ledger under this level."""
         return self.health[code.fitted(self.first)]
+
+    def of_cells(self, cells: Sequence[Cell[Any]]) -> LedgerSteps:
+        """The same without what only other cells need."""
+        policies, seeds = {c.policy.key for c in cells}, {self.first, *(c.seed for c in cells)}
+        fitted = {code.fitted(seed) for code in self.codes for seed in seeds}
+        return replace(
+            self,
+            health={code: health for code, health in self.health.items() if code in fitted},
+            delivered=[(c, d) for c, d in self.delivered if c.policy.key in policies],
+        )
 
     @property
     def wanted(self) -> list[Artifact]:
