@@ -152,6 +152,12 @@ def test_command_runs(command, finished, store, tmp_path, monkeypatch, capsys):
             text.replace("demos: [6]", "demos: [15]") + LEDGER
         )  # bits take two held-out episodes
         words = [words[0], str(study), "--store", str(finished.store), "--processes", "0"]
+    elif "--until" in words:  # its looks stay with its name: not the small study's
+        study = tmp_path / "grown.yaml"
+        text = finished.file.read_text().replace("name: small", "name: grown")
+        study.write_text(text.replace("seed: [0, 1]", "seed: [0, 1, 2]"))
+        words = [str(study) if w.endswith(".yaml") else w for w in words]
+        words += ["--store", str(finished.store), "--processes", "0"]
     elif words[0] == "store" or "results/mine" in words:  # on a copy: these verbs change a store
         shutil.copytree(finished.store, tmp_path / "store")
         exported = [str(finished.file), "--out", "results/mine"]

@@ -40,6 +40,7 @@ def study(**changes):
 # Kinds of other graphs than the base study's: tables of tokenizers, ledgers, the calibration, text.
 ELSEWHERE = {
     "acted",
+    "growing",
     "policy-episodes",
     "policy-errors",
     "policy-film",
