@@ -81,7 +81,7 @@ def measure(part: Part, quick: bool) -> Measured:
     return Measured(part.title, time.perf_counter() - begun, [Row(**json.loads(row)) for row in rows], failed)
 
 
-def machine() -> dict[str, object]:
+def machine(quick: bool) -> dict[str, object]:
     """What it was measured on."""
     import torch
 
@@ -100,6 +100,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "version": __version__,
+        "quick": quick,
     }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def table(parts: list[Measured], about: dict[str, object]) -> str:
     """All rows in Markdown, a table a part."""
     out = [
         f"Measured on {about['date']}: {about['processor']}, {about['cores']} cores, load {about['load']:.1f} at the start, "
-        f"Python {about['python']}, torch {about['torch']}."
+        f"Python {about['python']}, torch {about['torch']}{'; the quick form' if about['quick'] else ''}."
     ]
     for part in parts:
         out.append(f"### {part.title}")
@@ -127,9 +128,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     parser.add_argument("--page", type=Path, help="a page with a place for the table")
     asked = parser.parse_args()
-    about, begun = machine(), time.perf_counter()
+    about, begun = machine(asked.quick), time.perf_counter()
     parts = [measure(PARTS[name], asked.quick) for name in asked.only]
-    found = {"machine": about, "quick": asked.quick, "seconds": time.perf_counter() - begun}
+    found = {"machine": about, "seconds": time.perf_counter() - begun}
     asked.out.write_text(json.dumps({**found, "parts": [asdict(p) for p in parts]}, indent=1) + "\n")
     if asked.page:
         text = asked.page.read_text(encoding="utf-8")
