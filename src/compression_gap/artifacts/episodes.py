@@ -211,8 +211,16 @@ def read_columns(of: Keyed, store: Store) -> dict[str, np.ndarray]:
     import pyarrow as pa
 
     table = read_table(of, store)
-    columns = zip(table.column_names, table.columns, strict=True)
-    return {n: np.asarray(c.to_pylist() if pa.types.is_string(c.type) else c) for n, c in columns}
+
+    def values(column: pa.ChunkedArray) -> np.ndarray:
+        if not pa.types.is_string(column.type) or column.null_count or not len(column):
+            return np.asarray(column.to_pylist() if pa.types.is_string(column.type) else column)
+        coded = pa.concat_arrays(
+            column.chunks
+        ).dictionary_encode()  # few different texts, and millions of rows
+        return np.asarray(np.asarray(coded.dictionary.to_pylist())[coded.indices.to_numpy()])
+
+    return {n: values(c) for n, c in zip(table.column_names, table.columns, strict=True)}
 
 
 def _of_prefix(tokenizer: FittedTokenizer, prefix: int | None) -> str:

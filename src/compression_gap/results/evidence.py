@@ -6,6 +6,7 @@ rows that is not, or that was measured under another protocol, is refused.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,20 +67,24 @@ def read_rows(plan: Measured, store: Store, episodes: Keyed) -> dict[str, np.nda
 
 def success_matrix(plan: Measured, rows: dict[str, np.ndarray]) -> np.ndarray:
     """Success per initial state [states], averaged over repeats, in the protocol's order."""
-    values: dict[tuple[str, int], dict[int, float]] = {}
-    for task, state, repeat, success in zip(
-        rows["task"], rows["initial_state"], rows["repeat"], rows["success"], strict=True
-    ):
-        of_state = values.setdefault((str(task), int(state)), {})
-        if int(repeat) in of_state:
-            raise UserError(
-                f"two rows for {task}, initial state {state}, repeat {repeat}: evidence counted twice"
-            )
-        of_state[int(repeat)] = float(success)
-    states = [(t, s) for t in plan.tasks for s in plan.protocol.initial_states]
-    if set(states) != set(values) or any(len(v) != plan.protocol.repeats for v in values.values()):
+    tasks, states = list(plan.tasks), list(plan.protocol.initial_states)
+    place = {(task, state): i for i, (task, state) in enumerate(itertools.product(tasks, states))}
+    asked = zip(rows["task"], rows["initial_state"], strict=True)
+    at = np.array([place.get((str(task), int(state)), -1) for task, state in asked], dtype=np.int64)
+    repeat, success = rows["repeat"].astype(np.int64), rows["success"].astype(np.float64)
+    known = np.flatnonzero(at >= 0)
+    order = known[np.lexsort((repeat[known], at[known]))]
+    twice = np.flatnonzero((np.diff(at[order]) == 0) & (np.diff(repeat[order]) == 0))
+    if len(twice):
+        one = order[twice[0]]
+        raise UserError(
+            f"two rows for {rows['task'][one]}, initial state {int(rows['initial_state'][one])}, repeat {int(repeat[one])}: "
+            "evidence counted twice"
+        )
+    counts = np.bincount(at[known], minlength=len(place))
+    if len(known) < len(at) or (counts != plan.protocol.repeats).any():
         raise UserError("the episode rows are not those of the protocol; run the study again")
-    return np.array([np.mean(list(values[s].values())) for s in states])
+    return np.asarray(np.bincount(at, weights=success, minlength=len(place)) / plan.protocol.repeats)
 
 
 def measured_reference(plan: Measured, store: Store, of: Reference) -> MeasuredReference | None:

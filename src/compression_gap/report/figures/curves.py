@@ -30,11 +30,13 @@ def curves(summary: SuccessSummary | ErrorSummary) -> str:
         for axes in panels.flat[len(actions) :]:
             axes.set_visible(False)
         for axes, action in zip(panels.flat, actions, strict=False):
+            named = set[str]()
             for c in (c for c in shown if c.action == action):
-                for i, curve in enumerate(c.training.curves):
+                for curve in c.training.curves:
                     shade = PALETTE[encoders.index(c.encoder) % len(PALETTE)]
-                    name = None if i else c.encoder
+                    name = None if c.encoder in named else c.encoder
                     axes.plot(curve.step, curve.validation, color=shade, lw=1.2, label=name)
+                    named.add(c.encoder)
             axes.set_title(
                 action.replace(" the code", "\nthe code"), fontsize=10 if len(actions) < 3 else 8.5
             )
@@ -43,7 +45,7 @@ def curves(summary: SuccessSummary | ErrorSummary) -> str:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper right")  # the best place takes minutes to find among thousands
         for axes in panels[:, 0]:
             axes.set_ylabel("validation loss")
         figure.tight_layout()

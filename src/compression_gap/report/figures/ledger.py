@@ -60,5 +60,5 @@ def predicted(summary: SuccessSummary) -> str:
         axes.axhline(0, color="#374151", lw=0.8)
         axes.set_xlabel("bits that the encoder upgrade adds (through the code, for tokens)")
         axes.set_ylabel("points of success gained")
-        axes.legend(fontsize=8.5)
+        axes.legend(fontsize=8.5, loc="lower right")
         return svg(figure, "Predicted and observed")

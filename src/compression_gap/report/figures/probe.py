@@ -40,5 +40,5 @@ def success_by_probe(summary: SuccessSummary) -> str:
         axes.set_yticks(range(0, 101, 20))
         axes.set_xlabel("probe: held-out R² of the true state, mean over what moves")
         axes.set_ylabel("success, % of episodes")
-        axes.legend(fontsize=8.5)
+        axes.legend(fontsize=8.5, loc="upper left")
         return svg(figure, "Success against probe")
