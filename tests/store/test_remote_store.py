@@ -133,7 +133,9 @@ def test_damage_there_is_named_and_not_served(url, machine):
     name = f"{store.base}/{step.kind}/{step.key}.zip"
     whole = store.files.cat_file(name)
     machine("second")
-    flipped = whole.replace(b"value.json5", b"value.json6", 1)  # in what is served: the manifest is the one beside it
+    flipped = whole.replace(
+        b"value.json5", b"value.json6", 1
+    )  # in what is served: the manifest is the one beside it
     assert flipped != whole
     for broken in (whole[:-40], flipped, b"", b"no archive"):
         store.files.pipe_file(name, broken)
