@@ -41,12 +41,13 @@ class Part:
 
 @dataclass
 class Measured:
-    """What one part found; ``left_out``: why it found nothing."""
+    """What one part found; ``left_out``: why it found nothing, or not all."""
 
     title: str
     seconds: float
     rows: list[Row] = field(default_factory=list)
     left_out: str = ""
+    failed: bool = False
 
 
 PARTS = {
@@ -77,8 +78,11 @@ def measure(part: Part, quick: bool) -> Measured:
         environment = {**os.environ, KEPT: str(kept), "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
         ended = subprocess.run([sys.executable, str(HERE / part.script), *options], env=environment)
         rows = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
-    failed = "" if ended.returncode == 0 else f"ended with exit code {ended.returncode}"
-    return Measured(part.title, time.perf_counter() - begun, [Row(**json.loads(row)) for row in rows], failed)
+    failed = ended.returncode != 0
+    why = f"ended with exit code {ended.returncode}" if failed else ""
+    return Measured(
+        part.title, time.perf_counter() - begun, [Row(**json.loads(row)) for row in rows], why, failed
+    )
 
 
 def machine(quick: bool) -> dict[str, object]:
@@ -136,7 +140,7 @@ def main() -> int:
         text = asked.page.read_text(encoding="utf-8")
         asked.page.write_text(TABLE.sub(lambda m: m[1] + table(parts, about) + m[2], text), encoding="utf-8")
     print(f"\n{asked.out}, in {found['seconds']:.0f} s")
-    return int(any(p.left_out.startswith("ended") for p in parts))
+    return int(any(p.failed for p in parts))
 
 
 if __name__ == "__main__":

@@ -135,3 +135,22 @@ def test_what_another_run_has_built_is_looked_at_too(small_study_text, tmp_path,
         "of 2 questions 2 open, with seeds to come",
         "of 2 questions 2 open, with every seed used",
     ]
+
+
+def test_the_ledger_is_that_of_the_cells_that_were_looked_at(small_study_text, tmp_path):
+    """Bits stand on the page though the later seeds were never trained."""
+    text = small_study_text.replace("seed: [0, 1]", "seed: [0, 1, 2]").replace("demos: [6]", "demos: [15]")
+    text += "ledger: {steps: 4, batch_size: 8, prior_steps: 2, episodes_per_sigma: 3, sigma: 0.2}\n"
+    study = parse_study(text + "until: {within: 60}\n", "small")
+    results = cg.run(study, tmp_path / "store", processes=0)
+    assert results.summary.sequential.measured == 12
+    assert results.summary.ledger is not None
+    assert len(results.summary.ledger.encoders) == 3
+
+
+def test_the_page_names_the_command_with_its_looks(tmp_path):
+    from compression_gap.cli.study import RunOptions
+
+    options = RunOptions(file=tmp_path / "my.yaml", until="separated", within=5.0)
+    assert options.command == "cgap study run my.yaml --until separated --within 5"
+    assert RunOptions(preset="tiny").command == "cgap study run --preset tiny"

@@ -109,8 +109,9 @@ def run(
 
     ``processes``: as many as cores by default, 0 for this process alone. ``budget``: as in "90s", "9m" or "2h".
     ``retry``: try trainings again that diverged. ``mirrors``: names of mirrors, as in ["tensorboard"]; ``page``: keep
-    the report in the store up to date meanwhile. ``until``, ``within``: as ``--until`` and ``--within``. Raises ``UserError`` with the step and the sentence if one failed
-    otherwise, or if the budget was spent; what was built is kept.
+    the report in the store up to date meanwhile. ``until``, ``within``: as ``--until`` and ``--within``. Raises
+    ``UserError`` with the step and the sentence if one failed otherwise, or if the budget was spent; what was built is
+    kept.
     """
     results = Results.load(asked_until(study, until, within), store)
     followers = beside(results.opened, results.command, mirrors=mirrors, page=page)

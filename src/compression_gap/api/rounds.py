@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..errors import UserError, counted
-from ..results.rounds import as_if_measured, measurement, next_plan, state
+from ..results.rounds import as_if_measured, measurement, narrowed, state
 from ..statistics.sequential import LEAST_SEEDS
 from ..store.engine import missing_steps
 from ..store.outcome import Outcome
@@ -54,13 +54,7 @@ def run_study(
     if opened.study.until is None:
         outcome = build_study(opened, running, retry=retry, followers=followers)
         return outcome, len(missing_steps(opened.plan, opened.store))
-    outcome = _build_in_rounds(opened, running, say, retry=retry, followers=followers)
-    return outcome, len(missing_steps(_next_look(opened).plan, opened.store))
-
-
-def _next_look(opened: OpenStudy) -> OpenStudy:
-    """The study with the cells that its next look needs (``results.rounds.next_plan``)."""
-    return replace(opened, plan=next_plan(opened.plan, opened.store))
+    return _build_in_rounds(opened, running, say, retry=retry, followers=followers)
 
 
 def _build_in_rounds(
@@ -70,21 +64,24 @@ def _build_in_rounds(
     *,
     retry: bool,
     followers: Sequence[Follower],
-) -> Outcome:
-    """Build what the question of a study needs, look by look.
+) -> tuple[Outcome, int]:
+    """Build what the question of a study needs, look by look; how that went, and how many steps are left.
 
     The budget is that of all rounds. Goes on from the rows that are there, since looks hang on them alone.
     """
     _check_question(opened)
     deadline = None if running.seconds is None else time.monotonic() + running.seconds
     keep_study(opened)
-    whole, before = Outcome(), set[str]()
+    whole, before, ended = Outcome(), set[str](), False
     while True:
-        look = _next_look(opened)
+        of = measurement(opened.plan, opened.store)
+        if before and not whole.stopped:
+            say(state(of))
+        look = replace(opened, plan=narrowed(opened.plan, of))
         missing = {s.key for s in missing_steps(look.plan, opened.store)}
         # what another run on the store has built is not in this one's outcome, but no longer missing either
-        if not missing or missing == before:
-            return whole
+        if ended or not missing or missing == before:
+            return whole, len(missing)
         before = missing
         if deadline is not None:
             running = replace(running, budget=f"{max(deadline - time.monotonic(), 0):.0f}s")
@@ -92,12 +89,8 @@ def _build_in_rounds(
         whole.built += outcome.built
         whole.failures |= outcome.failures
         whole.stopped, whole.interrupted = outcome.stopped, outcome.interrupted
-        if outcome.stopped:
-            return whole
+        ended = outcome.stopped or any(f["kind"] != "diverged" for f in own_failures(outcome))
         retry = False
-        say(state(measurement(opened.plan, opened.store)))
-        if any(f["kind"] != "diverged" for f in own_failures(outcome)):
-            return whole
 
 
 def _check_question(opened: OpenStudy) -> None:

@@ -16,7 +16,7 @@ from ..store.inventory import Entry, damage, entries, folder_bytes, leftovers, r
 from ..store.store import Store, refuse_url
 from ..study.file import Study
 from .exported import export_set
-from .study import open_study
+from .study import STUDY, open_study
 
 DIAGNOSED = ("acted", "policy-episodes", "policy-errors", "policy-film")  # of policies that may be gone
 
@@ -87,7 +87,7 @@ def list_store(store: str | Path = "store") -> Inventory:
     """Studies, kinds and leftovers of a store. Manifests are read, the artefacts' files are not."""
     place = existing(store)
     studies = []
-    for file in sorted(place.root.glob("studies/*/study.json")):
+    for file in sorted(place.root.glob(f"studies/*/{STUDY}")):
         try:
             about = read_object(file)
             studies.append(

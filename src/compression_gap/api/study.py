@@ -14,7 +14,7 @@ from ..records import read_json
 from ..statistics.sequential import LEAST_SEEDS
 from ..store.claims import under_way
 from ..store.engine import missing_steps
-from ..store.outcome import Outcome, failure_file
+from ..store.outcome import Outcome, lasting_failure
 from ..store.pace import Pace
 from ..store.store import Store, disk_error, write_json
 from ..study.file import Study, Until
@@ -40,12 +40,16 @@ class OpenStudy:
     @property
     def folder(self) -> Path:
         """Where its report, summary and log lie; made if it is not there."""
-        folder = self.store.root / "studies" / self.study.name
+        folder = _folder(self.store, self.study)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, self.store.root) from error
         return folder
+
+
+def _folder(store: Store, study: Study) -> Path:
+    return store.root / "studies" / study.name
 
 
 def load_study(file: str | Path | None = None, preset: str | None = None) -> Study:
@@ -65,7 +69,7 @@ def open_study(study: Study, store: str | Path = "store", *, sketch: bool = Fals
     if (
         study.until is None
         and len(study.factors.seed) >= LEAST_SEEDS
-        and (file := place.root / "studies" / study.name / STUDY).is_file()
+        and (file := _folder(place, study) / STUDY).is_file()
     ):
         until = read_json(file).get("until")
         study = study.model_copy(update={"until": None if until is None else Until.model_validate(until)})
@@ -240,6 +244,6 @@ def status_of(opened: OpenStudy) -> Status:
         ],
         seconds_left=left / min(len(at) or os.cpu_count() or 1, max(1, len(missing))),
         missing=[s.label for s in missing],
-        failed=[read_json(failure_file(place, s)) for s in missing if failure_file(place, s).exists()],
+        failed=[read_json(file) for s in missing if (file := lasting_failure(place, s)) is not None],
         policies=policies,
     )

@@ -43,9 +43,9 @@ def _ends_and_neighbours(ladder: Sequence[SuccessGroup]) -> list[tuple[SuccessGr
     return pairs if len(ladder) < 3 else [*pairs, (ladder[0], ladder[-1])]
 
 
-Pair = tuple[
-    SuccessGroup, SuccessGroup
-]  # two configurations that differ in the encoder alone, the lower one first
+# two configurations that differ in the encoder alone, the lower one first
+Pair = tuple[SuccessGroup, SuccessGroup]
+INTERACTION = (1.0, -1.0, -1.0, 1.0)  # of the cells of ``_table``
 
 
 def encoder_gains(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Pair]:
@@ -75,6 +75,11 @@ def interactions(gains: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
     return out
 
 
+def _table(one: Pair, two: Pair) -> list[SuccessGroup]:
+    """The four cells of an interaction: each pair's higher encoder, then its lower one."""
+    return [one[1], one[0], two[1], two[0]]
+
+
 def interaction_label(of: CellMeasurement, one: Pair, two: Pair) -> str:
     """Which encoders, under which two configurations."""
     pair = " − ".join(of.label_without_encoder(p[0]) for p in (one, two))
@@ -86,7 +91,7 @@ def asked_of_pairs(of: CellMeasurement, gains: Sequence[Pair]) -> list[Asked[Suc
     out = []
     for one, two in interactions(gains):
         label = interaction_label(of, one, two)
-        out.append(Asked(label, [one[1], one[0], two[1], two[0]], {label: (1.0, -1.0, -1.0, 1.0)}))
+        out.append(Asked(label, _table(one, two), {label: INTERACTION}))
     return out
 
 
@@ -107,8 +112,8 @@ def contrasts(of: CellMeasurement, found: Sequence[SuccessGroup]) -> list[Compar
         )
         out.append(of.change(low, high, about))
     for one, two in interactions(gains):
-        cells = [g.evidence for g in (one[1], one[0], two[1], two[0])]
-        c = statistics.contrast(cells, [1, -1, -1, 1], of.strata)
+        cells = [g.evidence for g in _table(one, two)]
+        c = statistics.contrast(cells, INTERACTION, of.strata)
         odds = statistics.interaction_log_odds([cells[:2], cells[2:]], of.strata)
         name = interaction_label(of, one, two)
         about_odds = Interaction(log_odds=odds)
@@ -255,7 +260,7 @@ def verdicts(
     """
     out = []
     no_oracle = {r.label: r.sentence for r in refused if r.reference == ORACLE}
-    by_looks = of.study.until is not None and of.study.until.question == "bottleneck"
+    by_looks = of.until is not None and of.until.question == "bottleneck"
     ended = {c.label: in_words(c.training.convergence) for c in cells if c.training.converged is False}
     for g in _under_test(found):
         label = of.label(g)

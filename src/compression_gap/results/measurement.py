@@ -19,11 +19,11 @@ from ..statistics import intervals as statistics
 from ..statistics.rounds import Rounds, Weights, in_rounds
 from ..statistics.sequential import LEAST_SEEDS
 from ..statistics.variance import Outcomes
-from ..store.outcome import failure_file
+from ..store.outcome import lasting_failure
 from ..store.store import Store
 from ..study.cells import Cell as StudyCell
 from ..study.cells import E
-from ..study.file import Study
+from ..study.file import Study, Until
 from ..tokenizers.code import Code
 from ..tokenizers.levels import codebook_name
 from .records.cells import Cell, CodeLevels, Outcome, Reference, Selected
@@ -116,11 +116,16 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
         Raises ``UserError`` for one that this measurement cannot answer.
         """
 
+    @property
+    def until(self) -> Until | None:
+        """What a study asks that grows by seeds; None of any other, and where it has too few to be looked at."""
+        return self.study.until if len(self.study.factors.seed) >= LEAST_SEEDS else None
+
     @cached_property
     def rounds(self) -> list[tuple[Asked[G], Rounds]]:
         """What the looks of a study with ``until`` say of each of its questions; none without."""
-        until, most = self.study.until, len(self.study.factors.seed)
-        if until is None or most < LEAST_SEEDS:
+        until, most = self.until, len(self.study.factors.seed)
+        if until is None:
             return []
         return [
             (
@@ -146,11 +151,7 @@ class Measurement(ABC, Generic[G, Outcome, Found]):
 
     def diverged(self, group: G) -> set[int]:
         """The seeds whose training has failed for good: others take their places."""
-        return {
-            c.seed
-            for c in group.cells
-            if failure_file(self.store, c.policy).exists() and not self.store.recorded(c.policy)
-        }
+        return {c.seed for c in group.cells if lasting_failure(self.store, c.policy) is not None}
 
     @abstractmethod
     def found(self, cells: Sequence[Cell[Outcome]]) -> Found:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import counted
 from ..statistics.rounds import Rounds
-from ..statistics.sequential import LEAST_SEEDS, look_seeds
+from ..statistics.sequential import look_seeds
 from ..store.store import Store
+from ..study.base import StudyPlan
 from ..study.offline import OfflinePlan
 from ..study.plan import Plan
 from .chunk_error import ChunkErrors
@@ -26,6 +27,7 @@ WORDS: dict[Ended, str] = {
     "open": "open, with seeds to come",
     "used up": "open, with every seed used",
 }
+P = TypeVar("P", bound=StudyPlan[Any])
 M = TypeVar("M", bound=Measurement[Any, Any, Any])
 Levels = tuple[Any, ...]  # of a configuration, as ``Cell.levels``
 
@@ -48,8 +50,12 @@ def measurement(plan: Plan | OfflinePlan, store: Store) -> Measurement[Any, Any,
 
 
 def next_plan(plan: Plan | OfflinePlan, store: Store) -> Plan | OfflinePlan:
+    """``narrowed``, by what is in the store."""
+    return narrowed(plan, measurement(plan, store))
+
+
+def narrowed(plan: P, of: Measurement[G, Any, Any]) -> P:
     """The plan with the cells that the next look needs; with those that were looked at, when no look is left."""
-    of = measurement(plan, store)
     wanted = seeds_wanted(of)
     keep = set[tuple[Levels, int]]()
     for g in of.groups:
@@ -71,16 +77,13 @@ def as_if_measured(of: M) -> M:
 
 def sequential(of: Measurement[G, Any, Any]) -> Sequential | None:
     """What the looks say; None of a study without."""
-    until = of.study.until
+    until = of.until
     if until is None:
-        return None
-    looked = [_looked(of, asked, rounds) for asked, rounds in of.rounds]
-    if len(of.study.factors.seed) < LEAST_SEEDS:
         return None
     return Sequential(
         question=until.question,
         within=until.within,
-        looked=looked,
+        looked=[_looked(of, asked, rounds) for asked, rounds in of.rounds],
         measured=sum(len(g.seeds) for g in of.groups),
         most=len(of.groups) * len(of.study.factors.seed),
         state=state(of),

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..nn.convergence import convergence, end_of_fit
 from ..statistics.intervals import holm
 from ..store.graph import Graph
-from ..store.outcome import failure_file
+from ..store.outcome import lasting_failure
 from ..store.store import Store
 from ..study.actions import study_codes
 from ..study.base import StudyPlan
@@ -39,7 +39,7 @@ from .records.study import (
     Summary,
     TokenizerFit,
 )
-from .rounds import sequential, with_looks
+from .rounds import narrowed, sequential, with_looks
 from .success import SuccessRates
 from .versions import version_words
 
@@ -82,7 +82,7 @@ def _summary(
         contrasts=contrasts,
         probes=probes(plan.probes, store),
         tokenizers=tokenizers(plan, store),
-        ledger=_ledger(plan, store, contrasts),
+        ledger=_ledger(plan, of, store, contrasts),
         machine=machine(plan.cells, store),
         version_words=version_words(plan, store, plan.taken),
         found=found,
@@ -122,11 +122,17 @@ def probes(of: Mapping[str, Probe], store: Store) -> list[ProbeScore]:
     return out
 
 
-def _ledger(plan: StudyPlan[Any], store: Store, contrasts: Sequence[Comparison]) -> Ledger | None:
-    """Bits, and success predicted from them; None without a ledger section, or while a part is missing."""
-    if plan.ledger is None or not all(store.has(r) for r in plan.ledger.wanted):
+def _ledger(
+    plan: StudyPlan[Any], of: Measurement[G, Any, Any], store: Store, contrasts: Sequence[Comparison]
+) -> Ledger | None:
+    """Bits, and success predicted from them; None without a ledger section, or while a part is missing.
+
+    Of a study that grows by seeds: of the cells that were looked at.
+    """
+    steps = plan.ledger if plan.study.until is None else narrowed(plan, of).ledger
+    if steps is None or not all(store.has(r) for r in steps.wanted):
         return None
-    found = read_ledger(plan.ledger, store)
+    found = read_ledger(steps, store)
     if plan.study.data is not None:
         return found
     most = max(plan.study.factors.demos)  # the demonstrations that the ledger is about
@@ -140,8 +146,7 @@ def trained(cells: Sequence[StudyCell[Any]], store: Store) -> Trainings:
     metas = [meta for _, meta in there]
     failures = []
     for c in cells:
-        file = failure_file(store, c.policy)
-        if file.exists() and not store.recorded(c.policy):
+        if (file := lasting_failure(store, c.policy)) is not None:
             failures.append(Failure(seed=c.seed, record=file.read_text()))
     ends = [convergence(m["curve"]["validation"]) for m in metas]
     return Trainings(

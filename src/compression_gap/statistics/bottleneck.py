@@ -144,11 +144,10 @@ def locate_in_rounds(
     looked = [rows[:seeds] for rows, seeds in zip(arrays, rounds.seeds, strict=True)]
     stages = {s: (looked[1 + i], words) for i, (s, (_, words)) in enumerate(relaxed.items())}
     plain = locate(looked[0], stages, joint, strata, advise=False)
+    with_cell = rounds.judged[: len(relaxed)]  # the first of all pairs
     gains = [
         replace(gain, contrast=gain.contrast if judged is None else judged.found)
-        for gain, judged in zip(
-            plain.gains, rounds.judged, strict=False
-        )  # the first pairs are those with ``cell``
+        for gain, judged in zip(plain.gains, with_cell, strict=True)
     ]
     kind: Kind = "not-separated"
     if rounds.best:
@@ -258,8 +257,8 @@ def _sentence(
     if missing:
         verb = "was" if len(missing) == 1 else "were"
         text += f" {_list([f'the {stage}' for stage in missing]).capitalize()} {verb} not tested."
-    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    text += f" {counted} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
+    number = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    text += f" {number} seed{'' if seeds[-1] == 1 else 's'} x {cells[0].shape[1]} episodes per cell; "
     text += "two seeds or more would tell." if seeds[0] == 1 else "seed variance is included."
     if kind == "not-separated" and worse:
         text += " What was to be a limit did worse, so it is none here: train to convergence and judge again."

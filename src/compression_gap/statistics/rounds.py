@@ -119,8 +119,7 @@ def in_rounds(
         for c in active:
             own, weights = holds[c], [contrasts[c][i] for i in holds[c]]
             parts = components([arrays[i][:count] for i in own], weights, strata, outcomes)
-            error = parts.error
-            limits[c] += (error.half_width(made.level()),)
+            limits[c] += (parts.error.half_width(made.level()),)
             crossed = abs(parts.value) >= limits[c][-1] and parts.value != 0
             sign = int(np.sign(parts.value)) if crossed else 0
             judged[c] = Judged(
@@ -128,7 +127,7 @@ def in_rounds(
             )
             if crossed and len(own) == 2:
                 out.add(own[0] if sign * weights[0] < 0 else own[1])
-            elif not crossed and (within is None or error.half_width(LEVEL) > within):
+            elif not crossed and (within is None or parts.error.half_width(LEVEL) > within):
                 left.append(c)
         active = [c for c in left if not out.intersection(holds[c])]
     return Rounds(tuple(judged), frozenset(out), tuple(seeds), looks, (), 0, not active)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .distributions import normal_quantile
-from .variance import Components, Mixture
+from .variance import Components
 
 Array = NDArray[np.float64]
 NODES = 401  # of a look's density between its bounds
@@ -136,11 +136,10 @@ class End:
         """The chance of an end as high as this one, if this value were the truth; it rises with the value."""
         from scipy.special import ndtri
 
-        error, away = self._error, self.of.value - value
-        sd = error.half_width(LEVEL) / normal_quantile((1 + LEVEL) / 2)
+        away, sd = self.of.value - value, self._sd
         if not sd > 0:
             return float(away <= 0)
-        deviate = math.copysign(float(-ndtri(max(error.p(away) / 2, 1e-300))), away)
+        deviate = math.copysign(float(-ndtri(max(self.of.error.p(away) / 2, 1e-300))), away)
         shares, last = self.looks.shares, self.looks.shares[-1]
         bounds = (
             limit / sd * math.sqrt(share / last) for limit, share in zip(self.limits, shares, strict=True)
@@ -149,12 +148,13 @@ class End:
         return seen.above(deviate + value / sd, value / sd / math.sqrt(last))
 
     @cached_property
-    def _error(self) -> Mixture:
-        return self.of.error
+    def _sd(self) -> float:
+        """Of the normal error whose interval is as wide."""
+        return self.of.error.half_width(LEVEL) / normal_quantile((1 + LEVEL) / 2)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The values under which an end as extreme as this one is no rarity."""
-        value, reach, tail = self.of.value, 3 * self._error.half_width(level), (1 - level) / 2
+        value, reach, tail = self.of.value, 3 * self.of.error.half_width(level), (1 - level) / 2
 
         def end(chance: float, low: float, high: float) -> float:
             from scipy.optimize import brentq

@@ -9,7 +9,7 @@ Each cell has its own seed variance. Two or three seeds say little of it, so it 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -187,7 +187,7 @@ class Components:
         """The part of it that episodes alone would make."""
         return sum(part.share * part.noise for part in self.parts)
 
-    @property
+    @cached_property
     def error(self) -> Mixture:
         """The error of the estimate."""
         total = student(self.states, self.state_df)

@@ -83,6 +83,12 @@ def failure_file(store: Store, of: Keyed) -> Path:
     return store.root / "failures" / f"{of.kind}-{of.key}.json"
 
 
+def lasting_failure(store: Store, of: Keyed) -> Path | None:
+    """The record of a step that failed for good and has not been built since; None of any other."""
+    file = failure_file(store, of)
+    return file if file.exists() and not store.recorded(of) else None
+
+
 Users = Mapping[str, Sequence[Artifact]]  # the steps that need a step, by its key
 
 

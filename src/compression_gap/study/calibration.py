@@ -32,12 +32,8 @@ SAMPLES = {True: (8_000, 300), False: (12_000, 600)}  # of each distribution, an
 STUDIES = {True: (2, 200), False: (20, 1000)}
 QUANTITIES: tuple[Quantity, ...] = ("rate", "delta", "interaction", "log odds", "waterfall")
 SEEDS = (1, 2, 3, 5)  # of simulated studies
-GAINS = (
-    10.0,
-    20.0,
-    40.0,
-    0.0,
-)  # true ones, of studies that grow by seeds; fixed designs are powered for the first
+# true ones, of studies that grow by seeds; fixed designs are powered for the first
+GAINS = (10.0, 20.0, 40.0, 0.0)
 GROWING = {True: 60, False: 600}  # of them
 EPISODES = 400  # of each policy in a simulated study
 
